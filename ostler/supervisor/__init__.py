@@ -1,0 +1,1 @@
+"""The arbiter: it owns the listening sockets and looks after the workers."""

@@ -1,0 +1,182 @@
+"""What happens to a fleet (events) and what it wants done (actions). Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ostler.messages import Message
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long each phase of a worker's life may take, in seconds. One deadline for each phase."""
+
+    startup: float = 300.0
+    """From spawn to ready (`--timeout-worker-startup`)."""
+    healthcheck: float = 30.0
+    """Silence of the event loop after which a ready worker is aborted (`--timeout-worker-healthcheck`)."""
+    graceful: float = 30.0
+    """From the order to drain until the worker itself cancels what is left (`--timeout-graceful-shutdown`)."""
+
+
+# --- events: from a worker's process -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """The spawn asked for by `Spawn(ticket=...)` gave this process."""
+
+    ticket: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class SpawnFailed:
+    """The spawn asked for by `Spawn(ticket=...)` gave no process (fork refused, out of memory)."""
+
+    ticket: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A worker's message, as it came through its pipe."""
+
+    pid: int
+    message: Message
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """The answer to `Inspect(pid)`: what the operating system says of a silent worker."""
+
+    pid: int
+    waited: int | None
+    """Nanoseconds that its loop's thread has waited for a CPU so far; None where nobody counts that."""
+    evidence: str
+    """State, wait channel, CPU and waiting time, memory: in words, for the log."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A worker's process is gone and has been reaped."""
+
+    pid: int
+    how: str
+    """In words: `exited with code 1`, `was killed by SIGKILL`."""
+    signal: str | None = None
+    """The name of the signal that killed it, such as `SIGKILL`."""
+    hint: str = ""
+    """What else is known, such as `probably the kernel's OOM killer`."""
+
+
+# --- events: time and the operator ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A deadline may have passed."""
+
+
+@dataclass(frozen=True)
+class Roll:
+    """Replace every worker by one of this generation; its configuration has been read and checked."""
+
+    generation: int
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Have this many workers more (or fewer, when negative); never below one."""
+
+    by: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Drain everything, then finish with exit code 0."""
+
+
+@dataclass(frozen=True)
+class StopNow:
+    """End everything at once, then finish with exit code 0."""
+
+
+Event: TypeAlias = (
+    Started | SpawnFailed | Told | Inspected | Exited | Tick | Roll | Resize | Stop | StopNow
+)
+
+
+# --- actions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spawn:
+    """Start a worker for this slot, and answer with `Started` or `SpawnFailed` under this ticket."""
+
+    ticket: int
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Ask the worker to finish what it has and go (SIGTERM)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Look at what the operating system says of this worker, and answer with `Inspected`."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class ShowStack:
+    """Ask the worker for the stacks of its threads (faulthandler)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Quit:
+    """Ask the worker to stop at once (SIGQUIT)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End a worker that does not answer, leaving its stacks in the log (SIGABRT)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Kill:
+    """End the worker and its process group by force (SIGKILL)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell the operator: cause and consequence, in one line."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Every child is gone: end the arbiter with this exit code, `reason` as its last line."""
+
+    code: int
+    reason: str = ""
+
+
+Action: TypeAlias = Spawn | Drain | Inspect | ShowStack | Quit | Abort | Kill | Report | Finish
