@@ -108,8 +108,8 @@ def _decode(kind: int, body: bytes) -> Message:
     if kind in _TEXTS:
         return _TEXTS[kind](body.decode("utf-8", "replace"))
     if kind == 4 and len(body) == _BEAT.size:
-        *numbers, draining = _BEAT.unpack(body)
-        return Beat(*numbers, draining=bool(draining))
+        loop, thread, waited, served, in_flight, connections, lag, draining = _BEAT.unpack(body)
+        return Beat(loop, thread, waited, served, in_flight, connections, lag, bool(draining))
     raise ValueError(f"frame of unknown kind {kind} with {len(body)} bytes")
 
 

@@ -1,0 +1,44 @@
+"""What the arbiter gives a worker at its birth; pickled by multiprocessing, descriptors included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from socket import socket
+
+from ostler.settings import Settings
+
+SLOT_VARIABLE = "OSTLER_SLOT"
+"""The variable that tells an application which slot's worker it runs in."""
+
+ARBITERS_OWN = (
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+)
+"""Variables meant for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One worker's place and means. It owns the descriptors: the pipes' ends and the sockets."""
+
+    slot: int
+    generation: int
+    settings: Settings
+    environment: Mapping[str, str]
+    """Variables from `--env-file`; those that are set already win."""
+    directory: str
+    """The working directory that the arbiter was started in, symbolic links kept."""
+    sockets: tuple[socket, ...]
+    """The listening sockets."""
+    beats: Connection
+    """Write end of the heartbeat pipe (`ostler.messages`)."""
+    stacks: Connection
+    """Write end of the pipe for faulthandler's stacks."""
+    lifeline: Connection
+    """Read end of a pipe whose other end only the arbiter holds: end-of-file means that it is gone."""

@@ -1,0 +1,93 @@
+"""Accepts connections from one listening socket."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+
+logger = logging.getLogger("ostler.error")
+
+# What accept(2) may return although the listening socket is well: the connection is gone, or the
+# process or system is out of something. Only the latter calls for a pause.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 1.0
+
+
+class Acceptor:
+    """Turns what waits in a listening socket's queue into connections, until it is closed.
+
+    One connection is taken at a time, and then the loop goes on: what is left in a shared queue
+    can be had by another worker meanwhile.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._factory = factory
+        self._adopting: set[asyncio.Task[None]] = set()
+        self._resume: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+
+    @property
+    def pending(self) -> int:
+        """Connections accepted that have no protocol yet."""
+        return len(self._adopting)
+
+    async def settled(self) -> None:
+        """Wait until every connection accepted so far has its protocol, or is gone."""
+        if self._adopting:
+            await asyncio.wait(self._adopting)
+
+    def start(self) -> None:
+        """Begin to accept."""
+        self._resume = None
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def finish(self) -> None:
+        """Accept all that waits in the queue by now, then close our copy of the socket."""
+        self._stop_reading()
+        while self._accept():
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Stop accepting, at once."""
+        self._stop_reading()
+        self._socket.close()
+
+    def _stop_reading(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+
+    def _accept(self) -> bool:
+        """Take one connection from the queue; False when there was none to take."""
+        try:
+            connection, _ = self._socket.accept()
+        except (BlockingIOError, InterruptedError):
+            return False  # another worker was quicker
+        except OSError as exc:
+            if exc.errno not in _EXHAUSTED:
+                return True  # that client is gone already (accept(2), "Error handling")
+            logger.error("Cannot accept connections: %s; trying again in %d s", exc.strerror, _PAUSE)
+            self._stop_reading()
+            self._resume = self._loop.call_later(_PAUSE, self.start)
+            return False
+        connection.setblocking(False)
+        task = self._loop.create_task(self._adopt(connection))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+        return True
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, connection)
+        except OSError:
+            connection.close()  # gone between accept and here

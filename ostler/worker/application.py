@@ -1,0 +1,126 @@
+"""From an import string to one ASGI 3 callable."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import TracebackType
+from typing import Any, TypeAlias
+
+from ostler.errors import StartupError
+from ostler.settings import Settings
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def load(settings: Settings) -> Application:
+    """Import the application that the settings name, and return it as one ASGI 3 callable.
+
+    Raises:
+        StartupError: there is no such module or attribute, or the factory or the object does not fit.
+        Exception: whatever the application's own code raises while it is imported.
+    """
+    found = import_from_string(settings.app)
+    if settings.factory:
+        if not callable(found):
+            raise StartupError(f'"{settings.app}" is not callable; with --factory it must be')
+        found = found()
+    elif inspect.isfunction(found) and not _positional(found) and not inspect.iscoroutinefunction(found):
+        raise StartupError(f'"{settings.app}" takes no arguments: if it makes the application, add --factory')
+    return _as_asgi3(found, settings)
+
+
+def import_from_string(text: str) -> Any:
+    """Return the object that `module:attribute` names; the attribute may be dotted.
+
+    Raises:
+        StartupError: there is no such module or attribute.
+    """
+    module_name, _, attributes = text.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        # A module that the application itself imports is the application's error, with its traceback.
+        missing = exc.name
+        if missing is None or not (module_name == missing or module_name.startswith(f"{missing}.")):
+            raise
+        raise StartupError(
+            f'Could not import module "{module_name}": there is no such module in the working directory, '
+            "--app-dir or the environment"
+        ) from None
+    try:
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except AttributeError:
+        raise StartupError(f'Attribute "{attributes}" not found in module "{module_name}"') from None
+    return found
+
+
+def _as_asgi3(found: Any, settings: Settings) -> Application:
+    if not callable(found):
+        raise StartupError(
+            f'"{settings.app}" is not an ASGI application: {type(found).__name__} is not callable'
+        )
+    if settings.interface == "auto":
+        arity = len(_positional(found.__init__ if inspect.isclass(found) else found))
+        if inspect.isclass(found):
+            arity -= 1  # self
+        if arity in (1, 2):
+            what = "an ASGI 2" if arity == 1 else "a WSGI"
+            raise StartupError(
+                f'"{settings.app}" looks like {what} application, which is not supported yet; '
+                "if it is ASGI 3, add --interface asgi3"
+            )
+    application: Application = found
+    return application
+
+
+def _positional(found: Any) -> list[str]:
+    """Return the names of the required positional parameters, or three for whoever takes any number."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):
+        return ["scope", "receive", "send"]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return ["scope", "receive", "send"]
+    return [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+
+
+def own_traceback(exc: BaseException) -> TracebackType | None:
+    """Return the part of a traceback that begins in the application's code, the importing left out."""
+    step = exc.__traceback__
+    while step is not None and _is_ours(step.tb_frame.f_code.co_filename):
+        step = step.tb_next
+    return step or exc.__traceback__
+
+
+def one_line(exc: BaseException) -> str:
+    """Return an exception as one line: type, message, and the file and line where it arose."""
+    text = traceback.format_exception_only(type(exc), exc)[-1].strip()
+    frames = traceback.extract_tb(own_traceback(exc))
+    if isinstance(exc, SyntaxError) and exc.filename:
+        return f"{text} ({exc.filename}, line {exc.lineno})"
+    # A failing import inside importlib says nothing; the last line of the application's code does.
+    for frame in reversed(frames):
+        if not frame.filename.startswith("<frozen "):
+            return f"{text} ({frame.filename}, line {frame.lineno})"
+    return text
+
+
+def _is_ours(filename: str) -> bool:
+    return (
+        filename.startswith("<frozen ")
+        or filename == importlib.__file__
+        or filename == sys.modules[__name__].__file__
+    )

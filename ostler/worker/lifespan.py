@@ -1,0 +1,105 @@
+"""The ASGI lifespan protocol (version 2.0 of its specification)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Literal
+
+from ostler.errors import StartupError
+from ostler.worker.application import Application, Message, one_line
+
+logger = logging.getLogger("ostler.error")
+
+
+class Lifespan:
+    """Runs the application's lifespan beside the server: `startup` before serving, `shutdown` after."""
+
+    def __init__(self, app: Application, mode: Literal["auto", "on", "off"]) -> None:
+        self.state: dict[str, Any] = {}
+        """What the application keeps for its requests; each request's scope gets a copy."""
+        self._app = app
+        self._mode = mode
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._phase: Literal["startup", "serving", "shutdown"] = "startup"
+        self._answer: asyncio.Future[str | None] | None = None
+
+    async def startup(self) -> None:
+        """Wait until the application has started up.
+
+        Raises:
+            StartupError: it said that it failed, or it raised in mode `on`.
+        """
+        if self._mode == "off":
+            return
+        logger.info("Waiting for application startup.")
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        failure = await self._ask({"type": "lifespan.startup"})
+        if failure is not None:
+            logger.error("Application startup failed. Exiting.")
+            raise StartupError(f"application startup failed: {failure}")
+        self._phase = "serving"
+        logger.info("Application startup complete.")
+
+    async def shutdown(self) -> None:
+        """Wait until the application has shut down; a failure there is logged, and changes nothing."""
+        if self._task is None or self._task.done():
+            return
+        self._phase = "shutdown"
+        logger.info("Waiting for application shutdown.")
+        failure = await self._ask({"type": "lifespan.shutdown"})
+        if failure is None:
+            logger.info("Application shutdown complete.")
+        else:
+            logger.error("Application shutdown failed. Exiting.")
+
+    async def _ask(self, message: Message) -> str | None:
+        """Send one message and return the application's answer: None for success, else the failure."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait(message)
+        return await self._answer
+
+    async def _run(self) -> None:
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self._app(scope, self._inbox.get, self._send)
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - whatever the application raises is its answer
+            self._raised(exc)
+        finally:
+            # An application that returns without an answer has nothing to start up or shut down.
+            self._settle(None)
+
+    def _raised(self, exc: Exception) -> None:
+        if self._answer is None or self._answer.done():
+            # After its own "failed" message this is the same failure again.
+            if self._phase == "serving":
+                logger.error("Exception in 'lifespan' protocol\n", exc_info=exc)
+            return
+        if self._phase == "startup" and self._mode == "auto":
+            logger.info("ASGI 'lifespan' protocol appears unsupported.")
+            logger.debug("What it raised, in case it was meant to support it:", exc_info=exc)
+            self._settle(None)
+            return
+        logger.error("Exception in 'lifespan' protocol\n", exc_info=exc)
+        self._settle(one_line(exc))
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        allowed = (f"lifespan.{self._phase}.complete", f"lifespan.{self._phase}.failed")
+        if kind not in allowed or self._answer is None or self._answer.done():
+            raise RuntimeError(f"lifespan message {kind!r} is out of order: the phase is {self._phase!r}")
+        if kind.endswith(".failed"):
+            text = str(message.get("message") or "")
+            if text:
+                logger.error(text)
+            lines = text.strip().splitlines()
+            self._settle(lines[-1].strip() if lines else "the application gave no reason")
+        else:
+            self._settle(None)
+
+    def _settle(self, failure: str | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(failure)

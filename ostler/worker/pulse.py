@@ -1,0 +1,120 @@
+"""A worker's pulse: its beats to the arbiter, and its lifeline from it.
+
+One thread does both. It beats once a second, telling how far the event loop and itself have come, so that
+the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all. And it
+waits on the lifeline: end-of-file there means that the arbiter is gone, even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+
+from ostler import messages
+from ostler.assignment import Assignment
+from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
+from ostler.worker.service import Service
+
+logger = logging.getLogger("ostler.error")
+
+_INTERVAL = 1.0
+# A worker that cannot even drain in time is ended this long after its grace.
+_MARGIN = 3.0
+
+
+class Pulse:
+    """Speaks for one worker on its heartbeat pipe; a `server.Watcher`."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._pipe = assignment.beats.fileno()
+        self._lifeline = assignment.lifeline.fileno()
+        self._grace = assignment.settings.timeout_graceful_shutdown
+        self._service: Service | None = None
+        self._loop_count = 0
+        self._thread_count = 0
+        self._waited = 0
+        self._lag = 0.0
+        self._schedstat = _open_schedstat()
+        # The arbiter may be busy: a beat that finds the pipe full is dropped, never waited for (pipe(7)).
+        os.set_blocking(self._pipe, False)
+
+    def start(self) -> None:
+        """Watch the lifeline from now on, and beat once the server is ready."""
+        threading.Thread(target=self._run, name="ostler-pulse", daemon=True).start()
+
+    def ready(self, service: Service) -> None:
+        """Tell the arbiter that this worker accepts connections."""
+        self._service = service
+        self._tell(Ready())
+
+    def failed(self, reason: str) -> None:
+        """Tell the arbiter why this worker will not get ready."""
+        self._tell(BootFailed(reason))
+
+    def retire(self, reason: str) -> None:
+        """Ask the arbiter for a successor; this worker serves on until it is drained."""
+        self._tell(RetireAsked(reason))
+
+    def ticked(self, lag: float) -> None:
+        """Note that the event loop has come round."""
+        self._lag = lag
+        self._waited = self._read_waited()
+        self._loop_count += 1
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        while not poll.poll(_INTERVAL * 1000):
+            self._thread_count += 1
+            if self._service is not None:
+                self._tell(self._beat(self._service))
+        self._orphaned()
+
+    def _beat(self, service: Service) -> Beat:
+        return Beat(
+            loop=self._loop_count,
+            thread=self._thread_count,
+            waited=self._waited,
+            served=service.served,
+            in_flight=service.in_flight,
+            connections=len(service.connections),
+            lag=self._lag,
+            draining=service.draining,
+        )
+
+    def _tell(self, message: Message) -> None:
+        # A frame is shorter than PIPE_BUF, so it is written whole or not at all.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._pipe, messages.encode(message))
+
+    def _read_waited(self) -> int:
+        if self._schedstat is None:
+            return 0
+        # "on-cpu waiting timeslices", in nanoseconds, of the main thread, which runs the loop
+        # (Linux, Documentation/scheduler/sched-stats.rst).
+        return int(os.pread(self._schedstat, 64, 0).split()[1])
+
+    def _orphaned(self) -> None:
+        logger.warning("The arbiter is gone: draining")
+        os.kill(os.getpid(), signal.SIGTERM)
+        end_by(self._grace + _MARGIN)
+
+
+def end_by(seconds: float) -> None:
+    """Wait, and then end this process, whatever its event loop or its other threads may be doing."""
+    threading.Event().wait(seconds)
+    logger.error("Not stopped %.0f s after it was asked to: ended by force", seconds)
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)  # along with what the application has spawned
+    os._exit(1)
+
+
+def _open_schedstat() -> int | None:
+    try:
+        return os.open("/proc/self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None

@@ -1,0 +1,180 @@
+"""The life of one server: start up, accept, drain, shut down."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Sequence
+from socket import socket
+from typing import Protocol
+
+from ostler.settings import Settings
+from ostler.worker.acceptor import Acceptor
+from ostler.worker.application import Application
+from ostler.worker.http import http_protocol
+from ostler.worker.lifespan import Lifespan
+from ostler.worker.middleware.proxy_headers import TrustedProxies
+from ostler.worker.service import Service
+
+logger = logging.getLogger("ostler.error")
+
+TICK = 1.0
+"""Seconds between two ticks, which serve every deadline of every connection, the Date header and the beat."""
+
+# What is cancelled at the end of the grace gets this long to clean up behind itself.
+_CANCELLED = 0.5
+
+
+class Watcher(Protocol):
+    """Who is told how a server fares: a worker's pulse, or whoever runs a plain server."""
+
+    def ready(self, service: Service) -> None:
+        """The server accepts connections."""
+
+    def ticked(self, lag: float) -> None:
+        """The loop has come round, `lag` seconds late."""
+
+    def retire(self, reason: str) -> None:
+        """A limit is reached: the server should be replaced."""
+
+
+class Server:
+    """Serves one application on listening sockets, from lifespan start-up to shutdown.
+
+    `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
+    at any time, from the loop's thread, and again.
+    """
+
+    def __init__(
+        self, settings: Settings, app: Application, sockets: Sequence[socket], watcher: Watcher
+    ) -> None:
+        self._settings = settings
+        self._app = app
+        self._sockets = sockets
+        self._watcher = watcher
+        self._loop = asyncio.get_running_loop()
+        self._stopping = self._loop.create_future()
+        self._now = self._loop.create_future()
+        self._acceptors: list[Acceptor] = []
+        self._tick: asyncio.TimerHandle | None = None
+        self._service: Service | None = None
+
+    def stop(self) -> None:
+        """Drain: finish what is in flight, then shut down."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+    def stop_now(self) -> None:
+        """End at once: nothing more is finished, and the application is not asked to shut down."""
+        self.stop()
+        if not self._now.done():
+            self._now.set_result(None)
+
+    async def serve(self) -> None:
+        """Start up, serve until `stop()`, drain, shut down.
+
+        Raises:
+            StartupError: the application's lifespan start-up failed.
+            SettingsError: the HTTP parser that is asked for is not installed.
+        """
+        logger.info("Started server process [%d]", os.getpid())
+        lifespan = Lifespan(self._app, self._settings.lifespan)
+        if await self._unless_stopped(lifespan.startup()):
+            service = self._open(lifespan)
+            await self._stopping
+            logger.info("Shutting down")
+            await self._drain(service)
+            if not self._now.done():
+                await self._first(lifespan.shutdown(), self._now)
+        logger.info("Finished server process [%d]", os.getpid())
+
+    async def _unless_stopped(self, startup: asyncio._CoroutineLike[None]) -> bool:
+        """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
+        await self._first(startup, self._stopping)
+        return not self._stopping.done()
+
+    async def _first(self, work: asyncio._CoroutineLike[None], until: asyncio.Future[None]) -> None:
+        task = self._loop.create_task(work)  # type: ignore[arg-type]
+        await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,), timeout=_CANCELLED)
+        elif not task.cancelled():
+            task.result()
+
+    def _open(self, lifespan: Lifespan) -> Service:
+        settings = self._settings
+        proxies = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_headers else None
+        service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
+        if settings.limit_max_requests is not None:
+            jitter = random.randint(0, settings.limit_max_requests_jitter)
+            service.retire_after = settings.limit_max_requests + jitter
+            service.on_served = self._limit_reached
+        protocol = http_protocol(settings)
+        self._service = service
+        self._ticked(self._loop.time())
+        for sock in self._sockets:
+            acceptor = Acceptor(self._loop, sock, lambda: protocol(service))
+            acceptor.start()
+            self._acceptors.append(acceptor)
+        self._watcher.ready(service)
+        return service
+
+    def _limit_reached(self) -> None:
+        assert self._service is not None
+        self._watcher.retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+
+    def _ticked(self, due: float) -> None:
+        assert self._service is not None
+        now = self._loop.time()
+        self._service.tick(time.monotonic())
+        self._watcher.ticked(max(0.0, now - due))
+        self._tick = self._loop.call_later(TICK, self._ticked, now + TICK)
+
+    async def _drain(self, service: Service) -> None:
+        """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
+        for acceptor in self._acceptors:
+            acceptor.finish()
+        if self._now.done():
+            service.abort()
+            return
+        service.drain()
+        emptied = asyncio.Event()
+        service.on_change = emptied.set
+        grace = self._settings.timeout_graceful_shutdown
+        await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
+        if self._now.done():
+            service.abort()
+        elif self._open_connections(service):
+            cancelled = service.cancel()
+            if cancelled:
+                logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
+            await self._first(self._until_empty(service, emptied), self._grace_or_now(_CANCELLED))
+            service.abort()
+        if self._tick is not None:
+            self._tick.cancel()
+
+    def _grace_or_now(self, seconds: float) -> asyncio.Future[None]:
+        """Return a future that is done after `seconds`, or as soon as the server is to stop now."""
+        over: asyncio.Future[None] = self._loop.create_future()
+
+        def done(_: object = None) -> None:
+            if not over.done():
+                over.set_result(None)
+
+        self._loop.call_later(seconds, done)
+        self._now.add_done_callback(done)
+        return over
+
+    def _open_connections(self, service: Service) -> int:
+        return len(service.connections) + sum(acceptor.pending for acceptor in self._acceptors)
+
+    async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
+        for acceptor in self._acceptors:
+            await acceptor.settled()
+        while self._open_connections(service):
+            emptied.clear()
+            await emptied.wait()
