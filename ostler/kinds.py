@@ -252,7 +252,7 @@ def _in_token(c: str) -> bool:
 
 
 class Peers(Kind):
-    """Which peers to trust: addresses, networks, `unix:`, other literals, `*`; kept as text, see `ostler.peers`."""
+    """Which peers to trust; kept as text, which `ostler.peers` reads."""
 
     metavar = "LIST"
     expected = "addresses, networks (10.0.0.0/8), unix: or *, split at commas"

@@ -1,0 +1,186 @@
+"""Where settings come from: flags, variables and files, merged into one frozen Settings.
+
+The nearest source wins: the command line, then a value given in code, the environment (`OSTLER_*`, and
+WEB_CONCURRENCY and FORWARDED_ALLOW_IPS), the `--env-file`, TOML, and last the default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ostler.errors import SettingsError
+from ostler.files import Table, read_env_file, read_table
+from ostler.kinds import Kind, Many, Switch
+from ostler.peers import WrongPeer
+from ostler.settings import Settings, declarations, defaults, flag, variables
+
+DEFAULT = "default"
+"""The origin of a value that no source gave."""
+
+_NOT_SETTINGS = ("OSTLER_CONFIG", "OSTLER_ENV_FILE", "OSTLER_SLOT")
+"""Variables of ours that are no setting: where to find files, and what a worker is told."""
+
+_LONGEST_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Every effective setting, and what `--env-file` adds."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """Where each setting came from, by field name: `flag --port`, `ostler.toml line 3`, `default`."""
+    environment: Mapping[str, str]
+    """What `--env-file` adds to the application's environment; never a variable that is really set."""
+    warnings: tuple[str, ...] = ()
+    """What is not wrong but probably not meant, one line each."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All that settings are read from; `load` reads the files anew each time, so that SIGHUP sees changes."""
+
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Texts from the command line, by field name; a switch gives true or false."""
+    config: str | None = None
+    env_file: str | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """The environment as it was at the start, without what an `--env-file` added."""
+    directory: str = "."
+    """What relative paths of files are relative to, and where pyproject.toml is looked for."""
+    values: Mapping[str, object] = field(default_factory=dict)
+    """Values given in code, by field name, as `ostler.run(port=8000)` does; None is not given."""
+
+    def load(self, *, complete: bool = True) -> Configuration:
+        """Read all sources and return what they come to; `complete` asks for an application too.
+
+        Raises:
+            SettingsError: a source cannot be read, or a value is wrong; one line that says which and why.
+        """
+        path = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
+        from_file = {} if path is None else read_env_file(self.directory, path)
+        config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
+        table = read_table(self.directory, config)
+        if table is not None:
+            _refuse_unknown_keys(table)
+        for name in self.values:
+            if name not in declarations():
+                raise SettingsError(f"unknown setting {name!r}{_suggestion(name, list(declarations()))}")
+
+        found = dict(defaults())
+        origins = dict.fromkeys(found, DEFAULT)
+        for name, declaration in declarations().items():
+            given = self._nearest(name, declaration.kind, path, from_file, table)
+            if given is not None:
+                found[name], origins[name] = given
+        settings = Settings(**found)
+        _refuse_contradictions(settings, origins)
+        if complete and not settings.app:
+            raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
+        environment = {name: value for name, value in from_file.items() if name not in self.environ}
+        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)))
+
+    def _nearest(
+        self, name: str, kind: Kind, env_file: str | None, from_file: Mapping[str, str], table: Table | None
+    ) -> tuple[Any, str] | None:
+        """The value of the nearest source that gives one, and that source in words."""
+        if name in self.flags:
+            return _from_flags(name, kind, self.flags[name])
+        if self.values.get(name) is not None:
+            return _checked(name, kind, self.values[name], f"argument {name}")
+        for variable in variables(name):
+            text = self._real(variable)
+            if text is not None:
+                return _parsed(name, kind, text, f"variable {variable}")
+        for variable in variables(name):
+            if from_file.get(variable):
+                return _parsed(name, kind, from_file[variable], f"variable {variable} in {env_file}")
+        if table is not None and name in table.values:
+            return _checked(name, kind, table.values[name], table.origin(name))
+        return None
+
+    def _real(self, variable: str) -> str | None:
+        # Empty is unset: `OSTLER_UDS=${UDS:-}` in a compose file means no Unix socket.
+        return self.environ.get(variable) or None
+
+
+def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> tuple[Any, str]:
+    origin = "argument APP" if name == "app" else f"flag {flag(name)}"
+    if isinstance(kind, Many):
+        return tuple(_parsed(name, kind.item, text, origin)[0] for text in texts), origin
+    # Of a flag that is given twice the last counts, so that a script's defaults can be overridden.
+    value, origin = _parsed(name, kind, texts[-1], origin)
+    if isinstance(kind, Switch) and not value:
+        origin = f"flag --no-{flag(name)[2:]}"
+    return value, origin
+
+
+def _parsed(name: str, kind: Kind, text: str, origin: str) -> tuple[Any, str]:
+    try:
+        return kind.parse(text), origin
+    except ValueError as error:
+        raise _wrong(name, kind, text, origin, error) from None
+
+
+def _checked(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, str]:
+    try:
+        return kind.check(value), origin
+    except ValueError as error:
+        raise _wrong(name, kind, value, origin, error) from None
+
+
+def _wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
+    shown = repr(value)
+    if isinstance(value, bool):
+        shown = str(value).lower()  # as TOML has it
+    if len(shown) > _LONGEST_SHOWN:
+        shown = shown[:_LONGEST_SHOWN] + "..."
+    detail = f"{error}; " if isinstance(error, WrongPeer) else ""
+    return SettingsError(f"{name} from {origin} is {shown}: {detail}expected {kind.expected}")
+
+
+def _refuse_unknown_keys(table: Table) -> None:
+    for key in table.values:
+        if key not in declarations():
+            suggestion = _suggestion(key, list(declarations()))
+            raise SettingsError(f"{table.origin(key)}: unknown setting {key!r}{suggestion}")
+
+
+def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Settings that are right one by one and make no sense together.
+
+    Raises:
+        SettingsError: the first contradiction, with both origins.
+    """
+    for one, other in (("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")):
+        if DEFAULT not in (origins[one], origins[other]):
+            raise SettingsError(
+                f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
+                f"expected one place to listen on"
+            )
+    if settings.limit_max_requests_jitter and settings.limit_max_requests is None:
+        raise SettingsError(
+            f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "
+            f"{settings.limit_max_requests_jitter}: expected limit_max_requests with it"
+        )
+
+
+def _near_misses(environ: Mapping[str, str]) -> list[str]:
+    """Warnings about variables that are nearly named like ours; a mere OSTLER_ may be anyone's."""
+    strangers = [name for name in environ if name.startswith("OSTLER_") and name not in _NOT_SETTINGS]
+    known = {variable for name in declarations() for variable in variables(name)}
+    warnings = []
+    for name in strangers:
+        suggestion = "" if name in known else _suggestion(name, sorted(known))
+        if suggestion:
+            warnings.append(f"variable {name} is ignored: unknown setting{suggestion}")
+    return warnings
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    import difflib  # 1.5 MB, for a mistake only
+
+    close = difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.8)
+    return f", did you mean {close[0]}?" if close else ""
