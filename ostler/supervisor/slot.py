@@ -1,0 +1,437 @@
+"""One worker's life in a numbered place: a table of (state, event), pure.
+
+A slot lives once: filled, vacated, forgotten. Feed it what concerns its worker with `handle`, and call again
+with `Tick` when `deadline` has passed. Besides actions it returns notices, which its fleet acts on: whether,
+when and with what a place is filled again is the fleet's to decide, never the slot's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from ostler.messages import Beat, BootFailed, Ready, RetireAsked
+from ostler.supervisor import events as ev
+from ostler.supervisor.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
+
+FAILED_GRACE = 5.0
+"""Seconds that a worker which reported a failed boot has to exit by itself."""
+ABORT_GRACE = 2.0
+"""Seconds from SIGABRT to SIGKILL for a worker that hangs: time to write its stacks."""
+DRAIN_GRACE = 1.0
+"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
+QUIT_GRACE = 1.0
+"""Seconds from SIGQUIT to SIGKILL."""
+ANSWER_GRACE = 2.0
+"""Seconds after which an `Inspect` that nobody answered is judged by silence alone."""
+GLANCE = 0.25
+"""Seconds at least between two looks at an excused worker: its excuses may shrink geometrically."""
+
+
+class State(Enum):
+    """Where a worker's life stands: EMPTY first, VACATED in the end."""
+
+    EMPTY = "empty"
+    BACKOFF = "backoff"
+    BOOTING = "booting"
+    READY = "ready"
+    DRAINING = "draining"
+    ABORTED = "aborted"
+    FAILED = "failed"
+    VACATED = "vacated"
+
+
+# --- the fleet's orders ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Spawn a worker at this time; at once if that is not in the future."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Drain: finish what is in flight, then go."""
+
+
+@dataclass(frozen=True)
+class LeaveNow:
+    """Go at once."""
+
+
+# --- notices to the fleet -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """The worker is READY."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Nobody asked for it, but this worker will not serve (any longer). Comes at most once in a life."""
+
+    level: Literal["warning", "error"]
+    cause: str
+    """Who and why, in words, without the consequence: that is the fleet's to add."""
+    reason: str
+    """Only why."""
+
+
+@dataclass(frozen=True)
+class Vacated:
+    """There is no process (any longer): forget this slot."""
+
+
+Outcome: TypeAlias = ev.Action | Arrived | Lost | Vacated
+
+
+class UnlistedEvent(Exception):
+    """An event that cannot happen in this state: a defect in whoever sent it."""
+
+
+class Slot:
+    """The life of one worker. `ticket` names it before it has a pid. Times are monotonic seconds."""
+
+    def __init__(self, number: int, generation: int, timings: Timings, ticket: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.timings = timings
+        self.ticket = ticket
+        self.state = State.EMPTY
+        self.pid: int | None = None
+        self.beat: Beat | None = None
+        self.ready_since: float | None = None
+        self.retiring: str | None = None
+        """Why the worker asked for a successor, once it has."""
+        self._deadline: float | None = None  # of every state but READY, which has _listening()
+        self._spawned = 0.0
+        self._sent: list[str] = []
+        self._grace = 0.0  # what the deadline of ABORTED allowed, for the log
+        self._heard = 0.0  # when the loop counter last moved
+        self._thread_heard = 0.0
+        self._excused = 0.0  # seconds of this silence that the worker spent waiting for a CPU
+        self._warned = False
+        self._asked: float | None = None  # when an Inspect went out that has no answer yet
+        self._not_before = 0.0
+
+    def __repr__(self) -> str:
+        pid = "" if self.pid is None else f" pid={self.pid}"
+        return f"<Slot {self.number}{pid} generation={self.generation} {self.state.value}>"
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"Worker {self.number}" + ("" if self.pid is None else f" (pid {self.pid})")
+
+    def served(self, now: float) -> float:
+        """Seconds since it was READY; 0 if it never was."""
+        return 0.0 if self.ready_since is None else now - self.ready_since
+
+    def deadline(self) -> float | None:
+        """When to call `handle(Tick(), now)`, if nothing happens before."""
+        return self._listening() if self.state is State.READY else self._deadline
+
+    def forgive(self, seconds: float) -> None:
+        """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
+        if self.state is State.BOOTING and self._deadline is not None:
+            self._deadline += seconds
+        self._heard += seconds
+        self._thread_heard += seconds
+        self._not_before += seconds
+        if self._asked is not None:
+            self._asked += seconds
+
+    def handle(self, event: object, now: float) -> list[Outcome]:
+        """Live through one event.
+
+        Raises:
+            UnlistedEvent: `TABLE` has no row for it.
+        """
+        row = TABLE.get((self.state, type(event)))
+        if row is None:
+            raise UnlistedEvent(f"{type(event).__name__} for {self!r}")
+        before = self.state
+        outcomes = row.act(self, event, now)
+        if self.state not in row.next:
+            raise AssertionError(f"{before.value}, {type(event).__name__}: unlisted next state of {self!r}")
+        return outcomes
+
+    def _process(self) -> int:
+        if self.pid is None:
+            raise UnlistedEvent(f"no process yet: {self!r}")
+        return self.pid
+
+    def _move(self, state: State, deadline: float | None = None) -> None:
+        self.state = state
+        self._deadline = deadline
+
+    # --- from empty to ready ----------------------------------------------------------------------
+
+    def _fill(self, order: Fill, now: float) -> list[Outcome]:
+        if order.at > now:
+            self._move(State.BACKOFF, order.at)
+            return []
+        return self._spawn(order, now)
+
+    def _spawn(self, _: Fill | Tick, now: float) -> list[Outcome]:
+        self._spawned = now
+        self._move(State.BOOTING)
+        return [ev.Spawn(self.ticket, self.number, self.generation)]
+
+    def _drop(self, _: Leave | LeaveNow, now: float) -> list[Outcome]:
+        self._move(State.VACATED)
+        return [Vacated()]
+
+    def _started(self, event: Started, now: float) -> list[Outcome]:
+        if self.pid is not None:
+            raise UnlistedEvent(f"started twice: {self!r}")
+        self.pid = event.pid
+        if self.state is State.DRAINING:  # ordered to leave while its spawn was under way
+            return self._leave(Leave(), now)
+        if self.state is State.ABORTED:
+            return self._leave_now(LeaveNow(), now)
+        self._deadline = now + self.timings.startup
+        return []
+
+    def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Outcome]:
+        ordered = self.state is not State.BOOTING
+        self._move(State.VACATED)
+        if ordered:
+            return [Vacated()]
+        cause = f"{self.name} could not be spawned: {event.reason}"
+        return [Lost("error", cause, f"could not be spawned: {event.reason}"), Vacated()]
+
+    def _ready(self, _: Ready, now: float) -> list[Outcome]:
+        self._move(State.READY)
+        self.ready_since = self._heard = self._thread_heard = now
+        report = Report("info", f"{self.name} is ready after {words(now - self._spawned)}")
+        return [report, Arrived()]
+
+    def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
+        self._move(State.FAILED, now + FAILED_GRACE)
+        return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
+
+    def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
+        reason = f"not ready after {words(now - self._spawned)}"
+        lost = Lost("warning", f"{self.name} {reason}, aborted", reason)
+        return [ev.ShowStack(self._process()), lost, *self._abort(ABORT_GRACE, now)]
+
+    # --- ready: listening to its heart ------------------------------------------------------------
+
+    def _due(self, share: float) -> float:
+        return self._heard + self._excused + self.timings.healthcheck * share
+
+    def _listening(self) -> float:
+        if self._asked is not None:
+            return self._asked + ANSWER_GRACE
+        return max(self._due(1.0 if self._warned else 0.5), self._not_before)
+
+    def _note(self, beat: Beat, now: float) -> list[Outcome]:
+        self.beat = beat
+        return []
+
+    def _hear(self, beat: Beat, now: float) -> list[Outcome]:
+        last, self.beat = self.beat, beat
+        if last is None or beat.thread != last.thread:
+            self._thread_heard = now
+        if last is not None and beat.loop == last.loop:
+            return []
+        silence, warned = now - self._heard, self._warned
+        self._heard, self._excused, self._warned, self._asked = now, 0.0, False, None
+        if warned:
+            return [Report("info", f"{self.name} answers again, it was silent for {words(silence)}")]
+        return []
+
+    def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
+        if self.retiring is not None:
+            return []
+        self.retiring = event.reason
+        return [Report("info", f"{self.name} asks for a successor: {event.reason}; it serves on until then")]
+
+    def _silent(self, _: Tick, now: float) -> list[Outcome]:
+        if self._asked is None:
+            self._asked = now
+            return [ev.Inspect(self._process())]
+        return self._judge(None, "no evidence to be had", now)
+
+    def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
+        if self._asked is None:  # it has beaten since, or had been judged without an answer
+            return []
+        return self._judge(event.waited, event.evidence, now)
+
+    def _judge(self, waited: int | None, evidence: str, now: float) -> list[Outcome]:
+        self._asked = None
+        silence = now - self._heard
+        if waited is not None:
+            before = 0 if self.beat is None else self.beat.waited
+            self._excused = min(max(waited - before, 0) / 1e9, silence)
+        excuse = f", {words(self._excused)} of it waiting for a CPU" if self._excused >= 0.1 else ""
+        said = f"{self.name} silent for {words(silence)}{excuse}"
+        # Compared with the very sum that deadline() gives: a rounding error must not ask for ever.
+        if now >= self._due(1.0):
+            lost = Lost(
+                "error", f"{said} ({self._symptom(now)}; {evidence}): aborted", f"silent for {words(silence)}"
+            )
+            return [ev.ShowStack(self._process()), lost, *self._abort(ABORT_GRACE, now)]
+        if not self._warned and now >= self._due(0.5):
+            self._warned = True
+            left = words(self._due(1.0) - now)
+            text = f"{said} ({self._symptom(now)}; {evidence}): its stacks follow, abort in {left}"
+            return [ev.ShowStack(self._process()), Report("warning", text)]
+        self._not_before = now + GLANCE
+        return [Report("debug", f"{said} ({evidence}): not counted against it")]
+
+    def _symptom(self, now: float) -> str:
+        # A thread that moved in the later half of the silence moved after the loop stood still, and not
+        # only in the same second.
+        if self._thread_heard - self._heard >= (now - self._heard) / 2:
+            return "its event loop is blocked, its thread still beats"
+        return "the whole process does not run: stopped, starved or its GIL held"
+
+    # --- leaving ----------------------------------------------------------------------------------
+
+    def _leave(self, _: Leave, now: float) -> list[Outcome]:
+        if self.pid is None:
+            self._move(State.DRAINING)
+            return []
+        self._move(State.DRAINING, now + self.timings.graceful + DRAIN_GRACE)
+        self._sent.append("SIGTERM")
+        return [ev.Drain(self.pid)]
+
+    def _drain_late(self, _: Tick, now: float) -> list[Outcome]:
+        allowed = words(self.timings.graceful + DRAIN_GRACE)
+        text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
+        return [
+            ev.ShowStack(self._process()),
+            Report("warning", text),
+            *self._abort(DRAIN_GRACE, now),
+        ]
+
+    def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
+        if self.pid is None:
+            self._move(State.ABORTED)
+            return []
+        self._grace = QUIT_GRACE
+        self._move(State.ABORTED, now + QUIT_GRACE)
+        self._sent.append("SIGQUIT")
+        return [ev.Quit(self.pid)]
+
+    def _hurry(self, _: LeaveNow, now: float) -> list[Outcome]:
+        if self._deadline is not None:
+            self._deadline = min(self._deadline, now + QUIT_GRACE)
+        return []
+
+    def _abort(self, grace: float, now: float) -> list[Outcome]:
+        self._grace = grace
+        self._move(State.ABORTED, now + grace)
+        self._sent.append("SIGABRT")
+        return [ev.Abort(self._process())]
+
+    def _kill(self, _: Tick, now: float) -> list[Outcome]:
+        if self.state is State.FAILED:
+            why = f"did not exit within {words(FAILED_GRACE)} of its failed start"
+        else:
+            why = f"did not end within {words(self._grace)} of {self._sent[-1]}"
+        # No further deadline: what SIGKILL does not end sleeps uninterruptibly in the kernel.
+        self._move(State.ABORTED)
+        self._sent.append("SIGKILL")
+        return [Report("warning", f"{self.name} {why}: killed"), ev.Kill(self._process())]
+
+    def _late(self, _: object, now: float) -> list[Outcome]:
+        return []
+
+    def _exited(self, event: Exited, now: float) -> list[Outcome]:
+        foreign = event.signal is not None and event.signal not in self._sent
+        sender = "" if event.signal is None else f" ({'not ' if foreign else ''}sent by ostler)"
+        when = (
+            "before it was ready"
+            if self.ready_since is None
+            else f"after serving for {words(self.served(now))}"
+        )
+        how = f"{event.how}{sender} {when}" + (f", {event.hint}" if event.hint else "")
+        lost = self.state in (State.BOOTING, State.READY)
+        failed = self.state is State.FAILED
+        self._move(State.VACATED)
+        if lost:
+            return [Lost("warning", f"{self.name} {how}", how), Vacated()]
+        level: Literal["debug", "info", "warning"] = "warning" if foreign else "debug" if failed else "info"
+        return [Report(level, f"{self.name} {how}"), Vacated()]
+
+
+def words(seconds: float) -> str:
+    """Return a duration as a person says it."""
+    if seconds < 9.95:
+        return f"{round(seconds, 1):g} s"
+    if seconds < 600:
+        return f"{round(seconds)} s"
+    if seconds < 36000:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a slot does upon one event in one state, and the states that this may lead to."""
+
+    act: Callable[[Slot, Any, float], list[Outcome]]
+    next: tuple[State, ...]
+
+
+def _table() -> dict[tuple[State, type], Row]:
+    s, row = State, Row
+    booting = row(Slot._started, (s.BOOTING,))
+    listening = (s.READY, s.ABORTED)
+    gone = row(Slot._exited, (s.VACATED,))
+    table: dict[tuple[State, type], Row] = {
+        (s.EMPTY, Fill): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
+        (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
+        (s.BACKOFF, Leave): row(Slot._drop, (s.VACATED,)),
+        (s.BACKOFF, LeaveNow): row(Slot._drop, (s.VACATED,)),
+        (s.BOOTING, Started): booting,
+        (s.BOOTING, SpawnFailed): row(Slot._spawn_failed, (s.VACATED,)),
+        (s.BOOTING, Beat): row(Slot._note, (s.BOOTING,)),
+        (s.BOOTING, Ready): row(Slot._ready, (s.READY,)),
+        (s.BOOTING, BootFailed): row(Slot._boot_failed, (s.FAILED,)),
+        (s.BOOTING, Exited): gone,
+        (s.BOOTING, Tick): row(Slot._boot_late, (s.ABORTED,)),
+        (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.BOOTING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.READY, Beat): row(Slot._hear, (s.READY,)),
+        (s.READY, RetireAsked): row(Slot._retire, (s.READY,)),
+        (s.READY, Tick): row(Slot._silent, listening),
+        (s.READY, Inspected): row(Slot._inspected, listening),
+        (s.READY, Exited): gone,
+        (s.READY, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.READY, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.DRAINING, Started): row(Slot._started, (s.DRAINING,)),
+        (s.DRAINING, Tick): row(Slot._drain_late, (s.ABORTED,)),
+        (s.DRAINING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.FAILED, Tick): row(Slot._kill, (s.ABORTED,)),
+        (s.FAILED, Beat): row(Slot._note, (s.FAILED,)),
+        (s.FAILED, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.FAILED, Exited): gone,
+        (s.ABORTED, Started): row(Slot._started, (s.ABORTED,)),
+        (s.ABORTED, Tick): row(Slot._kill, (s.ABORTED,)),
+        (s.ABORTED, LeaveNow): row(Slot._hurry, (s.ABORTED,)),
+    }
+    for leaving in (s.DRAINING, s.ABORTED):
+        table[leaving, SpawnFailed] = row(Slot._spawn_failed, (s.VACATED,))
+        table[leaving, Exited] = gone
+        table[leaving, Beat] = row(Slot._note, (leaving,))
+        # Sent before the worker knew that it has to leave: late, and harmless.
+        for message in (Ready, BootFailed, RetireAsked, Inspected):
+            table[leaving, message] = row(Slot._late, (leaving,))
+    return table
+
+
+TABLE: Mapping[tuple[State, type], Row] = MappingProxyType(_table())
+"""Every (state, event) that can happen. What is not listed raises."""
