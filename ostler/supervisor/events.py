@@ -104,9 +104,7 @@ class StopNow:
     """End everything at once, then finish with exit code 0."""
 
 
-Event: TypeAlias = (
-    Started | SpawnFailed | Told | Inspected | Exited | Tick | Roll | Resize | Stop | StopNow
-)
+Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Roll | Resize | Stop | StopNow
 
 
 # --- actions -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from socket import socket
 from types import FrameType
 from typing import NoReturn
@@ -82,13 +82,15 @@ def run_plain(
     """
     faulthandler.enable()
     faulthandler.register(STACK_SIGNAL, all_threads=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, _interrupt_boot)
     _serve(settings, environment, directory, sockets, _Alone())
 
 
 class _Alone:
     """Watches a plain server: nobody can replace it, so a limit stops it (`server.Watcher`)."""
 
-    server: Server | None = None
+    stop: Callable[[], None]
 
     def ready(self, service: Service) -> None:
         pass
@@ -98,8 +100,7 @@ class _Alone:
 
     def retire(self, reason: str) -> None:
         logger.info("%s Terminating process.", reason)
-        assert self.server is not None
-        self.server.stop()
+        self.stop()
 
 
 def _serve(
@@ -126,9 +127,9 @@ async def _main(settings: Settings, sockets: Sequence[socket], watcher: Pulse | 
     # raises SystemExit out of the import; from here on it is the loop's to handle.
     app = _load(settings)
     server = Server(settings, app, sockets, watcher)
-    if isinstance(watcher, _Alone):
-        watcher.server = server
     orders = _Orders(server, settings.timeout_graceful_shutdown)
+    if isinstance(watcher, _Alone):
+        watcher.stop = orders.stop
     orders.install(asyncio.get_running_loop(), supervised=not isinstance(watcher, _Alone))
     await server.serve()
 
@@ -154,30 +155,32 @@ class _Orders:
 
     def install(self, loop: asyncio.AbstractEventLoop, *, supervised: bool) -> None:
         """Heed signals on this loop; SIGINT and the orders to an arbiter only where there is none."""
-        loop.add_signal_handler(signal.SIGTERM, self._stop)
-        loop.add_signal_handler(signal.SIGQUIT, self._stop_now)
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
         loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         if not supervised:
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
                 loop.add_signal_handler(number, self._needs_arbiter, number)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Drain, and be gone by force some seconds past the grace."""
         if not self._stopping:
             self._stopping = True
             deadline = self._grace + _MARGIN
             threading.Thread(target=end_by, args=(deadline,), name="ostler-deadline", daemon=True).start()
         self._server.stop()
 
-    def _stop_now(self) -> None:
-        self._stop()
+    def stop_now(self) -> None:
+        """End at once."""
+        self.stop()
         self._server.stop_now()
 
     def _interrupt(self) -> None:
         if self._stopping:
-            self._stop_now()
+            self.stop_now()
         else:
-            self._stop()
+            self.stop()
 
     def _needs_arbiter(self, number: signal.Signals) -> None:
         logger.warning("%s ignored: rolling restarts and scaling need --workers", number.name)
@@ -190,6 +193,10 @@ def _interrupt_boot(number: int, frame: FrameType | None) -> NoReturn:
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Leave nothing of the loop behind, as asyncio.run() does."""
+    # Closing the loop restores the defaults: a second SIGTERM would now make a clean exit look like a death.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:

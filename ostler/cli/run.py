@@ -1,0 +1,90 @@
+"""Composes the parts: sockets, then either a plain server in this process or an arbiter with workers."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from ostler import logs, sockets
+from ostler.assignment import Assignment
+from ostler.cpus import usable_cpus
+from ostler.errors import StartupError
+from ostler.sources import Configuration, Sources
+
+logger = logging.getLogger("ostler.error")
+
+
+def serve(sources: Sources, configuration: Configuration) -> int:
+    """Run what the settings ask for until it is stopped, and return the exit code.
+
+    Raises:
+        BindError: an address cannot be listened on.
+        StartupError: the application failed to start.
+        SettingsError: a loop or parser is asked for that is not installed.
+    """
+    settings = configuration.settings
+    logs.configure(settings)
+    directory = _working_directory()
+    listeners = sockets.open_listeners(settings)
+    for listener in listeners:
+        logger.info("Ostler running on %s (Press CTRL+C to quit)", listener.address)
+    try:
+        if settings.workers is None:
+            return _serve_plain(configuration, listeners, directory)
+        return _supervise(sources, configuration, listeners, directory)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def _serve_plain(configuration: Configuration, listeners: list[sockets.Listener], directory: str) -> int:
+    from ostler.worker.main import run_plain
+
+    run_plain(
+        configuration.settings,
+        configuration.environment,
+        directory,
+        [listener.socket for listener in listeners],
+    )
+    return 0
+
+
+def _supervise(
+    sources: Sources, configuration: Configuration, listeners: list[sockets.Listener], directory: str
+) -> int:
+    from ostler.supervisor.arbiter import Arbiter
+
+    workers = configuration.settings.workers
+    arbiter = Arbiter(
+        configuration,
+        size=usable_cpus() if workers == "auto" else workers or 1,
+        load=sources.load,
+        listeners=listeners,
+        entry=_run_worker,
+        directory=directory,
+    )
+    outcome = arbiter.run()
+    if outcome.code == StartupError.exit_code:
+        raise StartupError(outcome.reason)
+    return outcome.code
+
+
+def _run_worker(assignment: Assignment) -> None:
+    """Enter the worker: a name that the arbiter can hand on without importing what it stands for."""
+    from ostler.worker.main import run_worker
+
+    run_worker(assignment)
+
+
+def _working_directory() -> str:
+    """Return where we were started, symbolic links kept.
+
+    A deploy often points a link (`current`) at the new release; a rolling restart is to follow it there.
+    """
+    logical = os.environ.get("PWD", "")
+    try:
+        if os.path.isabs(logical) and os.path.samefile(logical, "."):
+            return logical
+    except OSError:
+        pass
+    return os.getcwd()

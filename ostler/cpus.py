@@ -1,0 +1,59 @@
+"""How many CPUs this process may use: what `--workers auto` counts."""
+
+from __future__ import annotations
+
+import math
+import os
+import posixpath
+from collections.abc import Iterator
+
+
+def usable_cpus(root: str = "/") -> int:
+    """Return the number of CPUs that affinity and the cgroup's quota leave this process, at least 1.
+
+    A quota of one and a half CPUs counts as two. Sources: sched_getaffinity(2); cgroups(7), cpu.max in
+    version 2 and cpu.cfs_quota_us in version 1. `root` is where /proc and /sys are found.
+    """
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        available = os.cpu_count() or 1
+    return max(1, min([available, *_quotas(root)]))
+
+
+def _quotas(root: str) -> Iterator[int]:
+    """Yield the quota of this process's cgroup and of every one above it: each of them binds."""
+    for line in _read(root, "proc/self/cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            for place in _upwards(path):
+                yield from _quota(*_read(root, f"sys/fs/cgroup{place}/cpu.max").split()[:2])
+        elif "cpu" in controllers.split(","):
+            for place in _upwards(path):
+                directory = f"sys/fs/cgroup/cpu{place}"
+                yield from _quota(
+                    *_read(root, f"{directory}/cpu.cfs_quota_us").split()[:1],
+                    *_read(root, f"{directory}/cpu.cfs_period_us").split()[:1],
+                )
+
+
+def _upwards(path: str) -> Iterator[str]:
+    while path != "/":
+        yield path
+        path = posixpath.dirname(path) or "/"
+    yield ""
+
+
+def _quota(*fields: str) -> Iterator[int]:
+    # "max" in version 2 and -1 in version 1 stand for no quota.
+    if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
+        yield math.ceil(int(fields[0]) / int(fields[1]))
+
+
+def _read(root: str, name: str) -> str:
+    try:
+        with open(os.path.join(root, name)) as file:
+            return file.read()
+    except OSError:
+        return ""

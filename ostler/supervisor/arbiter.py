@@ -1,0 +1,348 @@
+"""The arbiter's shell: signals, pipes and timers in; the fleet's actions out. It decides nothing itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from ostler import logs
+from ostler.assignment import Assignment
+from ostler.errors import OstlerError, SettingsError
+from ostler.settings import Settings
+from ostler.sockets import Listener
+from ostler.sources import Configuration
+from ostler.supervisor import evidence
+from ostler.supervisor.child import STACK_SIGNAL, Child, prepare
+from ostler.supervisor.events import (
+    Abort,
+    Action,
+    Drain,
+    Event,
+    Exited,
+    Finish,
+    Inspect,
+    Inspected,
+    Kill,
+    Quit,
+    Report,
+    Resize,
+    Roll,
+    ShowStack,
+    Spawn,
+    SpawnFailed,
+    Started,
+    Stop,
+    StopNow,
+    Tick,
+    Timings,
+    Told,
+)
+from ostler.supervisor.fleet import Fleet
+
+logger = logging.getLogger("ostler.error")
+
+# Settings that a running arbiter cannot change: its sockets are open.
+_FIXED = ("host", "port", "uds", "uds_permissions", "fd", "backlog")
+
+
+class Arbiter:
+    """Owns the listening sockets, spawns the workers and carries out what the fleet decides.
+
+    `run()` returns the outcome once every worker is gone. `entry` is the worker's entry point, given from
+    above: the arbiter imports nothing of the worker.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        size: int,
+        load: Callable[[], Configuration],
+        listeners: Sequence[Listener],
+        entry: Callable[[Assignment], None],
+        directory: str,
+    ) -> None:
+        self._load = load
+        self._listeners = listeners
+        self._entry = entry
+        self._directory = directory
+        # By generation: a worker that is spawned again gets what its generation was started with.
+        self._configurations: dict[int, Configuration] = {1: configuration}
+        self._newest = 1
+        self._fleet = Fleet(size, _timings(configuration.settings))
+        self._children: dict[int, Child] = {}
+        self._events: deque[Event] = deque()
+        self._handling = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._outcome: Finish | None = None
+        self._interrupted = False
+        self._oom_kills = evidence.oom_kills()
+        self._loop = asyncio.SelectorEventLoop()
+
+    def run(self) -> Finish:
+        """Look after the fleet until it is stopped, and return how that ended.
+
+        Raises:
+            OstlerError: a defect in ostler; the workers drain by themselves.
+        """
+        logger.info("Started arbiter process [%d]", os.getpid())
+        prepare()
+        self._loop.set_exception_handler(self._defect)
+        self._install_signals()
+        try:
+            self._loop.call_soon(self._begin)
+            self._loop.run_forever()
+        finally:
+            self._close()
+        if self._outcome is None:
+            raise OstlerError("internal error in the arbiter (see above): its workers drain and exit")
+        logger.info("Stopping arbiter process [%d]", os.getpid())
+        return self._outcome
+
+    def _begin(self) -> None:
+        self._carry_out(self._fleet.start(time.monotonic()))
+        self._drain_events()
+
+    # --- events in ---
+
+    def _install_signals(self) -> None:
+        handlers: Mapping[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self._stop,
+            signal.SIGINT: self._interrupt,
+            signal.SIGQUIT: self._stop_now,
+            signal.SIGHUP: self._roll,
+            signal.SIGTTIN: lambda: self._feed(Resize(+1)),
+            signal.SIGTTOU: lambda: self._feed(Resize(-1)),
+            signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: self._upgrade,
+            signal.SIGCHLD: self._reap,
+        }
+        for number, handler in handlers.items():
+            self._loop.add_signal_handler(number, handler)
+
+    def _stop(self) -> None:
+        self._feed(Stop())
+        self._close_listeners()
+
+    def _stop_now(self) -> None:
+        self._feed(StopNow())
+        self._close_listeners()
+
+    def _interrupt(self) -> None:
+        """Ctrl+C: the first stops gracefully, the second at once."""
+        if self._interrupted:
+            self._stop_now()
+        else:
+            self._interrupted = True
+            self._stop()
+
+    def _roll(self) -> None:
+        """SIGHUP: read and check the settings first; a bad file changes nothing."""
+        before = self._configurations[self._newest].settings
+        try:
+            configuration = self._load()
+        except SettingsError as exc:
+            logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
+            return
+        settings = configuration.settings
+        for name in _FIXED:
+            if getattr(settings, name) != getattr(before, name):
+                logger.warning(
+                    "SIGHUP: a new value of %s takes a restart, the sockets stay as they are", name
+                )
+        self._newest += 1
+        self._configurations[self._newest] = configuration
+        logs.configure(settings)
+        self._feed(Roll(self._newest, _timings(settings)))
+        if isinstance(settings.workers, int) and settings.workers != before.workers:
+            self._feed(Resize(settings.workers - self._fleet.size))
+
+    def _reopen_logs(self) -> None:
+        logs.reopen()
+        for child in self._children.values():
+            child.signal(signal.SIGUSR1)
+
+    def _upgrade(self) -> None:
+        logger.warning("SIGUSR2 ignored: replacing the arbiter in place is not supported yet")
+
+    def _hear(self, child: Child) -> None:
+        """Read all that a worker has said; its end of the pipe closes when its process ends."""
+        try:
+            for message in child.messages():
+                self._feed(Told(child.pid, message))
+        except EOFError:
+            self._loop.remove_reader(child.beats.fileno())
+        except ValueError as exc:
+            logger.error("Worker with pid %d: heartbeat pipe garbled (%s), not read any more", child.pid, exc)
+            self._loop.remove_reader(child.beats.fileno())
+
+    def _show(self, child: Child) -> None:
+        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name."""
+        try:
+            text = child.stacks()
+        except EOFError:
+            self._loop.remove_reader(child.stacks_pipe.fileno())
+            return
+        slot = self._fleet.find(child.pid)
+        name = f"Worker {slot.number} (pid {child.pid})" if slot else f"pid {child.pid}"
+        for line in text.splitlines():
+            if line:
+                logger.warning("%s | %s", name, line)
+
+    def _reap(self) -> None:
+        """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""
+        for child in list(self._children.values()):
+            status = child.exit_status()
+            if status is not None:
+                self._bury(child, status)
+        if os.getpid() == 1:
+            self._reap_strangers()
+
+    def _bury(self, child: Child, status: int) -> None:
+        self._hear(child)
+        self._show(child)
+        how, name = evidence.describe_exit(status)
+        if status != 0:
+            child.kill_group()
+        for pipe in (child.beats, child.stacks_pipe):
+            self._loop.remove_reader(pipe.fileno())
+        del self._children[child.pid]
+        child.reap()
+        self._feed(Exited(child.pid, how, name, self._hint(name)))
+
+    def _hint(self, signal_name: str | None) -> str:
+        before, self._oom_kills = self._oom_kills, evidence.oom_kills()
+        if signal_name == "SIGKILL" and before is not None and self._oom_kills is not None:
+            return "probably the kernel's OOM killer" if self._oom_kills > before else ""
+        return ""
+
+    def _reap_strangers(self) -> None:
+        """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in self._children:
+                    return  # ended just now: a SIGCHLD of its own is on its way
+                os.waitpid(ended.si_pid, 0)
+
+    def _ring(self) -> None:
+        """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
+        self._alarm = None
+        for child in list(self._children.values()):
+            self._hear(child)
+        self._reap()
+        self._feed(Tick())
+
+    # --- actions out ---
+
+    def _feed(self, event: Event) -> None:
+        self._events.append(event)
+        self._drain_events()
+
+    def _drain_events(self) -> None:
+        """Let the fleet handle what has happened, in order; carrying out an action may add to it."""
+        if self._handling or self._outcome is not None:
+            return
+        self._handling = True
+        try:
+            while self._events and self._outcome is None:
+                self._carry_out(self._fleet.handle(self._events.popleft(), time.monotonic()))
+        finally:
+            self._handling = False
+        self._set_alarm()
+
+    def _carry_out(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            match action:
+                case Spawn():
+                    self._spawn(action)
+                case Report(level=level, text=text):
+                    logger.log(logging.getLevelName(level.upper()), "%s", text)
+                case Inspect(pid=pid):
+                    self._events.append(Inspected(pid, evidence.cpu_wait(pid), evidence.describe(pid)))
+                case Finish():
+                    self._outcome = action
+                    self._loop.stop()
+                case Drain(pid=pid):
+                    self._signal(pid, signal.SIGTERM)
+                case ShowStack(pid=pid):
+                    self._signal(pid, STACK_SIGNAL)
+                case Quit(pid=pid):
+                    self._signal(pid, signal.SIGQUIT)
+                case Abort(pid=pid):
+                    self._signal(pid, signal.SIGABRT)
+                case Kill(pid=pid):
+                    if pid in self._children:
+                        self._children[pid].kill()
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        if pid in self._children:
+            self._children[pid].signal(number)
+
+    def _spawn(self, order: Spawn) -> None:
+        configuration = self._configurations[order.generation]
+        try:
+            child = Child.start(
+                self._entry,
+                slot=order.slot,
+                generation=order.generation,
+                settings=configuration.settings,
+                environment=configuration.environment,
+                directory=self._directory,
+                sockets=tuple(listener.socket for listener in self._listeners),
+            )
+        except OSError as exc:
+            self._events.append(SpawnFailed(order.ticket, f"{exc.strerror or exc}"))
+            return
+        self._children[child.pid] = child
+        self._loop.add_reader(child.beats.fileno(), self._hear, child)
+        self._loop.add_reader(child.stacks_pipe.fileno(), self._show, child)
+        self._events.append(Started(order.ticket, child.pid))
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        wake_at = self._fleet.deadline()
+        if wake_at is not None and self._outcome is None:
+            delay = max(0.0, wake_at - time.monotonic())
+            self._alarm = self._loop.call_later(delay, self._ring)
+
+    # --- the end ---
+
+    def _close_listeners(self) -> None:
+        """Close our copies: once the last worker has emptied the queue, clients are refused, not left waiting."""
+        for listener in self._listeners:
+            listener.close()
+
+    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An exception nobody expected: say so, and let go; the workers serve what they have and exit."""
+        error = context.get("exception")
+        logger.critical(
+            "Internal error in the arbiter: %s",
+            context.get("message"),
+            exc_info=error if isinstance(error, BaseException) else None,
+        )
+        loop.stop()
+
+    def _close(self) -> None:
+        self._close_listeners()
+        for child in self._children.values():
+            child.let_go()
+        for number in signal.valid_signals():
+            with contextlib.suppress(ValueError):
+                self._loop.remove_signal_handler(number)
+        self._loop.close()
+
+
+def _timings(settings: Settings) -> Timings:
+    return Timings(
+        startup=settings.timeout_worker_startup,
+        healthcheck=settings.timeout_worker_healthcheck,
+        graceful=settings.timeout_graceful_shutdown,
+    )

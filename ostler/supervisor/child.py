@@ -1,0 +1,227 @@
+"""One spawned process, seen from the arbiter: start, hear, signal, reap."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from socket import socket
+from types import ModuleType
+
+from ostler.assignment import Assignment
+from ostler.messages import Decoder, Message
+from ostler.settings import Settings
+
+_spawn = multiprocessing.get_context("spawn")
+
+# What a worker handles or ignores: blocked across the spawn, let through by the child when its handlers stand.
+_BLOCKED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+# A pipe's capacity (pipe(7)): one read takes all that can be pending.
+_PIPE_SIZE = 65536
+
+# What Child.show_stack() sends; a worker registers faulthandler on it.
+STACK_SIGNAL = signal.SIGUSR2
+
+
+def prepare() -> None:
+    """Start what multiprocessing needs besides the children themselves; call this once, before any spawn.
+
+    Its resource tracker unblocks signals when it is started (Python 3.10 to 3.12), which must not happen
+    in the middle of a spawn.
+    """
+    resource_tracker.ensure_running()
+
+
+class Child:
+    """A worker's process and the arbiter's ends of its pipes.
+
+    `messages()` and `stacks()` read what is pending and never block; `has_exited()` looks, `reap()` collects.
+    """
+
+    def __init__(
+        self, process: SpawnProcess, beats: Connection, stacks: Connection, lifeline: Connection
+    ) -> None:
+        assert process.pid is not None
+        self.pid: int = process.pid
+        self.beats = beats
+        self.stacks_pipe = stacks
+        self._process = process
+        self._lifeline = lifeline
+        self._decoder = Decoder()
+
+    def __repr__(self) -> str:
+        return f"<Child pid={self.pid}>"
+
+    @classmethod
+    def start(
+        cls,
+        entry: Callable[[Assignment], None],
+        *,
+        slot: int,
+        generation: int,
+        settings: Settings,
+        environment: Mapping[str, str],
+        directory: str,
+        sockets: tuple[socket, ...],
+    ) -> Child:
+        """Spawn a worker.
+
+        Raises:
+            OSError: there is no process, memory or descriptor to be had, or `directory` is gone.
+        """
+        # A deploy may have replaced the directory behind the same path, and the child starts where we are.
+        os.chdir(directory)
+        with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
+
+            def pipe() -> tuple[Connection, Connection]:
+                reader, writer = _spawn.Pipe(duplex=False)
+                opened.callback(reader.close)
+                opened.callback(writer.close)
+                return reader, writer
+
+            beats, beats_writer = pipe()
+            stacks, stacks_writer = pipe()
+            lifeline_reader, lifeline = pipe()
+            for end in (beats_writer, stacks_writer, lifeline_reader):
+                theirs.callback(end.close)
+            assignment = Assignment(
+                slot=slot,
+                generation=generation,
+                settings=settings,
+                environment=environment,
+                directory=directory,
+                sockets=sockets,
+                beats=beats_writer,
+                stacks=stacks_writer,
+                lifeline=lifeline_reader,
+            )
+            # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
+            process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
+            with _signals_blocked(), _without_main():
+                process.start()
+            for end in (beats, stacks):
+                os.set_blocking(end.fileno(), False)
+            opened.pop_all()
+        return cls(process, beats, stacks, lifeline)
+
+    def messages(self) -> list[Message]:
+        """Return what the worker has said since the last call.
+
+        Raises:
+            EOFError: it has closed its end: the process is ending.
+            ValueError: what came is not from a worker of ours.
+        """
+        return self._decoder.feed(_read(self.beats))
+
+    def stacks(self) -> str:
+        """Return what the worker's faulthandler has written since the last call.
+
+        Raises:
+            EOFError: the worker has closed its end.
+        """
+        return _read(self.stacks_pipe).decode("utf-8", "replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the worker's process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL to the worker and to whatever it has spawned into its process group."""
+        self.signal(signal.SIGKILL)
+        self.kill_group()
+
+    def kill_group(self) -> None:
+        """Send SIGKILL to what is left of the worker's process group.
+
+        Only before `reap()`: until then the pid cannot be given to another group.
+        """
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def exit_status(self) -> int | None:
+        """Return the exit code, or minus the signal's number, of a process that has ended; it stays unreaped."""
+        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+            return self._process.exitcode
+        try:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return self._process.exitcode  # multiprocessing has reaped it on its own account
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def reap(self) -> None:
+        """Collect the process, which has ended, and close the arbiter's ends of its pipes."""
+        self._process.join()
+        self._process.close()
+        self.beats.close()
+        self.stacks_pipe.close()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the lifeline: the worker takes the arbiter for gone, drains, and exits by itself."""
+        if not self._lifeline.closed:
+            self._lifeline.close()
+
+
+def _read(pipe: Connection) -> bytes:
+    """Return all that is pending in a pipe.
+
+    Raises:
+        EOFError: nothing is pending and nobody can write any more.
+    """
+    if pipe.closed:
+        return b""
+    data = b""
+    while True:
+        try:
+            more = os.read(pipe.fileno(), _PIPE_SIZE)
+        except BlockingIOError:
+            return data
+        if not more:
+            if data:
+                return data
+            raise EOFError
+        data += more
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide `__main__` from multiprocessing, which would run that script again in every child.
+
+    A worker finds the application by its import string: it needs neither ostler's own command in its
+    memory, nor a user's script that calls ostler.run() without a guard.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
