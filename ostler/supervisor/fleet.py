@@ -7,56 +7,15 @@ place of the whole fleet has a successor. Whatever drains, was aborted or failed
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TypeAlias
 
-from ostler.supervisor.events import (
-    Action,
-    Event,
-    Exited,
-    Finish,
-    Inspected,
-    Report,
-    Resize,
-    Roll,
-    SpawnFailed,
-    Started,
-    Stop,
-    StopNow,
-    Tick,
-    Timings,
-    Told,
-)
-from ostler.supervisor.slot import Arrived, Fill, Leave, LeaveNow, Lost, Slot, State, Vacated, words
+from ostler.supervisor import events as ev
+from ostler.supervisor.events import Finish, Report, Roll, Timings
+from ostler.supervisor.place import HEALTHY, Place, backoff
+from ostler.supervisor.silence import words
+from ostler.supervisor.slot import Arrived, Fill, Leave, LeaveNow, Lost, Slot, State, Vacated
 
-HEALTHY = 10.0
-"""Seconds of serving after which a worker is respawned at once when it dies."""
-BACKOFF_FIRST = 0.5
-BACKOFF_MOST = 30.0
-
-Actions: TypeAlias = list[Action]
-
-
-def backoff(failures: int) -> float:
-    """Return the seconds to wait after so many failures in a row."""
-    return float(min(BACKOFF_FIRST * 2 ** min(failures - 1, 10), BACKOFF_MOST))
-
-
-@dataclass
-class _Place:
-    number: int
-    tenant: Slot
-    successor: Slot | None = None
-    crashes: int = 0
-    """Tenants that died in a row, none after a healthy run."""
-    misses: int = 0
-    """Successors that failed in a row while the tenant served on."""
-    retry_at: float = 0.0
-    """No successor is spawned before this."""
-
-    def rank(self) -> tuple[int, int]:
-        """Sort first what serves nobody."""
-        return ({State.BACKOFF: 0, State.BOOTING: 1}.get(self.tenant.state, 2), self.number)
+Actions: TypeAlias = list[ev.Action]
 
 
 class Fleet:
@@ -74,7 +33,7 @@ class Fleet:
         """The newest that proved itself: respawned workers are of this one."""
         self._timings = timings
         self._settle = settle
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._leaving: list[Slot] = []
         self._roll: Roll | None = None
         self._next_roll: Roll | None = None
@@ -88,9 +47,9 @@ class Fleet:
 
     def __repr__(self) -> str:
         rolling = "" if self._roll is None else f", rolling to generation {self._roll.generation}"
-        state = (
-            "finished" if self._finished else "stopping" if self.stopping else f"generation={self.generation}"
-        )
+        state = f"generation={self.generation}"
+        if self.stopping:
+            state = "finished" if self._finished else "stopping"
         return f"<Fleet size={self.size} ready={self.ready} {state}{rolling}>"
 
     @property
@@ -111,9 +70,7 @@ class Fleet:
     def slots(self) -> Iterator[Slot]:
         """Every worker that lives or is awaited: places in order, then those that leave."""
         for place in self._places.values():
-            yield place.tenant
-            if place.successor is not None:
-                yield place.successor
+            yield from place.slots()
         yield from self._leaving
 
     def find(self, pid: int) -> Slot | None:
@@ -136,7 +93,7 @@ class Fleet:
         self._awake = now
         return [action for _ in range(self.size) for action in self._open_place(now)]
 
-    def handle(self, event: Event, now: float) -> Actions:
+    def handle(self, event: ev.Event, now: float) -> Actions:
         """Take in one event and return what is to be done, in this order."""
         if self._finished:
             return []
@@ -159,36 +116,36 @@ class Fleet:
                 slot.forgive(late)
         self._awake = now
 
-    def _take(self, event: Event, now: float) -> Actions:
+    def _take(self, event: ev.Event, now: float) -> Actions:
         match event:
-            case Started(ticket=ticket) | SpawnFailed(ticket=ticket):
+            case ev.Started(ticket=ticket) | ev.SpawnFailed(ticket=ticket):
                 return self._pass(self._awaited(event, ticket), event, now)
-            case Told(pid=pid, message=message):
+            case ev.Told(pid=pid, message=message):
                 teller = self.find(pid)  # None: what a worker wrote before its end, read after it
                 return [] if teller is None else self._pass(teller, message, now)
-            case Inspected(pid=pid):
+            case ev.Inspected(pid=pid):
                 inspected = self.find(pid)
                 return [] if inspected is None else self._pass(inspected, event, now)
-            case Exited(pid=pid):
+            case ev.Exited(pid=pid):
                 gone = self.find(pid)
                 if gone is None:
                     raise ValueError(f"no worker has pid {pid}")
                 return self._pass(gone, event, now)
-            case Tick():
+            case ev.Tick():
                 return self._tick(now)
             case Roll():
                 return self._ask_roll(event)
-            case Resize(by=by):
+            case ev.Resize(by=by):
                 return self._resize(by, now)
-            case Stop():
+            case ev.Stop():
                 return self._stop(Finish(0), Leave(), now)
-            case StopNow():
+            case ev.StopNow():
                 return self._stop(Finish(0), LeaveNow(), now)
 
-    def _awaited(self, event: Started | SpawnFailed, ticket: int) -> Slot:
+    def _awaited(self, event: ev.Started | ev.SpawnFailed, ticket: int) -> Slot:
         for slot in self.slots():
             if slot.ticket == ticket and slot.pid is None:
-                if isinstance(event, Started) and self.find(event.pid) is not None:
+                if isinstance(event, ev.Started) and self.find(event.pid) is not None:
                     raise ValueError(f"there is a worker with pid {event.pid} already")
                 return slot
         raise ValueError(f"no spawn is awaited under ticket {ticket}")
@@ -199,7 +156,7 @@ class Fleet:
             # Asked again for each: what happens to one may have changed another.
             due = slot.deadline()
             if due is not None and due <= now:
-                actions += self._pass(slot, Tick(), now)
+                actions += self._pass(slot, ev.Tick(), now)
         settled = self._settles_at()
         if settled is not None and settled <= now:
             actions += self._prove(now)
@@ -228,7 +185,7 @@ class Fleet:
 
     def _open_place(self, now: float) -> Actions:
         number = next(n for n in range(1, len(self._places) + 2) if n not in self._places)
-        place = _Place(number, self._new_slot(number, self.generation, self._timings))
+        place = Place(number, self._new_slot(number, self.generation, self._timings))
         self._places = dict(sorted({**self._places, number: place}.items()))
         return self._pass(place.tenant, Fill(now), now)
 
@@ -243,15 +200,11 @@ class Fleet:
             return self._take_over(place, now)
         return []
 
-    def _take_over(self, place: _Place, now: float) -> Actions:
-        old, new = place.tenant, place.successor
-        assert new is not None
-        place.tenant, place.successor, place.misses = new, None, 0
-        if old.served(now) >= HEALTHY:
-            place.crashes = 0
+    def _take_over(self, place: Place, now: float) -> Actions:
+        old = place.promote(now)
         report: Actions = []
         if old.pid is not None:
-            report = [Report("info", f"{old.name} drains, {new.name.lower()} has taken its place")]
+            report = [Report("info", f"{old.name} drains, {place.tenant.name.lower()} has taken its place")]
         return report + self._send_off(old, Leave(), now)
 
     def _lost(self, slot: Slot, lost: Lost, now: float) -> Actions:
@@ -272,11 +225,11 @@ class Fleet:
         text = f"{lost.cause}: next try in {words(delay)}, {place.tenant.name.lower()} stays until then"
         return [Report(lost.level, text)]
 
-    def _refill(self, place: _Place, lost: Lost, now: float) -> Actions:
+    def _refill(self, place: Place, lost: Lost, now: float) -> Actions:
         healthy = place.tenant.served(now) >= HEALTHY
         place.crashes = 0 if healthy else place.crashes + 1
         if place.successor is not None and place.successor.generation == self.generation:
-            place.tenant, place.successor, place.misses = place.successor, None, 0
+            place.promote(now)
             return [Report(lost.level, f"{lost.cause}: its successor starts already")]
         delay = 0.0 if healthy else backoff(place.crashes)
         what_next = "successor starts now" if healthy else f"next try in {words(delay)}"
@@ -290,9 +243,8 @@ class Fleet:
 
     def _ask_roll(self, roll: Roll) -> Actions:
         if self.stopping:
-            return [
-                Report("warning", f"Rolling restart to generation {roll.generation} ignored: ostler stops")
-            ]
+            text = f"Rolling restart to generation {roll.generation} ignored: ostler stops"
+            return [Report("warning", text)]
         if roll.generation <= self._newest:
             raise ValueError(f"generation {roll.generation} is not newer than {self._newest}")
         self._newest = roll.generation
@@ -307,7 +259,7 @@ class Fleet:
         first = (p.tenant for p in self._places.values() if p.tenant.ticket <= self._first_tickets)
         return any(slot.state is State.BOOTING for slot in first)
 
-    def _surge(self) -> _Place | None:
+    def _surge(self) -> Place | None:
         return next((place for place in self._places.values() if place.successor is not None), None)
 
     def _settles_at(self) -> float | None:
@@ -318,9 +270,9 @@ class Fleet:
         since = place.successor.ready_since
         return None if since is None else since + self._settle
 
-    def _waiting(self) -> list[_Place]:
+    def _waiting(self) -> list[Place]:
         """Places that want a successor, in the order in which they get it."""
-        places = sorted(self._places.values(), key=_Place.rank)
+        places = sorted(self._places.values(), key=Place.rank)
         rolled = [p for p in places if self._roll and p.tenant.generation != self._roll.generation]
         retired = [p for p in places if p.tenant.retiring is not None and p not in rolled]
         return rolled + retired
@@ -358,7 +310,7 @@ class Fleet:
                 actions += self._send_off(successor, Leave(), now)
         return actions
 
-    def _spawn_successor(self, place: _Place, now: float) -> Actions:
+    def _spawn_successor(self, place: Place, now: float) -> Actions:
         if self._roll and place.tenant.generation != self._roll.generation:
             slot = self._new_slot(place.number, self._roll.generation, self._roll.timings)
         else:
@@ -401,6 +353,8 @@ class Fleet:
         if self.stopping:
             return [Report("warning", "Scaling ignored: ostler stops")]
         before, self.size = self.size, max(self.size + by, 1)
+        if by == 0:
+            return []
         actions: Actions = []
         for _ in range(before, self.size):
             actions += self._open_place(now)
@@ -417,20 +371,17 @@ class Fleet:
         del self._places[last.number]
         return self._clear(last, Leave(), now)
 
-    def _clear(self, place: _Place, order: Leave | LeaveNow, now: float) -> Actions:
-        actions = self._send_off(place.tenant, order, now)
-        if place.successor is not None:
-            actions += self._send_off(place.successor, order, now)
-        return actions
+    def _clear(self, place: Place, order: Leave | LeaveNow, now: float) -> Actions:
+        return [action for slot in place.slots() for action in self._send_off(slot, order, now)]
 
     def _stop(self, finish: Finish, order: Leave | LeaveNow, now: float) -> Actions:
         actions: Actions = []
-        if self._finish is None:
-            self._finish = finish
-            self._roll = self._next_roll = None
+        if self._finish is None or isinstance(order, LeaveNow):
             going = sum(slot.pid is not None for slot in self.slots())
-            what = "drain" if isinstance(order, Leave) else "quit at once"
-            actions.append(Report("info", f"Stopping: {_workers(going)} to {what}"))
+            how = "to drain" if isinstance(order, Leave) else "to quit at once"
+            actions.append(Report("info", f"Stopping: {_workers(going)} {how}"))
+        self._finish = self._finish or finish
+        self._roll = self._next_roll = None
         if isinstance(order, LeaveNow):
             for slot in list(self._leaving):
                 actions += self._pass(slot, order, now)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 from ostler.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
+from ostler.supervisor.silence import Silence, Verdict, words
 
 FAILED_GRACE = 5.0
 """Seconds that a worker which reported a failed boot has to exit by itself."""
@@ -25,10 +26,6 @@ DRAIN_GRACE = 1.0
 """Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
 QUIT_GRACE = 1.0
 """Seconds from SIGQUIT to SIGKILL."""
-ANSWER_GRACE = 2.0
-"""Seconds after which an `Inspect` that nobody answered is judged by silence alone."""
-GLANCE = 0.25
-"""Seconds at least between two looks at an excused worker: its excuses may shrink geometrically."""
 
 
 class State(Enum):
@@ -109,16 +106,11 @@ class Slot:
         self.ready_since: float | None = None
         self.retiring: str | None = None
         """Why the worker asked for a successor, once it has."""
-        self._deadline: float | None = None  # of every state but READY, which has _listening()
+        self._deadline: float | None = None  # of every state but READY, which has its silence
+        self._silence: Silence | None = None
         self._spawned = 0.0
         self._sent: list[str] = []
         self._grace = 0.0  # what the deadline of ABORTED allowed, for the log
-        self._heard = 0.0  # when the loop counter last moved
-        self._thread_heard = 0.0
-        self._excused = 0.0  # seconds of this silence that the worker spent waiting for a CPU
-        self._warned = False
-        self._asked: float | None = None  # when an Inspect went out that has no answer yet
-        self._not_before = 0.0
 
     def __repr__(self) -> str:
         pid = "" if self.pid is None else f" pid={self.pid}"
@@ -135,17 +127,16 @@ class Slot:
 
     def deadline(self) -> float | None:
         """When to call `handle(Tick(), now)`, if nothing happens before."""
-        return self._listening() if self.state is State.READY else self._deadline
+        if self.state is State.READY:
+            return self._listening().deadline()
+        return self._deadline
 
     def forgive(self, seconds: float) -> None:
         """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
         if self.state is State.BOOTING and self._deadline is not None:
             self._deadline += seconds
-        self._heard += seconds
-        self._thread_heard += seconds
-        self._not_before += seconds
-        if self._asked is not None:
-            self._asked += seconds
+        if self._silence is not None:
+            self._silence.forgive(seconds)
 
     def handle(self, event: object, now: float) -> list[Outcome]:
         """Live through one event.
@@ -209,7 +200,8 @@ class Slot:
 
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
         self._move(State.READY)
-        self.ready_since = self._heard = self._thread_heard = now
+        self.ready_since = now
+        self._silence = Silence(self.timings.healthcheck, now)
         report = Report("info", f"{self.name} is ready after {words(now - self._spawned)}")
         return [report, Arrived()]
 
@@ -224,28 +216,19 @@ class Slot:
 
     # --- ready: listening to its heart ------------------------------------------------------------
 
-    def _due(self, share: float) -> float:
-        return self._heard + self._excused + self.timings.healthcheck * share
-
-    def _listening(self) -> float:
-        if self._asked is not None:
-            return self._asked + ANSWER_GRACE
-        return max(self._due(1.0 if self._warned else 0.5), self._not_before)
+    def _listening(self) -> Silence:
+        assert self._silence is not None, f"never ready: {self!r}"
+        return self._silence
 
     def _note(self, beat: Beat, now: float) -> list[Outcome]:
         self.beat = beat
         return []
 
     def _hear(self, beat: Beat, now: float) -> list[Outcome]:
-        last, self.beat = self.beat, beat
-        if last is None or beat.thread != last.thread:
-            self._thread_heard = now
-        if last is not None and beat.loop == last.loop:
-            return []
-        silence, warned = now - self._heard, self._warned
-        self._heard, self._excused, self._warned, self._asked = now, 0.0, False, None
-        if warned:
-            return [Report("info", f"{self.name} answers again, it was silent for {words(silence)}")]
+        silence = self._listening()
+        lasted, last, self.beat = silence.lasts(now), self.beat, beat
+        if silence.hear(last, beat, now):
+            return [Report("info", f"{self.name} answers again, it was silent for {words(lasted)}")]
         return []
 
     def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
@@ -255,44 +238,29 @@ class Slot:
         return [Report("info", f"{self.name} asks for a successor: {event.reason}; it serves on until then")]
 
     def _silent(self, _: Tick, now: float) -> list[Outcome]:
-        if self._asked is None:
-            self._asked = now
-            return [ev.Inspect(self._process())]
-        return self._judge(None, "no evidence to be had", now)
+        silence = self._listening()
+        if silence.asked:
+            return self._judge(None, "no evidence to be had", now)
+        silence.ask(now)
+        return [ev.Inspect(self._process())]
 
     def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
-        if self._asked is None:  # it has beaten since, or had been judged without an answer
+        if not self._listening().asked:  # it has beaten since, or was judged without an answer
             return []
         return self._judge(event.waited, event.evidence, now)
 
     def _judge(self, waited: int | None, evidence: str, now: float) -> list[Outcome]:
-        self._asked = None
-        silence = now - self._heard
-        if waited is not None:
-            before = 0 if self.beat is None else self.beat.waited
-            self._excused = min(max(waited - before, 0) / 1e9, silence)
-        excuse = f", {words(self._excused)} of it waiting for a CPU" if self._excused >= 0.1 else ""
-        said = f"{self.name} silent for {words(silence)}{excuse}"
-        # Compared with the very sum that deadline() gives: a rounding error must not ask for ever.
-        if now >= self._due(1.0):
-            lost = Lost(
-                "error", f"{said} ({self._symptom(now)}; {evidence}): aborted", f"silent for {words(silence)}"
-            )
-            return [ev.ShowStack(self._process()), lost, *self._abort(ABORT_GRACE, now)]
-        if not self._warned and now >= self._due(0.5):
-            self._warned = True
-            left = words(self._due(1.0) - now)
-            text = f"{said} ({self._symptom(now)}; {evidence}): its stacks follow, abort in {left}"
-            return [ev.ShowStack(self._process()), Report("warning", text)]
-        self._not_before = now + GLANCE
-        return [Report("debug", f"{said} ({evidence}): not counted against it")]
-
-    def _symptom(self, now: float) -> str:
-        # A thread that moved in the later half of the silence moved after the loop stood still, and not
-        # only in the same second.
-        if self._thread_heard - self._heard >= (now - self._heard) / 2:
-            return "its event loop is blocked, its thread still beats"
-        return "the whole process does not run: stopped, starved or its GIL held"
+        silence = self._listening()
+        verdict = silence.judge(self.beat, waited, now)
+        said = silence.describe(evidence, now)
+        show = ev.ShowStack(self._process())
+        if verdict is Verdict.ABORT:
+            lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
+            return [show, lost, *self._abort(ABORT_GRACE, now)]
+        if verdict is Verdict.WARN:
+            text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
+            return [show, Report("warning", text)]
+        return [Report("debug", f"{self.name} {said}: not counted against it")]
 
     # --- leaving ----------------------------------------------------------------------------------
 
@@ -362,17 +330,6 @@ class Slot:
             return [Lost("warning", f"{self.name} {how}", how), Vacated()]
         level: Literal["debug", "info", "warning"] = "warning" if foreign else "debug" if failed else "info"
         return [Report(level, f"{self.name} {how}"), Vacated()]
-
-
-def words(seconds: float) -> str:
-    """Return a duration as a person says it."""
-    if seconds < 9.95:
-        return f"{round(seconds, 1):g} s"
-    if seconds < 600:
-        return f"{round(seconds)} s"
-    if seconds < 36000:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"
 
 
 # --- the table --------------------------------------------------------------------------------------
