@@ -1,0 +1,92 @@
+"""The entry point of `ostler`: reads the command line, and hands over to `ostler.cli.run`.
+
+A spawned worker imports this module too, as multiprocessing imports the parent's main module anew;
+so nothing but the standard library's smallest is imported at the top.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ostler.errors import OstlerError, SettingsError
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports a command that Ctrl+C ended."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `ostler` with `arguments` (default: the process's) and return its exit code.
+
+    0 stopped as asked, 1 internal error, 2 bad usage or configuration, 3 the application failed to
+    start, 4 a socket could not be bound or adopted.
+    """
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except OstlerError as error:
+        _complain(f"Error: {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from ostler.cli import options
+    from ostler.sources import Sources
+
+    request = _printed(lambda: options.read(arguments))
+    if request is None:
+        return 0
+    sources = Sources(
+        flags=request.flags,
+        config=request.config,
+        env_file=request.env_file,
+        environ=dict(os.environ),
+        directory=_directory(),
+    )
+    configuration = sources.load(complete=not request.show_settings)
+    for warning in configuration.warnings:
+        _complain(f"Warning: {warning}")
+    if request.show_settings:
+        from ostler.cli import show
+
+        _printed(lambda: print(show.table(configuration), end=""))
+        return 0
+
+    from ostler.cli.run import serve
+
+    return serve(sources, configuration)
+
+
+def _printed(action: Callable[[], T]) -> T | None:
+    """Do `action`, which prints, and make sure that what it prints is written.
+
+    Returns None when the reader has gone, as in `ostler --help | head`, which is no failure.
+    """
+    try:
+        result = action()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        # The interpreter flushes stdout once more as it exits, and would complain at length.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return None
+        raise OstlerError(f"cannot write to stdout: {error.strerror}") from None
+    return result
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
+
+
+def _complain(line: str) -> None:
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)

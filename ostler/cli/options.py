@@ -1,0 +1,132 @@
+"""The options of `ostler`, made from the declarations of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import click
+
+from ostler import __version__
+from ostler.errors import SettingsError
+from ostler.kinds import Switch
+from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
+
+INTRODUCTION = (
+    "Serve the ASGI application APP, given as module:attribute, such as main:app. With --workers, "
+    "an arbiter looks after that many worker processes; without it, one plain server runs."
+)
+CLOSING = (
+    "A setting is taken from its flag, else from its variable (in brackets), else from the --config "
+    "file, else from [tool.ostler] in ./pyproject.toml."
+)
+OTHERS = "Configuration"
+"""The group of the options that are no settings."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    flags: Mapping[str, tuple[str, ...]]
+    """Texts by field name, as `ostler.sources.Sources` takes them."""
+    config: str | None
+    env_file: str | None
+    show_settings: bool
+
+
+def read(arguments: Sequence[str]) -> Request | None:
+    """Return what `arguments` ask for; None when that was --help or --version, which is printed.
+
+    Raises:
+        SettingsError: an option is unknown, or lacks its value.
+    """
+    command = build()
+    try:
+        context = command.make_context("ostler", list(arguments))
+    except click.exceptions.Exit:
+        return None
+    except click.ClickException as error:
+        raise SettingsError(" ".join(error.format_message().split())) from None
+    flags = {}
+    for name in declarations():
+        given = context.params[name]
+        if isinstance(given, bool):
+            flags[name] = ("true" if given else "false",)
+        elif given not in (None, ()):
+            flags[name] = (given,) if isinstance(given, str) else tuple(given)
+    params = context.params
+    return Request(flags, params["config"], params["env_file"], params["show_settings"])
+
+
+def build() -> click.Command:
+    """The command with an option for each setting; it only reads, and so has no callback."""
+    parameters: list[click.Parameter] = [
+        click.Argument(["app"], required=False, metavar="APP", type=click.UNPROCESSED)
+    ]
+    for name, declaration in declarations().items():
+        if name != "app":
+            parameters.append(_option(name, declaration))
+    parameters += [
+        _text_option("config", "FILE", "Read settings from this TOML file.  [OSTLER_CONFIG]"),
+        _text_option(
+            "env_file",
+            "FILE",
+            "Set the variables of this file for the application, those already set excepted.  "
+            "[OSTLER_ENV_FILE]",
+        ),
+        click.Option(
+            ["--show-settings"],
+            is_flag=True,
+            help="Print every effective value and where it comes from, and exit.",
+        ),
+    ]
+    version = click.version_option(
+        __version__, message="ostler %(version)s", help="Print the version and exit."
+    )
+    return version(_Command("ostler", params=parameters, help=INTRODUCTION, epilog=CLOSING))
+
+
+def _text_option(name: str, metavar: str, help: str) -> click.Option:
+    return click.Option([flag(name), name], metavar=metavar, type=click.UNPROCESSED, help=help)
+
+
+def _option(name: str, declaration: Declaration) -> click.Option:
+    """Values stay texts: `ostler.sources` reads them, with one and the same error for every source."""
+    long = flag(name)
+    if isinstance(declaration.kind, Switch):
+        names = [f"{long}/--no-{long[2:]}", name]
+        return click.Option(names, is_flag=True, default=None, help=_help(name, declaration))
+    return click.Option(
+        [long, name],
+        metavar=declaration.kind.metavar,
+        multiple=True,
+        type=click.UNPROCESSED,
+        help=_help(name, declaration),
+    )
+
+
+def _help(name: str, declaration: Declaration) -> str:
+    shown = declaration.kind.show(defaults()[name])
+    notes = [", ".join(variables(name))]
+    if shown:
+        notes.insert(0, f"default: {shown}")
+    return f"{declaration.help}  [{'; '.join(notes)}]"
+
+
+class _Command(click.Command):
+    """`--help` by the groups of the declarations, in their order."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        known = declarations()
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OTHERS)}
+        groups[known["app"].group].append(("APP", _help("app", known["app"])))
+        for parameter in self.get_params(ctx):
+            # Whether an argument has a row of its own depends on click's version.
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                name = parameter.name or ""
+                groups[known[name].group if name in known else OTHERS].append(row)
+        for group, rows in groups.items():
+            with formatter.section(group):
+                formatter.write_dl(rows)
