@@ -41,7 +41,7 @@ class TrustedProxies:
         self._trusts = functools.lru_cache(_CACHED_PEERS)(self._judge)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether to believe `peer`, an address; None is a peer over a Unix socket, which has none."""
+        """Whether to believe `peer`, an address; None or `unix:` is a peer over a Unix socket."""
         if self._peers.everyone:
             return True
         if not peer:
@@ -49,13 +49,10 @@ class TrustedProxies:
         return len(peer) <= _LONGEST_ADDRESS and self._trusts(peer)
 
     def apply(self, scope: MutableMapping[str, Any]) -> None:
-        """Set `client` and `scheme` from the headers, if the peer in `client` is trusted.
+        """Set `client` and `scheme` from the headers of a trusted peer; garbage changes nothing.
 
-        Garbage changes nothing.
+        The caller has asked `trusts`: once for each connection is enough.
         """
-        client = scope.get("client")
-        if not self.trusts(client[0] if client else None):
-            return
         hops: list[bytes] = []
         schemes: list[bytes] = []
         for name, value in scope["headers"]:

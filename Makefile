@@ -1,0 +1,54 @@
+# The everyday commands. `make run` and `make test` need nothing but Python 3.10 or newer and its venv module.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 4
+
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test lint docs clean
+
+# Each stamp says what has been installed since pyproject.toml last changed.
+INSTALLED = $(VENV)/.installed
+INSTALLED_TEST = $(VENV)/.installed-test
+INSTALLED_LINT = $(VENV)/.installed-lint
+
+run: $(INSTALLED)
+	$(BIN)/ostler hello:app --app-dir examples --workers $(WORKERS)
+
+test: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED_LINT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/python -m ostler.cli.docs --check
+
+docs: $(INSTALLED)
+	$(BIN)/python -m ostler.cli.docs
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "make: $(PYTHON) is missing or older than 3.10: name another with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "make: $(PYTHON) cannot make environments: install its venv package (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml | $(BIN)/python
+	$(PIP) install --editable .
+	@touch $@
+
+$(INSTALLED_TEST): pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[test]'
+	@touch $@ $(INSTALLED)
+
+# Types are checked against what the tests import.
+$(INSTALLED_LINT): pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[test,lint]'
+	@touch $@ $(INSTALLED) $(INSTALLED_TEST)

@@ -1,0 +1,135 @@
+"""Writes the pages of docs/ that follow from the code: `python -m ostler.cli.docs [--check] [DIRECTORY]`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from ostler.kinds import Many, Switch
+from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
+
+SETTINGS_INTRODUCTION = """\
+# Settings
+
+*This page is written by `make docs` from `ostler/settings.py`; change it there.*
+
+A setting is taken from the nearest of these that gives it:
+
+1. the command line;
+2. the environment: `OSTLER_...`, and `WEB_CONCURRENCY` and `FORWARDED_ALLOW_IPS`, which platforms set;
+   an empty variable counts as unset;
+3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; its other lines
+   are set for the application, save what is set already;
+4. TOML: the file that `--config` (or `OSTLER_CONFIG`) names, or else `[tool.ostler]` in the
+   `pyproject.toml` of the working directory;
+5. the default.
+
+`ostler --show-settings` prints what this comes to, and which source each value is from. A wrong value
+is one line on stderr that names the setting, its source and what was expected, and exit code 2.
+
+In a TOML file of its own, the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
+
+```toml
+app = "main:app"
+host = ["127.0.0.1", "::1"]
+workers = 4
+timeout_graceful_shutdown = 20
+uds_permissions = "660"
+header = ["X-Frame-Options: DENY"]
+```
+
+SIGHUP reads the files again. What is wrong then changes nothing: the log says why, and the workers go on.
+
+## Whom to trust
+
+`forwarded_allow_ips` lists the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count: addresses
+(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for whoever calls over a Unix socket. The
+client is then the right-most address in `X-Forwarded-For` that is not itself a trusted proxy, and the
+scheme is the last in `X-Forwarded-Proto`.
+
+With `*` everyone is believed and the left-most counts, as with uvicorn. That is right only where every
+request comes through a proxy that discards what the client sent: any client can write those headers.
+"""
+
+COMMAND_LINE = """\
+## Command line only
+
+| flag | variable | what it does |
+| --- | --- | --- |
+| `--config FILE` | `OSTLER_CONFIG` | Read settings from this TOML file. |
+| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, save those that are set; needs `pip install 'ostler[dotenv]'`. |
+| `--show-settings` | | Print every effective value and where it comes from, and exit. |
+| `--version` | | Print the version and exit. |
+"""  # noqa: E501
+
+
+def settings_page() -> str:
+    """docs/settings.md: one table for each group."""
+    sections = [SETTINGS_INTRODUCTION]
+    for group in GROUPS:
+        rows = [
+            _row(name, declaration)
+            for name, declaration in declarations().items()
+            if declaration.group == group
+        ]
+        head = "| flag | variable | TOML key | default | what it does |\n| --- | --- | --- | --- | --- |"
+        sections.append("\n".join([f"## {group}\n", head, *rows]) + "\n")
+    return "\n".join([*sections, COMMAND_LINE])
+
+
+PAGES: Mapping[str, Callable[[], str]] = MappingProxyType({"settings.md": settings_page})
+"""Every page that is generated, by its name in docs/."""
+
+
+def _row(name: str, declaration: Declaration) -> str:
+    default = declaration.kind.show(defaults()[name])
+    cells = [
+        _flag(name, declaration),
+        ", ".join(f"`{variable}`" for variable in variables(name)),
+        f"`{name}`",
+        f"`{default}`" if default else "",
+        declaration.help,
+    ]
+    # A bar would end the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _flag(name: str, declaration: Declaration) -> str:
+    if name == "app":
+        return "`APP`"
+    if isinstance(declaration.kind, Switch):
+        return f"`{flag(name)}`, `--no-{flag(name)[2:]}`"
+    several = " ..." if isinstance(declaration.kind, Many) else ""
+    return f"`{flag(name)} {declaration.kind.metavar}{several}`"
+
+
+def stale(directory: Path) -> list[str]:
+    """The names of the pages in `directory` that are missing, or not what the code says."""
+    return [name for name, page in PAGES.items() if _content(directory / name) != page()]
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write every page; with --check write none, and return 1 if one is stale."""
+    directory = Path(next((a for a in arguments if a != "--check"), "docs"))
+    names = stale(directory)
+    if "--check" in arguments:
+        for name in names:
+            print(f"{directory / name} is stale: run `make docs`", file=sys.stderr)
+        return 1 if names else 0
+    for name in names:
+        (directory / name).write_text(PAGES[name](), encoding="utf-8")
+        print(f"{directory / name} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
