@@ -20,7 +20,7 @@ ARBITERS_OWN = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
-"""Variables meant for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
+"""Variables for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
 
 
 @dataclass(frozen=True)

@@ -316,7 +316,7 @@ class Arbiter:
     # --- the end ---
 
     def _close_listeners(self) -> None:
-        """Close our copies: once the last worker has emptied the queue, clients are refused, not left waiting."""
+        """Close our copies: once the last worker has emptied the queue, clients are refused, not kept."""
         for listener in self._listeners:
             listener.close()
 

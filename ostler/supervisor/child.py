@@ -20,7 +20,7 @@ from ostler.settings import Settings
 
 _spawn = multiprocessing.get_context("spawn")
 
-# What a worker handles or ignores: blocked across the spawn, let through by the child when its handlers stand.
+# What a worker handles or ignores: blocked across the spawn; the child lets them through.
 _BLOCKED = (
     signal.SIGTERM,
     signal.SIGINT,
@@ -157,7 +157,7 @@ class Child:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def exit_status(self) -> int | None:
-        """Return the exit code, or minus the signal's number, of a process that has ended; it stays unreaped."""
+        """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
         if not hasattr(os, "waitid"):  # macOS before Python 3.13
             return self._process.exitcode
         try:

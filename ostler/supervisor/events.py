@@ -17,7 +17,7 @@ class Timings:
     healthcheck: float = 30.0
     """Silence of the event loop after which a ready worker is aborted (`--timeout-worker-healthcheck`)."""
     graceful: float = 30.0
-    """From the order to drain until the worker itself cancels what is left (`--timeout-graceful-shutdown`)."""
+    """From the order to drain until the worker cancels what is left (`--timeout-graceful-shutdown`)."""
 
 
 # --- events: from a worker's process -------------------------------------------------------------

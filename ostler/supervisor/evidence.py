@@ -66,7 +66,7 @@ def describe_exit(code: int) -> tuple[str, str | None]:
 
 
 def oom_kills() -> int | None:
-    """Return how many processes the kernel's OOM killer has ended so far, in this cgroup if it can be told."""
+    """Return how many processes the kernel's OOM killer has ended so far, in this cgroup if it can."""
     for path in (*_cgroup_files(), "/proc/vmstat"):
         for line in _read(path).splitlines():
             name, _, count = line.partition(" ")

@@ -1,4 +1,4 @@
-"""A client that asks constantly, over kept and over fresh connections, and counts every request that fails."""
+"""A client that asks constantly, over kept and fresh connections, and counts every request that fails."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Load:
             await asyncio.sleep(self._pause)  # in the application of load, not a wait for a condition
 
     async def _connection(self, *, keep: bool) -> None:
-        """Ask on one connection, until the server says that it closes it; or once, if it is not to be kept."""
+        """Ask on one connection until the server says that it closes it, or once if it is not to be kept."""
         reader, writer = await asyncio.open_connection(*self._where)
         try:
             while not self._stopping:

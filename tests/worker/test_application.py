@@ -1,6 +1,7 @@
 """From an import string to one ASGI 3 callable."""
 
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,11 +100,9 @@ def test_the_interface_can_be_insisted_on(module: str) -> None:
 def test_an_error_in_the_applications_own_code_is_told_with_its_line(
     module: str, app: str, says: str
 ) -> None:
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - each case raises another
         load(app)
     assert not isinstance(caught.value, StartupError)
     line = application.one_line(caught.value)
     assert "\n" not in line
-    import re
-
     assert re.search(says, line)

@@ -1,0 +1,14 @@
+"""What the tests with real processes share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.live.harness import APP
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory with the application `main:app`, as a user has it."""
+    (tmp_path / "main.py").write_text(APP)
+    return tmp_path

@@ -1,0 +1,274 @@
+"""`ostler main:app` and `ostler main:app --workers 2`, started, asked, and stopped."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.live.harness import Ostler, environment, wait_until
+
+PLAIN: list[str] = []
+SUPERVISED = ["--workers", "2"]
+both = pytest.mark.parametrize("mode", [PLAIN, SUPERVISED], ids=["plain", "supervised"])
+
+
+def get(port: int, path: str = "/", timeout: float = 30) -> httpx.Response:
+    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=timeout, trust_env=False)
+
+
+@both
+def test_requests_are_answered_and_sigterm_ends_it_with_0(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        assert get(ostler.port).text.startswith("one ")
+        ostler.out.wait_for(r'INFO: +127.0.0.1:\d+ - "GET / HTTP/1.1" 200 OK')
+        assert ostler.stop() == 0
+    assert "Traceback" not in ostler.log.text
+    assert re.search(r"INFO: +Finished server process \[\d+\]", ostler.log.text)
+
+
+def test_every_worker_is_told_its_slot_and_carries_it_in_its_title(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
+        ostler.wait_ready(2)
+        assert sorted(ostler.workers().values()) == [1, 2]
+        _, pid, slot = get(ostler.port).text.split()
+        assert ostler.workers()[int(pid)] == int(slot)
+
+
+def test_a_worker_is_reached_through_every_host(project: Path) -> None:
+    hosts = ["--host", "127.0.0.1", "--host", "::1"]
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1", *hosts) as ostler:
+        port = ostler.port
+        ostler.log.wait_for(rf"running on http://\[::1\]:{port} ")
+        assert get(port).status_code == 200
+        assert httpx.get(f"http://[::1]:{port}/", trust_env=False).status_code == 200
+
+
+@both
+def test_a_unix_socket_is_served_and_removed_at_the_end(project: Path, mode: list[str]) -> None:
+    path = project / "app.sock"
+    with Ostler(project, "main:app", "--uds", str(path), *mode) as ostler:
+        ostler.log.wait_for(r"running on unix socket")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get("http://test/").status_code == 200
+        assert ostler.stop() == 0
+    assert not path.exists()
+
+
+@both
+@pytest.mark.parametrize("as_stdin", [True, False], ids=["fd 0", "another fd"])
+def test_an_inherited_descriptor_is_served(project: Path, mode: list[str], as_stdin: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = 0 if as_stdin else listener.fileno()
+        more = {"stdin": listener} if as_stdin else {"pass_fds": [listener.fileno()]}
+        with Ostler(project, "main:app", "--fd", str(number), *mode, **more) as ostler:
+            port = listener.getsockname()[1]
+            assert ostler.port == port
+            assert get(port).status_code == 200
+            assert ostler.stop() == 0
+
+
+@both
+def test_a_busy_port_is_one_line_and_exit_code_4(project: Path, mode: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with Ostler(project, "main:app", "--port", str(port), *mode) as ostler:
+            assert ostler.wait() == 4
+    assert len(ostler.log.text.splitlines()) == 1
+    assert f"127.0.0.1:{port}" in ostler.log.text
+
+
+@both
+@pytest.mark.parametrize(
+    ("app", "says"),
+    [("nowhere:app", 'Could not import module "nowhere"'), ("main:nothing", 'Attribute "nothing" not found')],
+)
+def test_a_missing_app_is_told_on_the_last_line_with_exit_code_3(
+    project: Path, mode: list[str], app: str, says: str
+) -> None:
+    with Ostler(project, app, "--port", "0", *mode) as ostler:
+        assert ostler.wait() == 3
+        wait_until(lambda: not ostler.family(), "no process is left")
+    assert "Traceback" not in ostler.log.text
+    assert says in ostler.log.text.splitlines()[-1]
+
+
+@both
+def test_an_app_that_fails_to_start_is_told_with_its_line_and_exit_code_3(
+    project: Path, mode: list[str]
+) -> None:
+    (project / "main.py").write_text("x = 1\nraise RuntimeError('no database')\n")
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        assert ostler.wait() == 3
+    last = ostler.log.text.splitlines()[-1]
+    assert "RuntimeError: no database" in last
+    assert "main.py, line 2" in last
+    # The traceback is the application's alone: none of ostler's frames are in it.
+    assert "Traceback" in ostler.log.text
+    assert "/ostler/" not in ostler.log.text.rpartition("Traceback")[2].rpartition("could not be")[0]
+
+
+@both
+def test_an_app_whose_lifespan_fails_ends_it_with_exit_code_3(project: Path, mode: list[str]) -> None:
+    (project / "main.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        assert ostler.wait() == 3
+    assert "no database" in ostler.log.text.splitlines()[-1]
+
+
+@both
+def test_sigint_lets_requests_finish_and_a_second_one_does_not(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        with slow_request(ostler.port, 60) as client:
+            ostler.family()
+            ostler.send(signal.SIGINT)
+            ostler.log.wait_for("Shutting down")
+            assert ostler.poll() is None
+            ostler.send(signal.SIGINT)
+            assert ostler.wait() == 0
+            assert client.recv(1000) == b""
+        wait_until(lambda: not ostler.family(), "no process is left")
+
+
+@both
+def test_sigquit_ends_it_at_once(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        with slow_request(ostler.port, 60):
+            ostler.family()
+            ostler.send(signal.SIGQUIT)
+            assert ostler.wait() == 0
+        wait_until(lambda: not ostler.family(), "no process is left")
+
+
+@both
+def test_sigterm_lets_a_request_in_flight_finish(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler, slow_request(ostler.port, 2) as client:
+        ostler.send(signal.SIGTERM)
+        answer = b""
+        while more := client.recv(1000):
+            answer += more
+        assert answer.startswith(b"HTTP/1.1 200 OK")
+        assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert ostler.wait() == 0
+
+
+@both
+def test_past_the_grace_a_request_is_cancelled_and_counted(project: Path, mode: list[str]) -> None:
+    grace = ["--timeout-graceful-shutdown", "1"]
+    with Ostler(project, "main:app", "--port", "0", *grace, *mode) as ostler:
+        with slow_request(ostler.port, 60):
+            ostler.send(signal.SIGTERM)
+            assert ostler.wait() == 0
+        ostler.log.wait_for(r"Cancel 1 running request\(s\), timeout graceful shutdown exceeded")
+
+
+def test_a_plain_server_stops_after_its_maximum_of_requests(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--limit-max-requests", "3") as ostler:
+        port = ostler.port
+        for _ in range(3):
+            assert get(port).status_code == 200
+        assert ostler.wait() == 0
+        ostler.log.wait_for("Maximum request limit of 3 exceeded. Terminating process.")
+
+
+def test_a_plain_server_says_that_a_rolling_restart_needs_workers(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0") as ostler:
+        port = ostler.port
+        assert get(port).status_code == 200
+        ostler.send(signal.SIGHUP)
+        ostler.log.wait_for("SIGHUP ignored: .* need --workers")
+        assert get(port).status_code == 200
+
+
+@both
+def test_what_waits_in_the_queue_at_sigterm_is_answered(project: Path, mode: list[str]) -> None:
+    """Connections that the kernel had accepted before the signal, and the worker not yet."""
+    args = ["--workers", "1"] if mode else []
+    with Ostler(project, "main:app", "--port", "0", *args) as ostler:
+        port = ostler.port
+        assert get(port).status_code == 200
+        with socket.create_connection(("127.0.0.1", port)) as blocker:
+            blocker.sendall(b"GET /block?2 HTTP/1.1\r\nHost: test\r\n\r\n")
+            wait_until(lambda: not answers(port, 0.3), "the event loop is blocked")
+            waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+            ostler.send(signal.SIGTERM)
+            for client in waiting:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            for client in waiting:
+                with client:
+                    client.settimeout(30)
+                    assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert ostler.wait() == 0
+
+
+def test_the_arbiter_stays_small(project: Path) -> None:
+    """It imports neither the application nor what only a worker needs."""
+    probe = (
+        "import sys, atexit, json; sys.argv = ['ostler', 'main:app', '--workers', '1', '--port', '0'];"
+        "atexit.register(lambda: print(json.dumps(sorted(sys.modules))));"
+        "from ostler.cli.main import main; main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", probe],
+        cwd=project,
+        env=environment({}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "ready" in line:
+            break
+    process.send_signal(signal.SIGHUP)
+    for line in process.stderr:
+        if "ready" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    loaded = {name.partition(".")[0] for name in json.loads(out.splitlines()[-1])}
+    assert "ostler" in loaded
+    assert not loaded & {"main", "uvloop", "httptools", "h11", "websockets", "watchfiles", "psutil"}
+    assert not [name for name in json.loads(out.splitlines()[-1]) if name.startswith("ostler.worker")]
+
+
+def answers(port: int, timeout: float) -> bool:
+    try:
+        get(port, timeout=timeout)
+    except httpx.TimeoutException:
+        return False
+    return True
+
+
+class slow_request(socket.socket):
+    """A client whose request is in flight: the application sleeps for `seconds`."""
+
+    def __init__(self, port: int, seconds: float) -> None:
+        super().__init__()
+        self.connect(("127.0.0.1", port))
+        self.sendall(f"GET /slow?{seconds} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        # The worker that has accepted it shows it among its open descriptors' peers.
+        mine = self.getsockname()
+        wait_until(lambda: _accepted(port, mine), "the request's connection is accepted")
+        self.settimeout(60)
+
+
+def _accepted(port: int, client: tuple[str, int]) -> bool:
+    """Whether some process has accepted the connection: the kernel shows no inode until then (proc(5))."""
+    remote = f"0100007F:{client[1]:04X}"
+    local = f"0100007F:{port:04X}"
+    with open("/proc/net/tcp") as table:
+        for line in table:
+            fields = line.split()
+            if fields[1] == local and fields[2] == remote:
+                return fields[9] != "0"
+    return False

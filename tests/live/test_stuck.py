@@ -1,0 +1,96 @@
+"""Workers that hang, and workers that only look as if they did."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.live.harness import Ostler, hogs, wait_until
+from tests.live.load import Load
+from tests.live.test_serving import get
+
+HEALTHCHECK = ["--timeout-worker-healthcheck", "4"]
+
+
+def test_a_blocked_worker_shows_where_it_hangs_and_is_replaced_while_the_others_serve(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *HEALTHCHECK) as ostler:
+        ostler.wait_ready(2)
+        with (
+            Load(ostler.port, kept=0, fresh=2) as load,
+            socket.create_connection(("127.0.0.1", ostler.port)) as client,
+        ):
+            client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
+            start = time.monotonic()
+            warning = ostler.log.wait_for(r"Worker (\d) \(pid (\d+)\) silent for .*event loop is blocked")
+            ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) \|   File .* in block_the_loop")
+            assert time.monotonic() - start < 4
+            load.wait_answers(20)
+            ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) silent for .*: aborted")
+            ostler.wait_ready(3)
+            assert int(warning[2]) not in ostler.workers()
+            load.wait_answers(50)
+        assert ostler.stop() == 0
+    assert set(load.failures) <= {"closed without an answer", "ConnectionResetError", "no answer"}
+
+
+def test_a_stopped_worker_is_found_described_and_killed(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *HEALTHCHECK) as ostler:
+        ostler.wait_ready(2)
+        victim = next(iter(ostler.workers()))
+        os.kill(victim, signal.SIGSTOP)
+        ostler.log.wait_for(rf"Worker \d \(pid {victim}\) silent for .*stopped by a signal")
+        ostler.log.wait_for(rf"Worker \d \(pid {victim}\) silent for .*: aborted")
+        ostler.log.wait_for(rf"Worker \d \(pid {victim}\) was killed by SIGKILL \(sent by ostler\)")
+        ostler.wait_ready(3)
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+
+
+def test_a_worker_that_was_stopped_for_a_moment_is_not_killed(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1", *HEALTHCHECK) as ostler:
+        ostler.wait_ready(1)
+        [worker] = ostler.workers()
+        os.kill(worker, signal.SIGSTOP)
+        ostler.log.wait_for(r"silent for .*stopped by a signal")
+        os.kill(worker, signal.SIGCONT)
+        ostler.log.wait_for(rf"Worker 1 \(pid {worker}\) answers again")
+        assert list(ostler.workers()) == [worker]
+
+
+def test_a_slow_import_is_not_a_hang(project: Path) -> None:
+    slow = "import time\ntime.sleep(6)  # in the app\n"
+    (project / "main.py").write_text(slow + (project / "main.py").read_text())
+    with Ostler(
+        project, "main:app", "--port", "0", "--workers", "1", "--timeout-worker-healthcheck", "2"
+    ) as ostler:
+        ostler.wait_ready(1)
+        assert get(ostler.port).status_code == 200
+        assert "silent" not in ostler.log.text
+        assert ostler.log.text.count(") ready") == 1
+
+
+def test_a_boot_that_takes_for_ever_ends_at_its_own_deadline(project: Path) -> None:
+    (project / "main.py").write_text("import time\ndef hang():\n    time.sleep(600)  # in the app\nhang()\n")
+    startup = ["--timeout-worker-startup", "2"]
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1", *startup) as ostler:
+        ostler.log.wait_for(r"Worker 1 \(pid \d+\) \|   File .*main.py\", line 3 in hang")
+        assert ostler.wait() == 3
+        assert "not ready" in ostler.log.text.splitlines()[-1]
+
+
+def test_a_busy_worker_on_an_overloaded_machine_is_not_killed(project: Path) -> None:
+    healthcheck = ["--timeout-worker-healthcheck", "3"]
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *healthcheck) as ostler:
+        ostler.wait_ready(2)
+        workers = set(ostler.workers())
+        with hogs(8), Load(ostler.port, path="/spin?0.2", kept=2, fresh=0) as load:
+            start = time.monotonic()
+            wait_until(lambda: time.monotonic() - start > 12, "time has passed", timeout=60)
+        assert load.answered > 0
+        assert set(ostler.workers()) == workers
+    assert "aborted" not in ostler.log.text
+    assert not load.failures
+    assert not [p for p in workers if psutil.pid_exists(p)]
