@@ -1,4 +1,4 @@
-"""A FastAPI application: `pip install fastapi`, then `ostler fastapi_app:app --app-dir examples --workers 4`."""
+"""A FastAPI application: `ostler fastapi_app:app --app-dir examples --workers 4`, with fastapi installed."""
 
 from __future__ import annotations
 
