@@ -1,0 +1,448 @@
+"""One HTTP/1.1 connection: bytes in, requests through their cycles in order, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import inf
+
+from ostler.worker.http.access import log_access
+from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
+from ostler.worker.http.head import Fields, Head, Refusal, read_head
+from ostler.worker.http.parser import PIECE, Parser, Sink
+from ostler.worker.http.response import render_head, render_refusal
+from ostler.worker.service import Service
+
+MakeParser = Callable[[Sink, int], Parser]
+
+LINGER = 5.0
+"""Seconds for which a client that still sends is listened to after the last answer."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""Bytes discarded meanwhile. Closing at once would reset the connection, answer and all (RFC 9112, 9.6)."""
+DISCARD_BYTES = 64 * 1024
+"""Bytes of an unread request body that are worth discarding to keep the connection."""
+_JOIN = 32 * 1024
+"""Up to this size one write of a joined head and body is cheaper than a gathering one."""
+
+# Where the connection is. Only an OPEN one parses.
+OPEN, LINGERING, CLOSING, CLOSED = range(4)
+
+
+class Connection(asyncio.Protocol):
+    """A stream to its cycles, a sink to its parser."""
+
+    __slots__ = (
+        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_held", "_in_head", "_keep_alive",
+        "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state", "_transport",
+        "_unsent", "client", "scheme", "server", "service", "trusted", "write_paused",
+    )  # fmt: skip
+
+    _transport: asyncio.Transport
+    _parser: Parser
+
+    def __init__(self, service: Service, make_parser: MakeParser) -> None:
+        self.service = service
+        self._parser = make_parser(self, service.settings.limit_request_head)
+        self._state = OPEN
+        self._active: Cycle | None = None
+        """The cycle whose response is next on the wire; it stays here until its request is read, too."""
+        self._reading: Cycle | None = None
+        """The cycle whose request body is arriving."""
+        self._queue: deque[Cycle] | None = None
+        """Requests that came before their turn (pipelining)."""
+        self._held = b""
+        """Bytes that must not be parsed yet."""
+        self._last = False
+        """No further request is taken: the client said so, or was refused."""
+        self._refusal: Refusal | None = None
+        """What to answer once the requests before it are answered."""
+        self._pending = b""
+        """A response head that waits for the first of its body."""
+        self._chunked = False
+        self._keep_alive = True
+        self._paused = False
+        self._discarded = 0
+        self._unsent = -1
+        self._in_head = False
+        self._deadline = inf
+        self._drains: list[asyncio.Future[None]] | None = None
+        self.write_paused = False
+        self.server: tuple[str, int | None] | None = None
+        self.client: tuple[str, int] | None = None
+        self.scheme = "http"
+        self.trusted = False
+
+    def __repr__(self) -> str:
+        state = ("open", "lingering", "closing", "closed")[self._state]
+        return f"<Connection {state} from {self.client}, {self._active or 'idle'}>"
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass, but has its methods
+        info = transport.get_extra_info
+        peer, own = info("peername"), info("sockname")
+        if isinstance(peer, (tuple, list)) and len(peer) >= 2:
+            self.client = (str(peer[0]), int(peer[1]))
+        if isinstance(own, (tuple, list)) and len(own) >= 2:
+            self.server = (str(own[0]), int(own[1]))
+        elif isinstance(own, str) and own:
+            self.server = (own, None)
+        if info("sslcontext"):
+            self.scheme = "https"
+        service = self.service
+        if service.proxies is not None:
+            self.trusted = service.proxies.trusts(self.client[0] if self.client else "unix:")
+        service.connections.add(self)
+        # A client that connects and sends nothing is let go as silently.
+        self._deadline = service.now + service.settings.timeout_request_header
+
+    def data_received(self, data: bytes) -> None:
+        if self._state != OPEN or (self._last and self._reading is None):
+            self._discard(len(data))
+        elif self._held:
+            self._held += data  # at most what one read brought after the pause
+        else:
+            self._feed(data)
+
+    def eof_received(self) -> bool | None:
+        active = self._active
+        if self._state != OPEN or active is None or not self._all_arrived() or self.scheme == "https":
+            return None  # nothing is owed; asyncio closes. (TLS has no half-closed state in asyncio.)
+        # Half-closed or gone: which of them, only sending will tell. What arrived whole is answered.
+        self._last = True
+        for cycle in (active, *(self._queue or ())):
+            cycle.hang_up()
+        if active.state == COMPLETE:
+            return None
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = CLOSED
+        self._deadline = inf
+        active, self._active = self._active, None
+        self._reading = None
+        self._queue = None
+        self._held = self._pending = b""
+        if active is not None:
+            active.disconnect()
+        self.resume_writing()
+        del self._parser  # the parser's bound methods and this object hold each other
+        self.service.left(self)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        drains, self._drains = self._drains, None
+        for drain in drains or ():
+            if not drain.done():
+                drain.set_result(None)
+
+    # -- input
+
+    def _feed(self, data: bytes) -> None:
+        """Parse `data`, as far as the cycles can take what is in it."""
+        try:
+            if len(data) <= PIECE:
+                self._parser.feed(data)
+            else:
+                view = memoryview(data)
+                while view:
+                    if self._clogged():
+                        self._held = bytes(view)
+                        break
+                    self._parser.feed(view[:PIECE])
+                    view = view[PIECE:]
+        except Refusal as refusal:
+            self._refuse(refusal)
+        if self._active is None and self._state == OPEN:
+            self._await_head()
+        if not self._paused and self._clogged() and self._state == OPEN:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _clogged(self) -> bool:
+        """Whether what has arrived is as much as may be held."""
+        reading = self._reading
+        return bool(self._queue or self._held or (reading is not None and reading.held > HIGH_WATER))
+
+    def _unclog(self) -> None:
+        """Take up reading where it stopped, if there is room again."""
+        if self._held and not self._queue and self._state == OPEN:
+            held, self._held = self._held, b""
+            self._feed(held)
+        if self._paused and not self._clogged() and self._state != CLOSED:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _await_head(self) -> None:
+        """Nothing is under way: give a head that has begun its time, once."""
+        if self._parser.in_head and not self._in_head:
+            self._in_head = True
+            self._deadline = self.service.now + self.service.settings.timeout_request_header
+
+    def _all_arrived(self) -> bool:
+        return self._reading is None and not self._held and not self._parser.in_head
+
+    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
+        """The parser found a complete head: serve it, or queue it behind the one that is served."""
+        try:
+            head = read_head(method, target, version, headers)
+        except Refusal as refusal:
+            refusal.has_body = method != b"HEAD"
+            raise
+        if self._last:
+            return head  # RFC 9112, section 9.6: nothing after "close" is processed
+        # A WebSocket handshake (head.upgrade) will leave for its own protocol here; any other upgrade is
+        # ignored, as RFC 9110, section 7.8 allows.
+        if not head.keep_alive:
+            self._last = True
+        self._reading = cycle = Cycle(self, head)
+        if self._active is None:
+            self._serve(cycle)
+        elif self._queue is None:
+            self._queue = deque((cycle,))
+        else:
+            self._queue.append(cycle)
+        return head
+
+    def on_body(self, data: bytes) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        if reading.state == COMPLETE:
+            self._discard(len(data))
+        else:
+            reading.feed(data)
+
+    def on_end(self) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        self._reading = None
+        reading.end()
+        if reading.state == COMPLETE and self._state == OPEN:
+            self._next()  # its response was there first
+
+    def _serve(self, cycle: Cycle) -> None:
+        self._active = cycle
+        self._in_head = False
+        self._deadline = inf
+        service = self.service
+        limit = service.limit_concurrency
+        if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
+            service.log.warning("Exceeded concurrency limit.")
+            cycle.run_in_task(service_unavailable)
+        else:
+            cycle.run_in_task(service.app)
+
+    def _next(self) -> None:
+        """The active request is read and answered: on to the next one, or to waiting for it."""
+        self._active = None
+        self._discarded = 0
+        if self._queue:
+            self._serve(self._queue.popleft())
+        elif self._refusal is not None:
+            self._answer_refusal(self._refusal)
+            return
+        elif self._last:
+            self._close()
+            return
+        else:
+            service = self.service
+            self._in_head = False
+            self._deadline = service.now + service.settings.timeout_keep_alive
+            if self._parser.in_head:
+                self._await_head()
+        if self._paused:
+            self._unclog()
+
+    # -- output: the stream of the active cycle
+
+    def proceed(self) -> None:
+        """Send 100 Continue."""
+        self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+        """Render the response's head; it leaves with the first of the body."""
+        service = self.service
+        head = cycle.head
+        rendering = render_head(status, fields, head, self._may_keep(cycle), service.names, service.static)
+        self._pending = rendering.data
+        self._chunked = rendering.chunked
+        self._keep_alive = rendering.keep_alive
+        if service.access is not None:
+            log_access(service.access, cycle.scope, status)
+        return rendering.length
+
+    def _may_keep(self, cycle: Cycle) -> bool:
+        """Whether the connection can serve another request after this one."""
+        head = cycle.head
+        service = self.service
+        if not head.keep_alive or not service.settings.timeout_keep_alive:
+            return False
+        if service.draining and not self._queue and not self._held:
+            return False
+        if not cycle.arrived:
+            # A client that waits for 100 might never send its body; a long one is not worth reading.
+            if head.expect and not cycle.held:
+                return False
+            return head.length <= DISCARD_BYTES
+        return not (cycle.hung_up and not self._queue)
+
+    def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
+        """Write a piece of the body, after the head if that is still here."""
+        head, self._pending = self._pending, b""
+        if self._chunked:
+            tail = b"" if more else b"0\r\n\r\n"
+            if data:
+                head += b"%x\r\n" % len(data)
+                tail = b"\r\n" + tail
+            if len(data) > _JOIN:
+                self._transport.writelines((head, data, tail))
+            elif head or tail:
+                self._transport.write(b"%b%b%b" % (head, data, tail))
+        elif len(data) > _JOIN and head:
+            self._transport.writelines((head, data))
+        elif head or data:
+            self._transport.write(head + data if head else data)
+
+    def complete(self, cycle: Cycle) -> None:
+        """The active response is out: keep the connection, or take leave of it."""
+        if self._state != OPEN:
+            return
+        if not self._keep_alive:
+            self._last = True
+            self._queue = None
+            if self._reading is None and not self._held:
+                self._close()
+            else:
+                self._linger()
+        elif cycle.arrived:
+            self._next()
+        else:
+            # The rest of the body is read and dropped, within bounds of size and time.
+            self._discarded = 0
+            self._deadline = self.service.now + LINGER
+            self._unclog()
+
+    def cut(self, cycle: Cycle) -> None:
+        """End the connection without ending the response."""
+        self._last = True
+        self._close()
+
+    def taken(self, cycle: Cycle) -> None:
+        """The app took the body so far."""
+        if self._paused:
+            self._unclog()
+
+    async def drain(self) -> None:
+        """Wait until the transport takes more, or is gone."""
+        while self.write_paused and self._state != CLOSED:
+            waiter: asyncio.Future[None] = self.service.loop.create_future()
+            if self._drains is None:
+                self._drains = []
+            self._drains.append(waiter)
+            await waiter
+
+    # -- refusals and leave-taking
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer nothing more than what came before the refused bytes, and then why."""
+        if self._last and self._reading is None:
+            return  # after "close", whatever follows is of no interest
+        self._last = True
+        self._refusal = refusal
+        reading, self._reading = self._reading, None
+        active = self._active
+        if reading is not None and reading is active:
+            # Its own body is broken. The app cannot know, but that nobody waits for its answer any more.
+            started = reading.state == SENDING
+            complete = reading.state == COMPLETE
+            self._active = None
+            self._pending = b""
+            reading.disconnect()
+            if started:
+                self._close()
+            elif complete:
+                self._linger()
+            else:
+                self._answer_refusal(refusal)
+        elif active is None:
+            self._answer_refusal(refusal)
+        elif reading is not None and self._queue:
+            self._queue.pop()  # not begun, and never to be
+
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        service = self.service
+        peer = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
+        service.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
+        self._transport.write(
+            render_refusal(refusal.status, refusal.reason, service.static[0], body=refusal.has_body)
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close our side, and listen on for a while, so that the client gets to read the answer."""
+        if not self._transport.can_write_eof():
+            self._close()
+            return
+        self._state = LINGERING
+        self._last = True
+        self._held = b""
+        self._discarded = 0
+        self._deadline = self.service.now + LINGER
+        self._transport.write_eof()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._state == OPEN:
+            if (
+                self._discarded > DISCARD_BYTES
+                and self._active is not None
+                and self._active.state == COMPLETE
+            ):
+                self._linger()
+        elif self._discarded > LINGER_BYTES:
+            self._close()
+
+    def _close(self) -> None:
+        """Send what is written, then be gone."""
+        if self._state < CLOSING:
+            self._state = CLOSING
+            self._last = True
+            self._deadline = self.service.now + LINGER
+            self._transport.close()
+
+    def cancel(self) -> None:
+        """Close as soon as nothing runs on it any more."""
+        active = self._active
+        if active is None or active.state == COMPLETE:
+            self._close()
+
+    def abort(self) -> None:
+        """Cut it off, whatever is still to be sent."""
+        self._transport.abort()
+
+    def check(self, settled: float) -> None:
+        """The clock moved: see to a deadline that lies at or before `settled`."""
+        if self._deadline > settled:
+            return
+        if self._state == OPEN and self._in_head:
+            self._refuse(Refusal(408, "The request head took too long."))
+            return
+        # Not idle, but slow: a client still fetching what was written has its time from the last progress.
+        unsent = self._transport.get_write_buffer_size()
+        if 0 < unsent != self._unsent:
+            self._unsent = unsent
+            self._deadline = self.service.now + LINGER
+        elif self._state == OPEN:
+            self._close()
+        else:
+            self._transport.abort()

@@ -1,0 +1,355 @@
+"""One request and its response, as the app sees them: ASGI's HTTP messages in and out.
+
+Nothing here knows how HTTP/1.1 looks on the wire. The cycle tells a stream what to send, and is told what
+arrives; a connection of HTTP/1.1 is such a stream, and so may be one of the many in a connection of HTTP/2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ostler.worker.http.head import Head, fill_path
+from ostler.worker.http.response import BODILESS, UNKNOWN
+from ostler.worker.service import App, Message, Receive, Scope, Send, Service
+
+HIGH_WATER = 64 * 1024
+"""Bytes of a body held for an app that does not read; above it, the socket is not read either."""
+
+# Where the response is. Each message is legal in exactly one or two of these.
+EXPECTING, STARTED, SENDING, COMPLETE = range(4)
+
+
+class ClientDisconnected(OSError):
+    """Raised to the app by `send` when nobody is there any more (ASGI HTTP, since 2.4)."""
+
+
+class Stream(Protocol):
+    """What carries one cycle at a time."""
+
+    service: Service
+    server: tuple[str, int | None] | None
+    client: tuple[str, int] | None
+    scheme: str
+    trusted: bool
+    write_paused: bool
+
+    def proceed(self) -> None:
+        """Send 100 Continue."""
+
+    def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
+        """Take the response head, to be sent with the first of the body; return the length that it announces.
+
+        Raises:
+            RuntimeError: it cannot be sent; the response has not started.
+        """
+
+    def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
+        """Send a piece of the body."""
+
+    def complete(self, cycle: Cycle) -> None:
+        """The response is sent as a whole."""
+
+    def cut(self, cycle: Cycle) -> None:
+        """Give the response up in a way that the client can tell."""
+
+    def taken(self, cycle: Cycle) -> None:
+        """The app took what was held of the request's body."""
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough to send it more, or is gone."""
+
+
+class Cycle:
+    """Waits in the connection's queue until `run_in_task`; then lives until the app returns."""
+
+    __slots__ = (
+        "_body", "_left", "_told", "_waiters", "arrived", "gone", "head", "held", "hung_up", "scope", "state",
+        "stream", "task",
+    )  # fmt: skip
+
+    def __init__(self, stream: Stream, head: Head) -> None:
+        self.stream = stream
+        self.head = head
+        self.state = EXPECTING
+        self.arrived = False
+        """The request's body is here to its end."""
+        self.gone = False
+        """Nobody reads the response any more."""
+        self.hung_up = False
+        """The client sends nothing more, and may be gone: the app is told so, and may still answer."""
+        self.held = 0
+        """Bytes of the body that the app has not taken."""
+        self._body: bytes | bytearray = b""
+        self._told = False
+        """The app has seen the end of the body."""
+        self._left = UNKNOWN
+        """Bytes that the response still owes, UNKNOWN or BODILESS."""
+        self._waiters: list[asyncio.Future[None]] | None = None
+        self.scope: dict[str, Any] = {}
+        self.task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = ("expecting", "started", "sending", "complete")[self.state]
+        return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
+
+    def run_in_task(self, app: App) -> None:
+        """Let the app answer the request, in a task of its own."""
+        service = self.stream.service
+        self._fill_scope(service)
+        service.requests.add(self)
+        self.task = service.loop.create_task(self._run(app))
+
+    def _fill_scope(self, service: Service) -> None:
+        stream = self.stream
+        head = self.head
+        root_path = service.root_path
+        self.scope = scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "http_version": head.version,
+            "server": stream.server,
+            "client": stream.client,
+            "scheme": stream.scheme,
+            "method": head.method,
+            "root_path": root_path,
+            "headers": head.headers,
+            "state": service.state.copy(),
+        }
+        fill_path(scope, head.target, root_path)
+        if stream.trusted:
+            assert service.proxies is not None
+            service.proxies.apply(scope)
+
+    # -- told by the stream
+
+    def feed(self, data: bytes) -> None:
+        """A piece of the request's body is here."""
+        if self.state == COMPLETE:
+            return
+        if not self.held:
+            self._body = data
+        else:
+            # Many small pieces as objects would weigh many times their bytes.
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += data
+        self.held += len(data)
+        if self._waiters is not None:
+            self._wake()
+
+    def end(self) -> None:
+        """The request's body is complete."""
+        self.arrived = True
+        if self._waiters is not None:
+            self._wake()
+
+    def hang_up(self) -> None:
+        """The client closed its sending side."""
+        self.hung_up = True
+        if self._waiters is not None:
+            self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone, or cannot be answered any more."""
+        self.gone = True
+        if self._waiters is not None:
+            self._wake()
+
+    def cancel(self) -> None:
+        """Cancel the app's task."""
+        if self.task is not None:
+            # A task that never ran its first step is cancelled without `_run` seeing it.
+            self.task.add_done_callback(self._cancelled)
+            self.task.cancel()
+
+    def _cancelled(self, _: asyncio.Task[None]) -> None:
+        self._give_up(503, "Service Unavailable")
+        self.stream.service.returned(self)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- called by the app
+
+    async def receive(self) -> Message:
+        """ASGI: the next piece of the body; after its end, wait until the client or the response is gone."""
+        stream = self.stream
+        if self.head.expect:
+            self.head.expect = False
+            # RFC 9110, section 10.1.1: not once the body or the response is under way.
+            if not self.held and not self.arrived and self.state < SENDING and not self.gone:
+                stream.proceed()
+        while not self.held:
+            if self.gone or self.state == COMPLETE:
+                return {"type": "http.disconnect"}
+            if self.arrived and not self._told:
+                self._told = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            if self.hung_up:
+                return {"type": "http.disconnect"}
+            # One future for each caller: a shared one would be cancelled with the first of them.
+            waiter: asyncio.Future[None] = stream.service.loop.create_future()
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+            await waiter
+        body = bytes(self._body)
+        self.held = 0
+        self._body = b""
+        self._told = self.arrived
+        message = {"type": "http.request", "body": body, "more_body": not self._told}
+        stream.taken(self)  # which may bring more at once
+        return message
+
+    async def send(self, message: Message) -> None:
+        """ASGI: take a part of the response.
+
+        Raises:
+            RuntimeError: the message does not fit here, or cannot be sent.
+            ClientDisconnected: nobody is there any more.
+        """
+        kind = message["type"]
+        state = self.state
+        if kind == "http.response.body" and EXPECTING < state < COMPLETE:
+            await self._send_body(message)
+        elif kind == "http.response.start" and state == EXPECTING:
+            if self.gone:
+                raise ClientDisconnected("The client is gone.")
+            # Not written yet: the ASGI specification keeps the head back until the first of the body.
+            self._left = self.stream.start(self, message["status"], message.get("headers", ()))
+            self.state = STARTED
+        elif state == EXPECTING:
+            raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
+        elif state == COMPLETE:
+            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+        else:
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
+
+    async def _send_body(self, message: Message) -> None:
+        stream = self.stream
+        if stream.write_paused:
+            await stream.drain()
+        if self.gone:
+            raise ClientDisconnected("The client is gone.")
+        data = message.get("body", b"")
+        more = message.get("more_body", False)
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        left = self._left
+        if left >= 0:
+            left -= len(data)
+            if left < 0:
+                self._left = 0
+                raise RuntimeError("Response content longer than Content-Length")
+            self._left = left
+        elif left == BODILESS:
+            data = b""
+        self.state = SENDING
+        stream.body(self, data, more)
+        if not more:
+            self._close()
+            if left > 0:
+                stream.service.log.error("Response content shorter than Content-Length")
+                stream.cut(self)
+            else:
+                stream.complete(self)
+
+    def _close(self) -> None:
+        """Nothing more is to be sent, for whatever reason."""
+        self.state = COMPLETE
+        self._body = b""
+        self.held = 0
+        if self._waiters is not None:
+            self._wake()
+        self.stream.service.count()
+
+    # -- the app's run
+
+    async def _run(self, app: App) -> None:
+        service = self.stream.service
+        try:
+            # A WSGI-minded app returns something: uvicorn's users know the message it gets.
+            result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
+        except BaseException as error:  # noqa: BLE001 - whatever an app raises, the worker lives on
+            self._failed(error, service)
+        else:
+            if self.state != COMPLETE or result is not None:
+                self._returned_early(result, service)
+        finally:
+            service.returned(self)
+
+    def _failed(self, error: BaseException, service: Service) -> None:
+        if service.cancelled and isinstance(error, asyncio.CancelledError):
+            self._give_up(503, "Service Unavailable")
+            return
+        if not (self.gone and _says_disconnected(error)):
+            service.log.error("Exception in ASGI application\n", exc_info=error)
+        self._give_up(500, "Internal Server Error")
+
+    def _returned_early(self, result: object, service: Service) -> None:
+        if result is not None:
+            service.log.error("ASGI callable should return None, but returned '%s'.", result)
+        elif self.gone:
+            pass  # it was told, and stopped
+        elif self.state == EXPECTING:
+            service.log.error("ASGI callable returned without starting response.")
+        else:
+            service.log.error("ASGI callable returned without completing response.")
+        self._give_up(500, "Internal Server Error")
+
+    def _give_up(self, status: int, text: str) -> None:
+        """End a response that the app will not end: an error where nothing was sent, else a cut."""
+        state = self.state
+        if state == COMPLETE:
+            return
+        if not self.gone and state != SENDING:
+            body = text.encode()
+            length = self.stream.start(self, status, error_fields(len(body)))
+            self.stream.body(self, b"" if length == BODILESS else body, False)
+            self._close()
+            self.stream.complete(self)
+            return
+        self._close()
+        if not self.gone:
+            self.stream.cut(self)
+
+
+def error_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The fields of a response that the server makes up in the app's place."""
+    return (
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % length),
+        (b"connection", b"close"),
+    )
+
+
+def _as_bytes(data: object) -> bytes:
+    # bytes(5) would be five zeros. A copy, so that the app may use its buffer again.
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"The response body must be bytes, not {type(data).__name__}.")
+    return bytes(data)
+
+
+def _says_disconnected(error: BaseException | None, depth: int = 16) -> bool:
+    """Whether the error is our own disconnect, or was raised because of it, as frameworks do."""
+    if error is None or depth == 0:
+        return False
+    if isinstance(error, ClientDisconnected):
+        return True
+    grouped = getattr(error, "exceptions", None)  # an ExceptionGroup, which 3.10 does not have
+    if isinstance(grouped, tuple) and grouped:
+        return all(_says_disconnected(each, depth - 1) for each in grouped)
+    return _says_disconnected(error.__cause__ or error.__context__, depth - 1)
+
+
+async def service_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app that answers when there are too many requests."""
+    body = b"Service Unavailable"
+    await send({"type": "http.response.start", "status": 503, "headers": error_fields(len(body))})
+    await send({"type": "http.response.body", "body": body})

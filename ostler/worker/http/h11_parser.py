@@ -1,0 +1,140 @@
+"""h11 behind the parser's face.
+
+h11 is used as a parser only, one `h11.Connection` per request. It is laxer than llhttp in some places and
+stricter in others, so each line of a head passes a gate of our own first; both faces then take and refuse the
+same requests.
+"""
+
+from __future__ import annotations
+
+import re
+
+import h11
+
+from ostler.worker.http.head import CHUNKED, METHODS, Refusal, oversize
+from ostler.worker.http.parser import Sink
+
+_REQUEST_LINE = re.compile(rb"([A-Z-]+) +([!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z")
+_FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z")
+_AUTHORITY = re.compile(rb"[^/*?#]+\Z")
+_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+
+
+class H11Parser:
+    """One per connection. Holds the lines of a head until it is complete, no more than the limit allows."""
+
+    __slots__ = ("_buffer", "_h11", "_limit", "_lines", "_scanned", "_sink", "_taken", "in_head")
+
+    def __init__(self, sink: Sink, limit: int) -> None:
+        self._sink = sink
+        self._limit = limit
+        self.in_head = False
+        self._buffer = bytearray()
+        self._lines: list[bytes] = []
+        """The lines of the head that passed the gate."""
+        self._taken = 0
+        """Their size in bytes."""
+        self._scanned = 0
+        self._h11: h11.Connection | None = None
+        """The request whose body is being read."""
+
+    def feed(self, data: bytes | memoryview) -> None:
+        if self._h11 is None:
+            self._buffer += data
+        else:
+            self._h11.receive_data(bytes(data))
+        try:
+            while self._read_head() if self._h11 is None else self._read_body(self._h11):
+                pass
+        except h11.RemoteProtocolError as error:
+            raise Refusal(error.error_status_hint, f"Invalid HTTP request received: {error}.") from None
+
+    def _read_head(self) -> bool:
+        """Take the lines of a head that are there; True once a head was handed on."""
+        buffer = self._buffer
+        if not self._lines and buffer[:1].strip() == b"" and buffer:
+            # RFC 9112, section 2.2: empty lines before a request line are skipped.
+            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
+        while (end := buffer.find(b"\n", self._scanned) + 1) > 0:
+            line = bytes(buffer[:end])
+            del buffer[:end]
+            self._scanned = 0
+            if self._lines and line == b"\r\n":
+                return self._finish_head()
+            self._check_line(line)
+            self._lines.append(line)
+        self._scanned = len(buffer)
+        self.in_head = bool(buffer or self._lines)
+        if self.in_head:
+            self._check_partial()
+        return False
+
+    def _check_line(self, line: bytes) -> None:
+        if self._lines:
+            if not _FIELD_LINE.match(line):
+                raise Refusal(400, "Invalid HTTP request received: malformed header field.")
+        elif not (match := _REQUEST_LINE.match(line)):
+            raise Refusal(400, "Invalid HTTP request received: malformed request line.")
+        elif match[1] not in METHODS or (match[1] == b"CONNECT" and not _AUTHORITY.match(match[2])):
+            raise Refusal(400, "Invalid HTTP request received: unknown method.")
+        self._check_size(len(line))
+        self._taken += len(line)
+
+    def _check_partial(self) -> None:
+        """Refuse early what can become no request line: another protocol should not wait for a 408."""
+        if not self._lines:
+            method, space, _ = self._buffer[:32].partition(b" ")
+            if method not in METHODS if space else not any(m.startswith(method) for m in METHODS):
+                raise Refusal(400, "Invalid HTTP request received: unknown method.")
+        self._check_size(len(self._buffer))
+
+    def _check_size(self, more: int) -> None:
+        if self._taken + more > self._limit:
+            raise oversize(
+                len((self._lines[0] if self._lines else self._buffer).partition(b" ")[2]), self._limit
+            )
+
+    def _finish_head(self) -> bool:
+        match = _REQUEST_LINE.match(self._lines[0])
+        assert match is not None  # it passed the gate
+        method, target, major, minor = match.groups()
+        # Without a version it is HTTP/0.9, which the sink refuses by that name.
+        version = f"{int(major)}.{int(minor)}" if major else "0.9"
+        headers = [_split(line) for line in self._lines[1:]]
+        self._lines.clear()
+        self._taken = 0
+        self.in_head = False
+        head = self._sink.on_head(method, target, version, headers)
+        framing = (
+            b"transfer-encoding: chunked" if head.length == CHUNKED else b"content-length: %d" % head.length
+        )
+        # h11 is told what frames the body and nothing else: the rest has passed stricter checks already.
+        self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
+        connection.receive_data(b"POST / HTTP/1.1\r\nhost: h11\r\n%b\r\n\r\n" % framing)
+        connection.next_event()
+        if self._buffer:  # to h11, no bytes mean the end of the connection
+            connection.receive_data(bytes(self._buffer))
+            self._buffer.clear()
+        return True
+
+    def _read_body(self, connection: h11.Connection) -> bool:
+        """Take what is there of a body; True once the request ended."""
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Data):
+                self._sink.on_body(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                self._buffer += connection.trailing_data[0]
+                self._h11 = None
+                self._sink.on_end()
+                return True
+            else:
+                # Between chunks h11 waits for CRLF whatever came; llhttp refuses a bare LF at once.
+                if _BARE.search(connection.trailing_data[0]):
+                    raise Refusal(400, "Invalid HTTP request received: malformed chunk.")
+                return False
+
+
+def _split(line: bytes) -> tuple[bytes, bytes]:
+    name, _, value = line.partition(b":")
+    return name.lower(), value.strip(b" \t\r\n")

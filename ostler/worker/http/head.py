@@ -1,0 +1,202 @@
+"""What a request's head means: written once, for whatever parser took it apart.
+
+A parser vouches for the shape of the bytes (tokens, line ends, the characters of a field). Everything
+that follows from the *content* is decided here, in one pass over the fields.
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote
+
+MAX_FIELDS = 256
+"""Header fields of one request; beyond it, 431. Field count is a cost of its own besides their size."""
+
+CHUNKED = -1
+"""`Head.length` of a body whose length only its chunks tell."""
+
+Fields = list[tuple[bytes, bytes]]
+
+# The methods llhttp knows for HTTP (its RTSP verbs left out), so that both parsers take the same ones.
+METHODS = MappingProxyType(
+    {
+        name.encode(): name
+        for name in """
+            GET HEAD POST PUT DELETE OPTIONS PATCH TRACE CONNECT COPY LOCK MKCOL MOVE PROPFIND PROPPATCH
+            SEARCH UNLOCK BIND REBIND UNBIND ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE
+            UNSUBSCRIBE PURGE MKCALENDAR LINK UNLINK SOURCE QUERY
+        """.split()  # noqa: SIM905 - forty quoted words are not easier to read
+    }
+)
+
+# The fields that frame or route a message; all others pass through unread.
+_SEMANTIC = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade")
+)
+
+# RFC 9112, section 3.2.2. Userinfo is refused: RFC 9110, section 4.2.4 calls it a likely attack.
+_ABSOLUTE = re.compile(rb"[A-Za-z]+://([A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]+)(/[!-~]*|\?[!-~]*)?\Z")
+
+
+class Refusal(Exception):
+    """A request that is not served: answered with `status` and `reason`, then the connection closes."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        self.has_body = True
+        """False where the answer may have none, as to HEAD."""
+
+
+class Head:
+    """The head of one request: small enough to queue many; the ASGI scope is built when it is served."""
+
+    __slots__ = ("expect", "headers", "keep_alive", "length", "method", "target", "upgrade", "version")
+
+    def __init__(self, method: str, target: bytes, version: str, headers: Fields) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.keep_alive = version == "1.1"
+        self.length = 0
+        """Bytes of the body to come, or CHUNKED."""
+        self.expect = False
+        """The client waits for 100 Continue before it sends the body."""
+        self.upgrade = b""
+        """The protocol asked for, lower case, when the Connection field announces an upgrade."""
+
+    def __repr__(self) -> str:
+        return f"<Head {self.method} {self.target!r} HTTP/{self.version}>"
+
+
+def oversize(target_length: int, limit: int) -> Refusal:
+    """The refusal of a head larger than `limit` bytes: 414 where the request target is to blame, else 431."""
+    if target_length + 32 > limit:
+        return Refusal(414, "The request target is too long.")
+    return Refusal(431, "The request header fields are too large.")
+
+
+def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> Head:
+    """Return what a complete head says; names in `headers` are lower case already, and may be replaced in it.
+
+    Raises:
+        Refusal: RFC 9110 or 9112 demands it, or what is asked for does not exist here.
+    """
+    known = METHODS.get(method)
+    if known is None:
+        raise Refusal(400, "The request method is unknown.")
+    if version != "1.1" and version != "1.0":
+        raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+    if len(headers) > MAX_FIELDS:
+        raise Refusal(431, "There are too many request header fields.")
+    head = Head(known, target, version, headers)
+    hosts = 0
+    for name, value in headers:
+        if name in _SEMANTIC:
+            if name == b"host":
+                hosts += 1
+            else:
+                _read_field(head, name, value)
+    # RFC 9112, section 3.2: exactly one Host in 1.1, and never more than one.
+    if hosts != 1 and (hosts or version == "1.1"):
+        raise Refusal(400, "The Host header field must be there exactly once.")
+    if known == "CONNECT":
+        raise Refusal(501, "This server is not a tunnel.")
+    if target[0] != 47:  # "/"
+        _read_odd_target(head)
+    return head
+
+
+def _read_field(head: Head, name: bytes, value: bytes) -> None:
+    """Take in one of the fields that frame the message."""
+    if name == b"content-length":
+        _read_length(head, value)
+    elif name == b"transfer-encoding":
+        _read_coding(head, value)
+    elif name == b"connection":
+        for option in value.lower().split(b","):
+            option = option.strip()
+            if option == b"close":
+                head.keep_alive = False
+            elif option == b"keep-alive" and not _says_close(head):
+                head.keep_alive = True
+            elif option == b"upgrade" and not head.upgrade:
+                head.upgrade = _first(head.headers, b"upgrade")
+    elif name == b"expect":
+        # RFC 9110, section 10.1.1: an HTTP/1.0 client's expectation is ignored.
+        head.expect = head.version == "1.1" and value.lower() == b"100-continue"
+
+
+def _read_length(head: Head, value: bytes) -> None:
+    # RFC 9112, section 6.3: anything but one plain number is how requests are smuggled.
+    if sum(name == b"content-length" for name, _ in head.headers) > 1:
+        raise Refusal(400, "The Content-Length header field is there more than once.")
+    if not value.isdigit() or len(value) > 18:
+        raise Refusal(400, "The Content-Length header field is not a number.")
+    if head.length == CHUNKED:
+        raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other.")
+    head.length = int(value)
+
+
+def _read_coding(head: Head, value: bytes) -> None:
+    # RFC 9112, section 6.1. HTTP/1.0 has no transfer codings: there the framing cannot be trusted.
+    if head.version == "1.0":
+        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
+    if any(name == b"content-length" for name, _ in head.headers):
+        raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other.")
+    if head.length == CHUNKED:
+        raise Refusal(400, "The Transfer-Encoding header field is there more than once.")
+    if value.lower() != b"chunked":
+        raise Refusal(501, "The only transfer coding understood is chunked.")
+    head.length = CHUNKED
+
+
+def _says_close(head: Head) -> bool:
+    # "close" wins over "keep-alive", in whatever order and in however many fields they come.
+    return any(
+        option.strip() == b"close"
+        for name, value in head.headers
+        if name == b"connection"
+        for option in value.lower().split(b",")
+    )
+
+
+def _first(headers: Fields, wanted: bytes) -> bytes:
+    return next((value.lower() for name, value in headers if name == wanted), b"")
+
+
+def _read_odd_target(head: Head) -> None:
+    """Reduce the absolute form to the origin form; let the asterisk form pass for OPTIONS alone."""
+    if head.target == b"*" and head.method == "OPTIONS":
+        return
+    match = _ABSOLUTE.match(head.target)
+    if match is None:
+        raise Refusal(400, "The request target is malformed.")
+    authority, rest = match.groups()
+    head.target = rest if rest and rest[0] == 47 else b"/" + (rest or b"")
+    # RFC 9112, section 3.2.2: what Host says is ignored in favour of the target's authority.
+    head.headers[:] = [(n, authority if n == b"host" else v) for n, v in head.headers]
+
+
+def fill_path(scope: dict[str, Any], target: bytes, root_path: str) -> None:
+    """Put `path`, `raw_path` and `query_string` of an origin-form or asterisk-form target into an ASGI scope.
+
+    With a root path, both paths begin with it, as uvicorn and the ASGI specification have it.
+    """
+    raw_path, _, query = target.partition(b"?")
+    if b"#" in target:
+        # A fragment is not for servers, yet some clients send it: cut, as uvicorn does.
+        raw_path, _, query = target.partition(b"#")[0].partition(b"?")
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        path = unquote(path)
+    if root_path and raw_path != b"*":
+        path = root_path + path
+        raw_path = root_path.encode() + raw_path
+    scope["path"] = path
+    scope["raw_path"] = raw_path
+    scope["query_string"] = query

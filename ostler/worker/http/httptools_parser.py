@@ -1,0 +1,154 @@
+"""httptools (llhttp) behind the parser's face.
+
+Known to differ from the h11 face: llhttp also takes `RTSP/1.0` for the word `HTTP/1.0`, and does not tell.
+"""
+
+from __future__ import annotations
+
+import httptools
+
+from ostler.worker.http.head import CHUNKED, Fields, Head, Refusal, oversize
+from ostler.worker.http.parser import Sink
+
+
+class HttptoolsParser:
+    """One per connection. llhttp calls the `on_` methods while `feed` runs."""
+
+    __slots__ = (
+        "_ended", "_fed", "_feeding", "_headers", "_limit", "_parser", "_reading_body", "_replaying",
+        "_sink", "_target", "_trailing", "_upgrading", "in_head", "on_body",
+    )  # fmt: skip
+
+    def __init__(self, sink: Sink, limit: int) -> None:
+        self._sink = sink
+        self._limit = limit
+        self.in_head = False
+        self.on_body = sink.on_body  # straight through, without a frame in between
+        self._target = b""
+        self._headers: Fields = []
+        self._fed = 0
+        """Bytes fed for a head that is still incomplete, as far as they surely belong to it."""
+        self._feeding = 0
+        self._ended = False
+        self._reading_body = False
+        self._trailing = 0
+        self._upgrading: Head | None = None
+        self._replaying = False
+        self._parser = self._fresh()
+
+    def _fresh(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # After "Connection: close" the sink ignores what follows; llhttp would call it an error. Versions are
+        # judged with the rest of the head, where they become a 505.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
+        return parser
+
+    def feed(self, data: bytes | memoryview) -> None:
+        self._feeding = len(data)
+        self._ended = False
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._resume(data, upgrade.args[0])
+        except httptools.HttpParserError as error:
+            raise _refusal(error) from None
+        if self.in_head:
+            self._measure(len(data))
+        elif self._trailing:
+            self._trailing += len(data)
+            self._check_trailing()
+
+    def _resume(self, data: bytes | memoryview, offset: int) -> None:
+        """Go on after a request that asks for an upgrade, as if it had not asked.
+
+        llhttp ends the message at its head then, whatever body was announced. A fresh parser is fed the
+        framing alone, and then the rest: taking the body for the next request would let requests be smuggled.
+        """
+        head, self._upgrading = self._upgrading, None
+        assert head is not None
+        self._parser = self._fresh()
+        if head.length:
+            framing = (
+                b"transfer-encoding:chunked" if head.length == CHUNKED else b"content-length:%d" % head.length
+            )
+            self._replaying = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        else:
+            self._sink.on_end()
+        if offset < len(data):
+            self.feed(memoryview(data)[offset:])
+
+    def _measure(self, size: int) -> None:
+        # Where another message ended in this very feed, how much of it is the next head's is not known: none.
+        if not self._ended:
+            self._fed += size
+            if self._fed > self._limit:
+                raise oversize(len(self._target), self._limit)
+
+    def _check_trailing(self) -> None:
+        if self._trailing > self._limit:
+            raise Refusal(431, "The trailer fields are too large.")
+
+    # -- called by httptools
+
+    def on_message_begin(self) -> None:
+        if not self._replaying:
+            self.in_head = True
+            self._fed = 0
+            self._target = b""
+            self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        if self._target:
+            self._target += url
+        else:
+            self._target = url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._reading_body:
+            # A trailer field: dropped (RFC 9110, section 6.5.1), but not without bound.
+            self._trailing += len(name) + len(value) + 4
+            self._check_trailing()
+        else:
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self._replaying:
+            self._replaying = False
+            self._reading_body = True
+            return
+        self.in_head = False
+        parser = self._parser
+        if self._fed + self._feeding > self._limit:
+            size = len(self._target) + 16 + sum(len(n) + len(v) + 4 for n, v in self._headers)
+            if size > self._limit:
+                raise oversize(len(self._target), self._limit)
+        head = self._sink.on_head(parser.get_method(), self._target, parser.get_http_version(), self._headers)
+        if head.upgrade and parser.should_upgrade():
+            self._upgrading = head
+        else:
+            self._reading_body = True
+
+    def on_chunk_header(self) -> None:
+        # A trailer field is told of only when it is whole: bytes without a callback are counted.
+        self._trailing = 1
+
+    def on_chunk_complete(self) -> None:
+        self._trailing = 0
+
+    def on_message_complete(self) -> None:
+        if self._upgrading is None:
+            self._reading_body = False
+            self._trailing = 0
+            self._ended = True
+            self._sink.on_end()
+
+
+def _refusal(error: httptools.HttpParserError) -> Refusal:
+    """The refusal that a callback raised and httptools wrapped, or the one for what llhttp found."""
+    cause = error.__context__
+    if isinstance(cause, Refusal):
+        return cause
+    if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
+        raise cause  # a defect of ours must not pass for the client's
+    return Refusal(400, f"Invalid HTTP request received: {error}.")

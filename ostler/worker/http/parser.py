@@ -1,0 +1,41 @@
+"""The one face of both parsers, and of what they push into."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ostler.worker.http.head import Fields, Head
+
+PIECE = 16 * 1024
+"""Most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""
+
+
+class Sink(Protocol):
+    """Where a parser pushes what it finds, in order: a head, any number of bodies, an end; the next head."""
+
+    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
+        """Take a complete head; field names are lower case, values without white space around them.
+
+        Raises:
+            Refusal: nothing more is to be parsed on this connection.
+        """
+
+    def on_body(self, data: bytes) -> None:
+        """Take a piece of the body, chunk framing removed."""
+
+    def on_end(self) -> None:
+        """The request is complete; trailer fields were dropped."""
+
+
+class Parser(Protocol):
+    """Turns bytes into heads, bodies and ends: adapters translate, the connection decides."""
+
+    in_head: bool
+    """A head has begun to arrive and is not complete."""
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Parse the next bytes of the connection, PIECE at most, pushing into the sink meanwhile.
+
+        Raises:
+            Refusal: the bytes are not HTTP, or the sink refused the request. The parser is spent.
+        """

@@ -1,0 +1,155 @@
+"""How a response looks on an HTTP/1.1 connection: its head rendered in one pass, and checked on the way."""
+
+from __future__ import annotations
+
+import http
+import re
+from collections.abc import Iterable
+from types import MappingProxyType
+
+from ostler.worker.http.head import Head
+
+UNKNOWN = -1
+"""Length of a body that the app did not announce."""
+BODILESS = -2
+"""Length of a body that must not be sent, whatever the app gives (RFC 9110, section 6.4.1)."""
+
+# What a response field is to the server. PLAIN is falsy: most fields cost one look-up and one test.
+PLAIN, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING, SERVER, DATE = range(6)
+_KINDS = MappingProxyType(
+    {
+        b"content-length": CONTENT_LENGTH,
+        b"connection": CONNECTION,
+        b"transfer-encoding": TRANSFER_ENCODING,
+        # Hop-by-hop and ours, like Connection itself (RFC 9110, section 7.6.1).
+        b"keep-alive": TRANSFER_ENCODING,
+        b"server": SERVER,
+        b"date": DATE,
+    }
+)
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_MOST_NAMES = 1024
+
+
+def status_line(status: int) -> bytes:
+    """Return the status line for a code of three digits; the phrase is empty where RFC 9110 has none."""
+    if not isinstance(status, int) or not 100 <= status <= 999:
+        raise RuntimeError(f"The response status must be a number of three digits, not {status!r}.")
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {int(status)} {phrase}\r\n".encode()
+
+
+_STATUS_LINES = MappingProxyType({status: status_line(status) for status in range(100, 600)})
+
+
+def _learn(names: dict[bytes, int], name: bytes) -> int:
+    """Return what `name` is to the server, and remember it in `names`: each is checked once, and then known.
+
+    Raises:
+        RuntimeError: it is no token (RFC 9110, section 5.6.2).
+    """
+    if not isinstance(name, bytes) or not _TOKEN.match(name):
+        raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
+    kind = _KINDS.get(name.lower(), PLAIN)
+    if len(names) < _MOST_NAMES:  # an app that makes names up must not fill the memory
+        names[name] = kind
+    return kind
+
+
+class Rendering:
+    """A response head, ready to be written, and what it commits the connection to."""
+
+    __slots__ = ("chunked", "data", "keep_alive", "length")
+
+    def __init__(self, data: bytes, length: int, chunked: bool, keep_alive: bool) -> None:
+        self.data = data
+        self.length = length
+        """Bytes of the body to come, UNKNOWN or BODILESS."""
+        self.chunked = chunked
+        self.keep_alive = keep_alive
+
+
+def render_head(
+    status: int,
+    fields: Iterable[tuple[bytes, bytes]],
+    request: Head,
+    keep_alive: bool,
+    names: dict[bytes, int],
+    static: tuple[bytes, bytes, bytes, bytes],
+) -> Rendering:
+    """Render the head of the response to `request`.
+
+    `static` holds the server's own fields: all of them, without Server, without Date, without both.
+
+    Raises:
+        RuntimeError: the app gave a status, a name or a value that cannot be sent.
+    """
+    line = _STATUS_LINES.get(status) or status_line(status)
+    bodiless = status < 200 or status == 204
+    length = UNKNOWN
+    own = 0
+    parts: list[bytes] = []
+    for name, value in fields:
+        kind = names.get(name)
+        if kind is None:
+            kind = _learn(names, name)
+        if kind:
+            if kind == CONTENT_LENGTH:
+                length = _content_length(value, length)
+                if bodiless:
+                    continue
+            elif kind == SERVER:
+                own |= 1
+            elif kind == DATE:
+                own |= 2
+            else:
+                # Connection and Transfer-Encoding are the server's to say; of the app only its wish to close.
+                if kind == CONNECTION and b"close" in value.lower():
+                    keep_alive = False
+                continue
+        parts += (name, b": ", value, b"\r\n")
+    block = b"".join(parts)
+    # One search over the block instead of one over every value: each line ends once, and nothing else may.
+    lines = len(parts) >> 2
+    if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
+        raise RuntimeError("Invalid HTTP header value: CR, LF or NUL in it.")
+    chunked = False
+    framing = b"\r\n"
+    if bodiless or status == 304 or request.method == "HEAD":
+        length = BODILESS
+    elif length == UNKNOWN:
+        if request.version == "1.1":
+            chunked = True
+            framing = b"transfer-encoding: chunked\r\n\r\n"
+        else:
+            keep_alive = False  # in HTTP/1.0 the end of the connection is the end of the body
+    if status < 200:
+        keep_alive = False  # not a final response: the client would wait for another
+    if not keep_alive:
+        framing = b"connection: close\r\n" + framing
+    elif request.version == "1.0":
+        framing = b"connection: keep-alive\r\n" + framing
+    return Rendering(line + static[own] + block + framing, length, chunked, keep_alive)
+
+
+def _content_length(value: bytes, before: int) -> int:
+    if before != UNKNOWN or not value.isdigit():
+        raise RuntimeError(f"Invalid Content-Length in the response: {value!r}.")
+    return int(value)
+
+
+def render_refusal(status: int, reason: str, static: bytes, *, body: bool = True) -> bytes:
+    """Return a whole response that says why a request is not served, and that the connection closes."""
+    text = f"{reason}\n".encode() if body else b""
+    return (
+        b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        % (
+            _STATUS_LINES[status],
+            static,
+            len(text),
+            text,
+        )
+    )

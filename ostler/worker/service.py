@@ -1,0 +1,166 @@
+"""What all connections of one server share: the app, the settings that matter per request, the one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from typing import Any, Protocol
+
+from ostler.settings import Settings
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Proxies(Protocol):
+    """Which peers may say where a request came from, and what they said."""
+
+    def trusts(self, peer_host: str | None) -> bool:
+        """Whether fields from this peer count; `unix:` stands for any peer on a Unix socket."""
+
+    def apply(self, scope: dict[str, Any]) -> None:
+        """Set the scope's client and scheme from the forwarding fields of a trusted peer."""
+
+
+class Connection(Protocol):
+    """One client's connection, as the service sees it."""
+
+    def check(self, settled: float) -> None:
+        """Act on a deadline that lies at or before `settled`."""
+
+    def cancel(self) -> None:
+        """Close as soon as nothing runs on it any more."""
+
+    def abort(self) -> None:
+        """Cut it off, whatever is still to be sent."""
+
+
+class Request(Protocol):
+    """One request that the app is at work on."""
+
+    def cancel(self) -> None:
+        """Cancel the app's task."""
+
+
+class Service:
+    """The shared part of one server. `tick` it about once a second: nothing else here has a timer."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        app: App,
+        *,
+        state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop,
+        proxies: Proxies | None = None,
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self.state = state
+        self.loop = loop
+        self.proxies = proxies
+        self.root_path = settings.root_path
+        self.limit_concurrency = settings.limit_concurrency
+        self.connections: set[Connection] = set()
+        self.requests: set[Request] = set()
+        """What the app is at work on, whether or not its connection is still there. Keeps the tasks alive."""
+        self.served = 0
+        self.draining = False
+        self.cancelled = False
+        self.retire_after: int | None = None
+        self.on_change: Callable[[], None] | None = None
+        self.on_served: Callable[[], None] | None = None
+        self.log = logging.getLogger("ostler.error")
+        access = logging.getLogger("ostler.access")
+        self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None
+        """The access log, or None when nobody listens."""
+        self.names: dict[bytes, int] = {}
+        """Response field names that were found valid, and what each is to `ostler.worker.http.response`."""
+        self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
+        self._extra = b"".join(_render_field(line) for line in settings.header)
+        given = {line.partition(":")[0].strip().lower() for line in settings.header}
+        self._server = b"server: ostler\r\n" if settings.server_header and "server" not in given else b""
+        self._date = settings.date_header and "date" not in given
+        self.now = 0.0
+        """Monotonic seconds at the last tick."""
+        self.tick(time.monotonic())
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "serving"
+        counts = f"{len(self.connections)} connections, {self.in_flight} in flight, {self.served} served"
+        return f"<Service {state}, {counts}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the app has not returned from."""
+        return len(self.requests)
+
+    def tick(self, now: float) -> None:
+        """Move the clock, render what changes with it, and act on the deadlines that have passed.
+
+        A deadline is compared with the tick *before* this one. So it is never early, although it was computed
+        from a clock up to one tick old; and after a pause of the whole process, what waits in the sockets is
+        read first.
+        """
+        settled, self.now = self.now, now
+        date = b"date: %b\r\n" % formatdate(usegmt=True).encode() if self._date else b""
+        server, extra = self._server, self._extra
+        self.static = (server + date + extra, date + extra, server + extra, extra)
+        for connection in tuple(self.connections):
+            connection.check(settled)
+
+    def drain(self) -> None:
+        """From now on every response closes its connection; idle ones wait out their keep-alive time."""
+        self.draining = True
+
+    def cancel(self) -> int:
+        """Cancel what is in flight, close everything; return how many requests that were."""
+        self.draining = self.cancelled = True
+        requests = tuple(self.requests)
+        for request in requests:
+            request.cancel()
+        for connection in tuple(self.connections):
+            connection.cancel()
+        return len(requests)
+
+    def abort(self) -> None:
+        """Stop at once: every connection is cut, every task cancelled."""
+        self.draining = self.cancelled = True
+        for request in tuple(self.requests):
+            request.cancel()
+        for connection in tuple(self.connections):
+            connection.abort()
+
+    # -- told by connections and cycles
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self._changed()
+
+    def returned(self, request: Request) -> None:
+        """The app has returned from a request."""
+        self.requests.discard(request)
+        if self.draining:
+            self._changed()
+
+    def count(self) -> None:
+        """A request was answered, or given up."""
+        self.served += 1
+        if self.served == self.retire_after and self.on_served is not None:
+            self.on_served()
+
+    def _changed(self) -> None:
+        if self.draining and not self.connections and self.on_change is not None:
+            self.on_change()
+
+
+def _render_field(line: str) -> bytes:
+    name, _, value = line.partition(":")
+    return f"{name.strip().lower()}: {value.strip()}\r\n".encode("latin-1")
