@@ -51,8 +51,9 @@ def run_worker(assignment: Assignment) -> NoReturn:
         os.environ.pop(name, None)
     os.environ[SLOT_VARIABLE] = str(assignment.slot)
     _set_title(f"ostler: worker {assignment.slot} {assignment.settings.app}")
-    for pipe in (assignment.beats, assignment.stacks, assignment.lifeline, *assignment.sockets):
-        os.set_inheritable(pipe.fileno(), False)
+    pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
+    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]:
+        os.set_inheritable(fd, False)
     _show_stacks_on(assignment.stacks.fileno())
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)

@@ -7,9 +7,9 @@ import logging
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from socket import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
@@ -91,13 +91,13 @@ class Server:
                 await self._first(lifespan.shutdown(), self._now)
         logger.info("Finished server process [%d]", os.getpid())
 
-    async def _unless_stopped(self, startup: asyncio._CoroutineLike[None]) -> bool:
+    async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
         await self._first(startup, self._stopping)
         return not self._stopping.done()
 
-    async def _first(self, work: asyncio._CoroutineLike[None], until: asyncio.Future[None]) -> None:
-        task = self._loop.create_task(work)  # type: ignore[arg-type]
+    async def _first(self, work: Coroutine[Any, Any, None], until: asyncio.Future[None]) -> None:
+        task = self._loop.create_task(work)
         await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
