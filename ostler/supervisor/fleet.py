@@ -152,14 +152,14 @@ class Fleet:
 
     def _tick(self, now: float) -> Actions:
         actions: Actions = []
+        settled = self._settles_at()
+        if settled is not None and settled <= now:  # first: what is spawned now is of the newest generation
+            actions += self._prove(now)
         for slot in list(self.slots()):
             # Asked again for each: what happens to one may have changed another.
             due = slot.deadline()
             if due is not None and due <= now:
                 actions += self._pass(slot, ev.Tick(), now)
-        settled = self._settles_at()
-        if settled is not None and settled <= now:
-            actions += self._prove(now)
         return actions
 
     def _pass(self, slot: Slot, event: object, now: float) -> Actions:
@@ -272,8 +272,10 @@ class Fleet:
 
     def _waiting(self) -> list[Place]:
         """Places that want a successor, in the order in which they get it."""
+        # Without a roll: what one that ended incomplete has left behind of an older generation.
+        newest = self.generation if self._roll is None else self._roll.generation
         places = sorted(self._places.values(), key=Place.rank)
-        rolled = [p for p in places if self._roll and p.tenant.generation != self._roll.generation]
+        rolled = [p for p in places if p.tenant.generation != newest]
         retired = [p for p in places if p.tenant.retiring is not None and p not in rolled]
         return rolled + retired
 

@@ -212,7 +212,7 @@ class Slot:
     def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
         reason = f"not ready after {words(now - self._spawned)}"
         lost = Lost("warning", f"{self.name} {reason}, aborted", reason)
-        return [ev.ShowStack(self._process()), lost, *self._abort(ABORT_GRACE, now)]
+        return [ev.ShowStack(self._process()), *self._abort(ABORT_GRACE, now), lost]
 
     # --- ready: listening to its heart ------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Slot:
         show = ev.ShowStack(self._process())
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
-            return [show, lost, *self._abort(ABORT_GRACE, now)]
+            return [show, *self._abort(ABORT_GRACE, now), lost]
         if verdict is Verdict.WARN:
             text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
             return [show, Report("warning", text)]
