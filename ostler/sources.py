@@ -173,14 +173,15 @@ def _near_misses(environ: Mapping[str, str]) -> list[str]:
     known = {variable for name in declarations() for variable in variables(name)}
     warnings = []
     for name in strangers:
-        suggestion = "" if name in known else _suggestion(name, sorted(known))
+        # Strict: a Kubernetes service named ostler gives every pod an OSTLER_SERVICE_HOST.
+        suggestion = "" if name in known else _suggestion(name, sorted(known), 0.85)
         if suggestion:
             warnings.append(f"variable {name} is ignored: unknown setting{suggestion}")
     return warnings
 
 
-def _suggestion(word: str, known: list[str]) -> str:
+def _suggestion(word: str, known: list[str], likeness: float = 0.7) -> str:
     import difflib  # 1.5 MB, for a mistake only
 
-    close = difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=0.8)
+    close = difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=likeness)
     return f", did you mean {close[0]}?" if close else ""

@@ -1,0 +1,308 @@
+"""Flags, variables and files become one Settings, and each mistake one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.errors import SettingsError
+from ostler.settings import Settings, declarations
+from ostler.sources import Configuration, Sources
+
+GOOD: dict[str, tuple[str, str, Any]] = {
+    # field: (text for flag and variable, TOML, value)
+    "app": ("main:app", '"main:app"', "main:app"),
+    "factory": ("true", "true", True),
+    "app_dir": ("src", '"src"', "src"),
+    "interface": ("asgi3", '"asgi3"', "asgi3"),
+    "lifespan": ("off", '"off"', "off"),
+    "root_path": ("/api", '"/api"', "/api"),
+    "host": ("::1", '["::1"]', ("::1",)),
+    "port": ("0", "0", 0),
+    "uds": ("/run/o.sock", '"/run/o.sock"', "/run/o.sock"),
+    "uds_permissions": ("600", '"600"', 0o600),
+    "fd": ("3", "3", 3),
+    "backlog": ("16", "16", 16),
+    "workers": ("4", "4", 4),
+    "limit_max_requests": ("1000", "1000", 1000),
+    "limit_max_requests_jitter": ("0", "0", 0),
+    "timeout_worker_healthcheck": ("2.5", "2.5", 2.5),
+    "timeout_worker_startup": ("60", "60", 60.0),
+    "loop": ("asyncio", '"asyncio"', "asyncio"),
+    "http": ("h11", '"h11"', "h11"),
+    "limit_concurrency": ("100", "100", 100),
+    "limit_request_head": ("8192", "8192", 8192),
+    "timeout_keep_alive": ("0", "0", 0.0),
+    "timeout_request_header": ("3", "3", 3.0),
+    "timeout_graceful_shutdown": ("0", "0", 0.0),
+    "server_header": ("false", "false", False),
+    "date_header": ("false", "false", False),
+    "header": ("X-A: b, c", '["X-A: b, c"]', ("X-A: b, c",)),
+    "proxy_headers": ("false", "false", False),
+    "forwarded_allow_ips": ("10.0.0.0/8", '["10.0.0.0/8"]', "10.0.0.0/8"),
+    "log_level": ("debug", '"debug"', "debug"),
+    "access_log": ("false", "false", False),
+    "use_colors": ("true", "true", True),
+}
+
+BAD: dict[str, tuple[str, str]] = {
+    # field: (text, TOML)
+    "app": ("main", '"main"'),
+    "factory": ("maybe", '"true"'),
+    "app_dir": ("a\0b", "1"),
+    "interface": ("asgi4", '"asgi4"'),
+    "lifespan": ("perhaps", "true"),
+    "root_path": ("\0", "[]"),
+    "host": ("a b", '["a", 1]'),
+    "port": ("65536", "65536"),
+    "uds": ("\0", "1"),
+    "uds_permissions": ("999", "660"),
+    "fd": ("-1", '"3"'),
+    "backlog": ("0", "0"),
+    "workers": ("0", "0"),
+    "limit_max_requests": ("0", "true"),
+    "limit_max_requests_jitter": ("x", "1.5"),
+    "timeout_worker_healthcheck": ("0", "0"),
+    "timeout_worker_startup": ("nan", "nan"),
+    "loop": ("trio", '"trio"'),
+    "http": ("h2", '"h2"'),
+    "limit_concurrency": ("0", "-1"),
+    "limit_request_head": ("1023", "1023"),
+    "timeout_keep_alive": ("-1", "-1"),
+    "timeout_request_header": ("0", "0.0"),
+    "timeout_graceful_shutdown": ("inf", "inf"),
+    "server_header": ("2", "1"),
+    "date_header": ("2", "1"),
+    "header": ("nothing", '["nothing"]'),
+    "proxy_headers": ("2", '"yes"'),
+    "forwarded_allow_ips": ("10.0.0.0/99", '["10.0.0.0/99"]'),
+    "log_level": ("loud", '"loud"'),
+    "access_log": ("2", "0"),
+    "use_colors": ("2", '"auto"'),
+}
+
+FIELDS = list(declarations())
+
+
+def load(directory: Path | str = "/nowhere", **sources: Any) -> Configuration:
+    return Sources(directory=str(directory), **sources).load(complete=False)
+
+
+def refusal(directory: Path | str = "/nowhere", *, complete: bool = False, **sources: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        Sources(directory=str(directory), **sources).load(complete=complete)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def test_every_setting_is_tried_here() -> None:
+    assert list(GOOD) == list(BAD) == FIELDS
+
+
+# -- each setting from each source
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_flag_gives_the_setting(name: str) -> None:
+    text, _, value = GOOD[name]
+
+    configuration = load(flags={name: (text,)})
+
+    assert getattr(configuration.settings, name) == value
+    dashed = name.replace("_", "-")
+    expected = f"flag --no-{dashed}" if text == "false" else f"flag --{dashed}"
+    assert configuration.origins[name] == ("argument APP" if name == "app" else expected)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_variable_gives_the_setting(name: str) -> None:
+    text, _, value = GOOD[name]
+
+    configuration = load(environ={f"OSTLER_{name.upper()}": text})
+
+    assert getattr(configuration.settings, name) == value
+    assert configuration.origins[name] == f"variable OSTLER_{name.upper()}"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_toml_key_gives_the_setting(name: str, tmp_path: Path) -> None:
+    _, toml, value = GOOD[name]
+    (tmp_path / "o.toml").write_text(f"# ours\n\n{name} = {toml}\n")
+
+    configuration = load(tmp_path, config="o.toml")
+
+    assert getattr(configuration.settings, name) == value
+    assert configuration.origins[name] == "o.toml line 3"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_wrong_flag_is_one_line_that_says_all(name: str) -> None:
+    text, _ = BAD[name]
+
+    line = refusal(flags={name: (text,)})
+
+    origin = "argument APP" if name == "app" else f"flag --{name.replace('_', '-')}"
+    assert line.startswith(f"{name} from {origin} is {text!r}: ")
+    assert line.endswith(f"expected {declarations()[name].kind.expected}")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_wrong_variable_is_one_line_that_says_all(name: str) -> None:
+    text, _ = BAD[name]
+
+    line = refusal(environ={f"OSTLER_{name.upper()}": text})
+
+    assert line.startswith(f"{name} from variable OSTLER_{name.upper()} is {text!r}: ")
+    assert line.endswith(f"expected {declarations()[name].kind.expected}")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_wrong_toml_value_is_one_line_that_says_all(name: str, tmp_path: Path) -> None:
+    _, toml = BAD[name]
+    (tmp_path / "o.toml").write_text(f"\n{name} = {toml}\n")
+
+    line = refusal(tmp_path, config="o.toml")
+
+    assert line.startswith(f"{name} from o.toml line 2 is ")
+    assert line.endswith(f"expected {declarations()[name].kind.expected}")
+
+
+# -- which source counts
+
+
+def test_without_any_source_every_setting_has_its_default() -> None:
+    configuration = load()
+
+    assert configuration.settings == Settings()
+    assert set(configuration.origins.values()) == {"default"}
+    assert configuration.environment == {}
+
+
+def test_the_nearest_source_counts(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OSTLER_BACKLOG=2\nOSTLER_LIMIT_CONCURRENCY=2\nOSTLER_WORKERS=2\n")
+    environ = {"OSTLER_LIMIT_CONCURRENCY": "3", "OSTLER_WORKERS": "3"}
+    (tmp_path / "o.toml").write_text("port = 1\nbacklog = 1\nlimit_concurrency = 1\nworkers = 1\n")
+
+    configuration = load(
+        tmp_path, config="o.toml", env_file=".env", environ=environ, flags={"workers": ("4",)}
+    )
+
+    settings = configuration.settings
+    assert (settings.port, settings.backlog, settings.limit_concurrency, settings.workers) == (1, 2, 3, 4)
+    assert configuration.origins["backlog"] == "variable OSTLER_BACKLOG in .env"
+
+
+@pytest.mark.parametrize(("name", "value"), [("WEB_CONCURRENCY", "3"), ("FORWARDED_ALLOW_IPS", "10.0.0.1")])
+def test_variables_that_platforms_set_count_after_our_own(name: str, value: str) -> None:
+    field = {"WEB_CONCURRENCY": "workers", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}[name]
+    ours = GOOD[field][0]
+
+    alone = load(environ={name: value})
+    both = load(environ={name: value, f"OSTLER_{field.upper()}": ours})
+
+    assert str(getattr(alone.settings, field)) == value
+    assert alone.origins[field] == f"variable {name}"
+    assert getattr(both.settings, field) == GOOD[field][2]
+
+
+def test_an_empty_variable_is_no_variable() -> None:
+    assert load(environ={"OSTLER_UDS": "", "WEB_CONCURRENCY": "", "OSTLER_CONFIG": ""}).settings == Settings()
+
+
+def test_of_a_flag_that_is_given_twice_the_last_counts() -> None:
+    assert load(flags={"port": ("1", "2")}).settings.port == 2
+
+
+def test_of_a_flag_that_may_be_given_several_times_all_count() -> None:
+    settings = load(flags={"host": ("::1", "127.0.0.1"), "header": ("A: 1, 2", "B: 3")}).settings
+
+    assert settings.host == ("::1", "127.0.0.1")
+    assert settings.header == ("A: 1, 2", "B: 3")
+
+
+def test_of_several_flags_the_wrong_one_is_named() -> None:
+    assert "is 'nothing': " in refusal(flags={"header": ("A: 1", "nothing", "B: 3")})
+
+
+def test_a_value_given_in_code_stands_between_flags_and_variables() -> None:
+    values = {"port": 1, "backlog": 1, "uds": None}
+
+    configuration = load(values=values, flags={"port": ("2",)}, environ={"OSTLER_BACKLOG": "3"})
+
+    assert (configuration.settings.port, configuration.settings.backlog) == (2, 1)
+    assert configuration.origins["backlog"] == "argument backlog"
+
+
+def test_a_wrong_or_unknown_value_given_in_code_is_refused() -> None:
+    assert refusal(values={"port": "80"}).startswith("port from argument port is '80': ")
+    assert refusal(values={"prot": 80}) == "unknown setting 'prot', did you mean port?"
+
+
+def test_a_long_wrong_value_is_cut() -> None:
+    assert len(refusal(environ={"OSTLER_PORT": "x" * 10_000})) < 300
+
+
+def test_files_are_read_anew_at_every_load(tmp_path: Path) -> None:
+    file = tmp_path / "o.toml"
+    file.write_text("port = 1\n")
+    sources = Sources(config="o.toml", directory=str(tmp_path))
+    before = sources.load(complete=False)
+    file.write_text("port = 2\n")
+
+    assert (before.settings.port, sources.load(complete=False).settings.port) == (1, 2)
+
+
+# -- together
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")]
+)
+def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
+    flags = {one: (GOOD[one][0],)}
+    environ = {f"OSTLER_{other.upper()}": GOOD[other][0]}
+
+    line = refusal(flags=flags, environ=environ)
+
+    assert line.startswith(
+        f"{one} from flag --{one} and {other} from variable OSTLER_{other.upper()} exclude"
+    )
+
+
+def test_jitter_needs_a_limit() -> None:
+    line = refusal(flags={"limit_max_requests_jitter": ("5",)})
+
+    assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
+    assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
+
+
+def test_a_limit_of_requests_needs_no_workers() -> None:
+    assert load(flags={"limit_max_requests": ("9",)}).settings.workers is None
+
+
+def test_an_application_is_needed_to_serve() -> None:
+    line = refusal(complete=True)
+
+    assert line == "no application given: expected APP as module:attribute, such as main:app"
+
+
+@pytest.mark.parametrize(
+    ("name", "warnings"),
+    [
+        ("OSTLER_WORKER", 1),
+        ("OSTLER_LOGLEVEL", 1),
+        ("OSTLER_SLOT", 0),
+        ("OSTLER_CONFIG_DIR", 0),
+        ("OSTLER_SERVICE_HOST", 0),
+        ("OSTLER_PORT_80_TCP", 0),
+        ("OSTLER", 0),
+    ],
+)
+def test_a_variable_that_is_nearly_ours_is_warned_of(name: str, warnings: int) -> None:
+    found = load(environ={name: "x"}).warnings
+
+    assert len(found) == warnings
+    assert all(line.startswith(f"variable {name} is ignored: ") for line in found)
