@@ -1,0 +1,385 @@
+"""A real server on a real socket, in a loop of its own thread; and a client that hides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ostler.settings import Settings
+from ostler.worker.http import http_protocol
+from ostler.worker.service import App, Message, Proxies, Receive, Scope, Send, Service
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds that anything may take before a test fails."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of the four ways in which every HTTP test runs."""
+
+    http: str
+    loop: str
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        if self.loop == "uvloop":
+            import uvloop
+
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+        return asyncio.new_event_loop()
+
+    def __str__(self) -> str:
+        return f"{self.http}-{self.loop}"
+
+
+WAYS = tuple(Way(http, loop) for http in ("httptools", "h11") for loop in ("uvloop", "asyncio"))
+
+
+class Records(logging.Handler):
+    """Keeps what was logged to one logger."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.kept: list[logging.LogRecord] = []
+        self._logger = logging.getLogger(name)
+        self._before = (self._logger.level, self._logger.propagate)
+        self._logger.setLevel(logging.DEBUG)
+        self._logger.propagate = False
+        self._logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+
+    @property
+    def lines(self) -> list[str]:
+        return [record.getMessage() for record in self.kept]
+
+    @property
+    def tracebacks(self) -> list[logging.LogRecord]:
+        return [record for record in self.kept if record.exc_info]
+
+    def stop(self) -> None:
+        self._logger.removeHandler(self)
+        self._logger.level, self._logger.propagate = self._before
+
+
+class Tap(asyncio.Protocol):
+    """Passes everything on to a connection, and counts the bytes."""
+
+    def __init__(self, inner: asyncio.Protocol, server: Server) -> None:
+        self.inner = inner
+        self.server = server
+        self.connection_made = inner.connection_made  # type: ignore[method-assign]
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.connection_lost = inner.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    def data_received(self, data: bytes) -> None:
+        self.server.received += len(data)
+        self.inner.data_received(data)
+
+
+class Server:
+    """One service behind one listening socket."""
+
+    def __init__(
+        self,
+        way: Way,
+        app: App,
+        *,
+        state: dict[str, Any] | None = None,
+        proxies: Proxies | None = None,
+        uds: str | None = None,
+        **settings: Any,
+    ) -> None:
+        self.errors = Records("ostler.error")
+        self.access = Records("ostler.access")
+        self.asyncio = Records("asyncio")
+        self.received = 0
+        self.clients: list[Client] = []
+        self.loop = way.new_loop()
+        self.settings = Settings(http=way.http, **settings)  # type: ignore[arg-type]
+        self.service = Service(self.settings, app, state=state or {}, loop=self.loop, proxies=proxies)
+        if uds is None:
+            self.socket = socket.create_server(("127.0.0.1", 0))
+        else:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.bind(uds)
+            self.socket.listen()
+        self.address = self.socket.getsockname()
+        self._thread = threading.Thread(target=self._run, name="server under test")
+        self._thread.start()
+        factory = http_protocol(self.settings)
+        self._server = self.wait(self._listen(lambda: Tap(factory(self.service), self), uds is not None))
+
+    async def _listen(self, factory: Callable[[], asyncio.Protocol], unix: bool) -> asyncio.AbstractServer:
+        if unix:
+            return await self.loop.create_unix_server(factory, sock=self.socket)
+        return await self.loop.create_server(factory, sock=self.socket)
+
+    def _run(self) -> None:
+        with closing(self.loop):
+            self.loop.run_forever()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.address[1]}"
+
+    def wait(self, coroutine: Any) -> Any:
+        """Run a coroutine in the server's loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE)
+
+    def call(self, function: Callable[[], T]) -> T:
+        """Call a function in the server's thread and return its result."""
+
+        async def caller() -> T:
+            return function()
+
+        result: T = self.wait(caller())
+        return result
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, as far as the service can tell."""
+        self.call(lambda: self.service.tick(self.service.now + seconds))
+        self.call(lambda: self.service.tick(self.service.now))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until the condition, looked at in the server's thread, holds."""
+        until(lambda: self.call(condition))
+
+    def connect(self, *, receive_buffer: int | None = None) -> Client:
+        client = Client(self.address, receive_buffer)
+        self.clients.append(client)
+        return client
+
+    def ask(self, data: bytes, *, method: str = "GET") -> Answer:
+        """Send a request on a connection of its own and return the response."""
+        client = self.connect()
+        client.send(data)
+        return client.answer(method)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.call(self._server.close)
+        self.call(self.service.abort)
+        self.until(lambda: not self.service.connections and not self.service.requests)
+        self.wait(self._settle())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self.socket.close()
+        for records in (self.errors, self.access, self.asyncio):
+            records.stop()
+        assert [record.getMessage() for record in self.asyncio.kept if record.levelno > logging.INFO] == []
+
+    async def _settle(self) -> None:
+        """Await what tasks are left, so that none is destroyed while it is pending."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until the condition holds, and fail after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came to hold"
+        pause.wait(0.001)
+
+
+@dataclass
+class Answer:
+    """One response, taken apart by the book."""
+
+    status: int
+    version: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    raw: bytes
+    chunks: list[bytes] = field(default_factory=list)
+
+    def get(self, name: str) -> str | None:
+        values = [value for key, value in self.headers if key.lower() == name]
+        assert len(values) <= 1, f"{name} is there {len(values)} times"
+        return values[0] if values else None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the connection may be used again."""
+        connection = self.get("connection")
+        return connection == "keep-alive" if self.version == "1.0" else connection != "close"
+
+
+class Client:
+    """A socket that says what it is told, byte by byte."""
+
+    def __init__(self, address: Any, receive_buffer: int | None = None) -> None:
+        self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
+        if self.socket.family == socket.AF_INET:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def finish_sending(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def more(self) -> bytes:
+        """Read what there is; nothing at the end of the connection."""
+        data = self.socket.recv(65536)
+        self.buffer += data
+        return data
+
+    def until(self, mark: bytes) -> bytes:
+        """Take from the input up to and including `mark`."""
+        while mark not in self.buffer:
+            assert self.more(), f"the connection ended before {mark!r}: {self.buffer!r}"
+        taken, found, self.buffer = self.buffer.partition(mark)
+        return taken + found
+
+    def take(self, size: int) -> bytes:
+        while len(self.buffer) < size:
+            assert self.more(), f"the connection ended {size - len(self.buffer)} bytes too early"
+        taken, self.buffer = self.buffer[:size], self.buffer[size:]
+        return taken
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the connection."""
+        while self.more():
+            pass
+        taken, self.buffer = self.buffer, b""
+        return taken
+
+    def answer(self, method: str = "GET") -> Answer:
+        """Take one response, as RFC 9112, section 6.3 delimits it."""
+        head = self.until(b"\r\n\r\n")
+        first, *lines = head[:-4].decode("latin-1").split("\r\n")
+        version, status, _ = first.split(" ", 2)
+        assert version == "HTTP/1.1"
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        answer = Answer(int(status), "1.1", headers, b"", head)
+        if method == "HEAD" or answer.status < 200 or answer.status in (204, 304):
+            return answer
+        length, coding = answer.get("content-length"), answer.get("transfer-encoding")
+        if coding is not None:
+            assert coding == "chunked"
+            assert length is None
+            answer.chunks = list(self._chunks())
+            answer.body = b"".join(answer.chunks)
+        elif length is not None:
+            answer.body = self.take(int(length))
+        else:
+            assert answer.get("connection") == "close"
+            answer.body = self.rest()
+        return answer
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.until(b"\r\n"), 16):
+            yield self.take(size)
+            assert self.take(2) == b"\r\n"
+        assert self.take(2) == b"\r\n"
+
+    def ask(self, data: bytes, method: str = "GET") -> Answer:
+        self.send(data)
+        return self.answer(method)
+
+    def ended(self) -> bool:
+        """Whether the server closed the connection in good order, without another byte."""
+        return self.rest() == b""
+
+    def quiet(self) -> bool:
+        """Whether nothing is there to read, and the connection open, for now."""
+        self.socket.setblocking(False)
+        try:
+            return not self.buffer and self.more() is None
+        except BlockingIOError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE)
+
+    def reset(self) -> None:
+        """Leave without a good-bye: a TCP reset."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self.socket.close()
+
+
+def get(path: str = "/", *headers: str, version: str = "1.1", method: str = "GET", body: bytes = b"") -> bytes:
+    """The bytes of a request, with a Host field unless it is one of `headers`."""
+    lines = [f"{method} {path} HTTP/{version}", *headers]
+    if not any(line.lower().startswith("host:") for line in headers):
+        lines.insert(1, "Host: a.example")
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def post(path: str = "/", *headers: str, body: bytes = b"") -> bytes:
+    """The bytes of a POST with Content-Length."""
+    lines = [] if body else ["Content-Length: 0"]
+    return get(path, *headers, *lines, method="POST", body=body)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Everything the client sends with a request; fails on a disconnect."""
+    body = b""
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request", "the client left"
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+
+
+async def respond(send: Send, body: bytes = b"", status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+    """A response in one piece, with its length."""
+    fields = [(b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app of those tests that ask for nothing particular."""
+    await respond(send, b"hello")
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the method, the path and the body it got."""
+    body = await read_body(receive)
+    await respond(send, b"%s %s " % (scope["method"].encode(), scope["raw_path"]) + body)
+
+
+def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
+    """The message that starts a response."""
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def part(body: bytes = b"", more: bool = False) -> Message:
+    """A message with a piece of a response's body."""
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
