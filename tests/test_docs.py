@@ -1,0 +1,50 @@
+"""The pages of docs/ that follow from the code are the ones that the code gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ostler.cli import docs
+from ostler.settings import declarations, flag, variables
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("name", list(docs.PAGES))
+def test_the_page_is_what_the_code_says_or_else_run_make_docs(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == docs.PAGES[name]()
+
+
+def test_every_setting_has_a_row_with_its_flag_its_variables_and_its_key() -> None:
+    page = docs.settings_page()
+
+    for name in declarations():
+        row = next(line for line in page.splitlines() if f"| `{name}` |" in line)
+        assert all(f"`{variable}`" in row for variable in variables(name))
+        assert row.startswith("| `APP`" if name == "app" else f"| `{flag(name)}")
+
+
+def test_no_table_of_the_page_is_broken_by_a_bar_in_a_cell() -> None:
+    tables = [line for line in docs.settings_page().splitlines() if line.startswith("|")]
+
+    columns = [line.replace(r"\|", "").count("|") for line in tables]
+
+    assert set(columns) == {6, 4}
+
+
+def test_a_stale_page_fails_the_check_and_is_written_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in docs.PAGES:
+        (tmp_path / name).write_text("old")
+
+    assert docs.main(["--check", str(tmp_path)]) == 1
+    assert "is stale: run `make docs`" in capsys.readouterr().err
+    assert docs.main([str(tmp_path)]) == 0
+    assert docs.main(["--check", str(tmp_path)]) == 0
+
+
+def test_a_missing_page_is_stale(tmp_path: Path) -> None:
+    assert docs.stale(tmp_path) == list(docs.PAGES)
