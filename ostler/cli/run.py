@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from types import FrameType
+from typing import NoReturn
 
 from ostler import logs, sockets
 from ostler.assignment import Assignment
@@ -23,6 +26,9 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         SettingsError: a loop or parser is asked for that is not installed.
     """
     settings = configuration.settings
+    # Until the arbiter or the server heeds signals itself, there is nothing to drain.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit)
     logs.configure(settings)
     directory = _working_directory()
     listeners = sockets.open_listeners(settings)
@@ -35,6 +41,10 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     finally:
         for listener in listeners:
             listener.close()
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def _serve_plain(configuration: Configuration, listeners: list[sockets.Listener], directory: str) -> int:

@@ -91,10 +91,10 @@ class Arbiter:
         Raises:
             OstlerError: a defect in ostler; the workers drain by themselves.
         """
+        self._install_signals()
         logger.info("Started arbiter process [%d]", os.getpid())
         prepare()
         self._loop.set_exception_handler(self._defect)
-        self._install_signals()
         try:
             self._loop.call_soon(self._begin)
             self._loop.run_forever()
@@ -112,7 +112,7 @@ class Arbiter:
     # --- events in ---
 
     def _install_signals(self) -> None:
-        handlers: Mapping[signal.Signals, Callable[[], None]] = {
+        self._handlers: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._interrupt,
             signal.SIGQUIT: self._stop_now,
@@ -123,7 +123,7 @@ class Arbiter:
             signal.SIGUSR2: self._upgrade,
             signal.SIGCHLD: self._reap,
         }
-        for number, handler in handlers.items():
+        for number, handler in self._handlers.items():
             self._loop.add_signal_handler(number, handler)
 
     def _stop(self) -> None:
@@ -334,9 +334,10 @@ class Arbiter:
         self._close_listeners()
         for child in self._children.values():
             child.let_go()
-        for number in signal.valid_signals():
-            with contextlib.suppress(ValueError):
-                self._loop.remove_signal_handler(number)
+        for number in self._handlers:
+            self._loop.remove_signal_handler(number)
+            # The default would make one signal too many look like a death; all that is left is to exit.
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         self._loop.close()
 
 

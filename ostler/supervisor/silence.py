@@ -10,6 +10,8 @@ ANSWER_GRACE = 2.0
 """Seconds after which an `Inspect` that nobody answered is judged by silence alone."""
 GLANCE = 0.25
 """Seconds at least between two looks at an excused worker: its excuses may shrink geometrically."""
+NEGLIGIBLE = 0.1
+"""Seconds waited for a CPU that excuse nothing: any process waits for some microseconds."""
 
 
 class Verdict(Enum):
@@ -90,7 +92,8 @@ class Silence:
         self._asked = None
         if waited is not None:
             before = 0 if last is None else last.waited
-            self._excused = min(max(waited - before, 0) / 1e9, self.lasts(now))
+            excused = min((waited - before) / 1e9, self.lasts(now))
+            self._excused = excused if excused >= NEGLIGIBLE else 0.0
         # Compared with the very sum that deadline() gives: a rounding error must not ask for ever.
         if now >= self._due(1.0):
             return Verdict.ABORT
@@ -106,12 +109,13 @@ class Silence:
 
     def describe(self, evidence: str, now: float) -> str:
         """Return how long, and why, in words."""
-        # A thread that moved in the later half of the silence moved well after the loop stood still.
-        if self._thread_heard - self._heard >= self.lasts(now) / 2:
+        # It beats once a second: in a short silence its last beat may lie well back. One that stopped along
+        # with the loop was heard with it, or at most one beat later.
+        if self._thread_heard - self._heard >= self.lasts(now) / 4:
             symptom = "its event loop is blocked, its thread still beats"
         else:
             symptom = "the whole process does not run: stopped, starved or its GIL held"
-        excuse = f", {words(self._excused)} of it waiting for a CPU" if self._excused >= 0.1 else ""
+        excuse = f", {words(self._excused)} of it waiting for a CPU" if self._excused else ""
         return f"silent for {words(self.lasts(now))}{excuse} ({symptom}; {evidence})"
 
     def _due(self, share: float) -> float:

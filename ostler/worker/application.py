@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
+import os
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
@@ -18,6 +18,10 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+# Where ostler's own modules lie: their frames are left out of an application's traceback.
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
 def load(settings: Settings) -> Application:
@@ -119,8 +123,4 @@ def one_line(exc: BaseException) -> str:
 
 
 def _is_ours(filename: str) -> bool:
-    return (
-        filename.startswith("<frozen ")
-        or filename == importlib.__file__
-        or filename == sys.modules[__name__].__file__
-    )
+    return filename.startswith(("<frozen importlib", _PACKAGE)) or filename == importlib.__file__

@@ -182,7 +182,7 @@ class Ostler:
 
     def wait_ready(self, count: int, timeout: float = PATIENCE) -> None:
         """Wait until `count` workers in all have got ready since the start."""
-        self.log.wait_for(r"Worker \d+ \(pid \d+\) ready", timeout, count)
+        self.log.wait_for(r"Worker \d+ \(pid \d+\) is ready", timeout, count)
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)

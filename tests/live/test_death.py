@@ -120,7 +120,7 @@ def test_a_signal_to_stop_is_heeded_at_any_instant_of_a_boot(project: Path, numb
         with Ostler(project, "main:app", "--port", "0", *SUPERVISED) as ostler:
             ostler.log.wait_for("Started arbiter process")
             deadline_of_step(steps * 0.03, ostler)
-            ready = ostler.log.text.count(") ready") == 2
+            ready = ostler.log.text.count(") is ready") == 2
             ostler.family()
             ostler.send(number)
             assert ostler.wait(timeout=20) == 0

@@ -34,15 +34,15 @@ def test_several_sighups_during_a_roll_are_one_more_roll(project: Path) -> None:
         ostler.wait_ready(2)
         with Load(ostler.port) as load:
             ostler.send(signal.SIGHUP)
-            ostler.log.wait_for(r"Worker \d+ \(pid \d+\) ready", count=3)
+            ostler.log.wait_for(r"Worker \d+ \(pid \d+\) is ready", count=3)
             for _ in range(5):
                 ostler.send(signal.SIGHUP)
                 load.wait_answers(5)
-            ostler.log.wait_for(r"[Rr]olling restart .*(done|complete)", count=2)
+            ostler.log.wait_for(r"Rolling restart to generation \d+ complete", count=2)
             load.wait_answers(100)
         assert ostler.stop() == 0
     assert not load.failures
-    assert ostler.log.text.count(") ready") == 6
+    assert ostler.log.text.count(") is ready") == 6
 
 
 def test_scaling_up_and_down_costs_no_request(project: Path) -> None:

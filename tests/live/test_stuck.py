@@ -23,10 +23,9 @@ def test_a_blocked_worker_shows_where_it_hangs_and_is_replaced_while_the_others_
             socket.create_connection(("127.0.0.1", ostler.port)) as client,
         ):
             client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
-            start = time.monotonic()
             warning = ostler.log.wait_for(r"Worker (\d) \(pid (\d+)\) silent for .*event loop is blocked")
             ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) \|   File .* in block_the_loop")
-            assert time.monotonic() - start < 4
+            assert ": aborted" not in ostler.log.text
             load.wait_answers(20)
             ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) silent for .*: aborted")
             ostler.wait_ready(3)
@@ -69,7 +68,7 @@ def test_a_slow_import_is_not_a_hang(project: Path) -> None:
         ostler.wait_ready(1)
         assert get(ostler.port).status_code == 200
         assert "silent" not in ostler.log.text
-        assert ostler.log.text.count(") ready") == 1
+        assert ostler.log.text.count(") is ready") == 1
 
 
 def test_a_boot_that_takes_for_ever_ends_at_its_own_deadline(project: Path) -> None:
