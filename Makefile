@@ -23,7 +23,7 @@ test: $(INSTALLED_TEST)
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict
+	$(BIN)/mypy --strict ostler tests examples
 	$(BIN)/python -m ostler.cli.docs --check
 
 docs: $(INSTALLED)

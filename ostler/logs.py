@@ -54,8 +54,10 @@ def reopen() -> None:
             handler.mode = handler.mode.replace("w", "a").replace("x", "a")
             if stream is not None:
                 stream.close()
-        except OSError:
-            pass  # A full disk refused the last buffered bytes; the new file is what matters now.
+        except (OSError, RuntimeError):
+            # A full disk refused the last buffered bytes, or a signal came amid a write to this very
+            # stream, which then goes on to the old file. The next record opens the new one all the same.
+            pass
         finally:
             handler.release()
 

@@ -29,6 +29,9 @@ A setting is taken from the nearest of these that gives it:
 `ostler --show-settings` prints what this comes to, and which source each value is from. A wrong value
 is one line on stderr that names the setting, its source and what was expected, and exit code 2.
 
+A flag that takes several values is given several times. Its variable holds them in one text, hosts split
+at commas, headers at line breaks (a header's value may well have commas), and TOML has a list.
+
 In a TOML file of its own, the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
 
 ```toml
