@@ -338,16 +338,16 @@ class Fleet:
         assert self._roll is not None
         generation, self._roll = self._roll.generation, None
         cause = lost.cause[0].lower() + lost.cause[1:]
-        text = f"Rolling restart to generation {generation} given up: {cause}; {self._serving()} on"
+        text = f"Rolling restart to generation {generation} given up: {cause}; {self._serving(' on')}"
         return [Report("error", text)]
 
-    def _serving(self) -> str:
+    def _serving(self, on: str = "") -> str:
         ready = [slot for slot in self.slots() if slot.state is State.READY]
         if not ready:
-            return "no worker is ready, the tries go"
+            return "no worker is ready at present"
         generations = " and ".join(map(str, sorted({slot.generation for slot in ready})))
         verb = "serves" if len(ready) == 1 else "serve"
-        return f"{_workers(len(ready))} of generation {generations} {verb}"
+        return f"{_workers(len(ready))} of generation {generations} {verb}{on}"
 
     # --- scaling and stopping ---------------------------------------------------------------------
 

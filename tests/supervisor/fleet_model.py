@@ -24,6 +24,7 @@ from ostler.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Timings
 from ostler.supervisor.fleet import Fleet
+from ostler.supervisor.silence import NEGLIGIBLE
 from ostler.supervisor.slot import Slot, State
 
 SETTLE = 1.0
@@ -291,7 +292,7 @@ class World:
             raise AssertionError("aborted, but it said that it exits")
         elif process.ready_since is not None:
             silence = self.now - process.heard - process.excuse
-            assert silence >= TIMINGS.healthcheck - ALMOST, f"aborted after {silence} s of silence"
+            assert silence >= TIMINGS.healthcheck - NEGLIGIBLE - ALMOST, f"aborted after {silence} s of silence"
             self._lose(process)
         else:
             assert self.now - process.started >= TIMINGS.startup - ALMOST, "aborted while it may boot"
