@@ -1,8 +1,8 @@
 """A worker's pulse: its beats to the arbiter, and its lifeline from it.
 
-One thread does both. It beats once a second, telling how far the event loop and itself have come, so that
-the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all. And it
-waits on the lifeline: end-of-file there means that the arbiter is gone, even by SIGKILL.
+One thread does both. It beats about once a second, telling how far the event loop and itself have come, so
+that the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all.
+And it waits on the lifeline: end-of-file there means that the arbiter is gone, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import threading
 from ostler import messages
 from ostler.assignment import Assignment
 from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
+from ostler.worker.server import tick_seconds
 from ostler.worker.service import Service
 
 logger = logging.getLogger("ostler.error")
 
-_INTERVAL = 1.0
 # A worker that cannot even drain in time is ended this long after its grace.
 _MARGIN = 3.0
 
@@ -32,6 +32,7 @@ class Pulse:
     def __init__(self, assignment: Assignment) -> None:
         self._pipe = assignment.beats.fileno()
         self._lifeline = assignment.lifeline.fileno()
+        self._period = tick_seconds(assignment.settings)
         self._grace = assignment.settings.timeout_graceful_shutdown
         self._service: Service | None = None
         self._loop_count = 0
@@ -68,7 +69,7 @@ class Pulse:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
-        while not poll.poll(_INTERVAL * 1000):
+        while not poll.poll(self._period * 1000):
             self._thread_count += 1
             if self._service is not None:
                 self._tell(self._beat(self._service))

@@ -21,8 +21,14 @@ from ostler.worker.service import Service
 
 logger = logging.getLogger("ostler.error")
 
-TICK = 1.0
-"""Seconds between two ticks, which serve every deadline of every connection, the Date header and the beat."""
+
+def tick_seconds(settings: Settings) -> float:
+    """Return the seconds between two ticks, which serve all deadlines, the Date header and the beat.
+
+    One, unless the arbiter is told to lose patience within a few of them.
+    """
+    return min(1.0, settings.timeout_worker_healthcheck / 6)
+
 
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
@@ -55,6 +61,7 @@ class Server:
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
+        self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
         self._now = self._loop.create_future()
@@ -132,7 +139,7 @@ class Server:
         now = self._loop.time()
         self._service.tick(time.monotonic())
         self._watcher.ticked(max(0.0, now - due))
-        self._tick = self._loop.call_later(TICK, self._ticked, now + TICK)
+        self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
     async def _drain(self, service: Service) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
