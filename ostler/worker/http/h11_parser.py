@@ -60,6 +60,7 @@ class H11Parser:
             del buffer[:end]
             self._scanned = 0
             if self._lines and line == b"\r\n":
+                self._check_size(line)
                 return self._finish_head()
             self._check_line(line)
             self._lines.append(line)
@@ -77,22 +78,21 @@ class H11Parser:
             raise Refusal(400, "Invalid HTTP request received: malformed request line.")
         elif match[1] not in METHODS or (match[1] == b"CONNECT" and not _AUTHORITY.match(match[2])):
             raise Refusal(400, "Invalid HTTP request received: unknown method.")
-        self._check_size(len(line))
+        self._check_size(line)
         self._taken += len(line)
 
     def _check_partial(self) -> None:
         """Refuse early what can become no request line: another protocol should not wait for a 408."""
         if not self._lines:
-            method, space, _ = self._buffer[:32].partition(b" ")
+            method, space, _ = bytes(self._buffer[:32]).partition(b" ")
             if method not in METHODS if space else not any(m.startswith(method) for m in METHODS):
                 raise Refusal(400, "Invalid HTTP request received: unknown method.")
-        self._check_size(len(self._buffer))
+        self._check_size(self._buffer)
 
-    def _check_size(self, more: int) -> None:
-        if self._taken + more > self._limit:
-            raise oversize(
-                len((self._lines[0] if self._lines else self._buffer).partition(b" ")[2]), self._limit
-            )
+    def _check_size(self, line: bytes | bytearray) -> None:
+        if self._taken + len(line) > self._limit:
+            request_line = self._lines[0] if self._lines else line
+            raise oversize(len(request_line.split(b" ")[1]) if b" " in request_line else 0, self._limit)
 
     def _finish_head(self) -> bool:
         match = _REQUEST_LINE.match(self._lines[0])

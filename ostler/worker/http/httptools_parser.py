@@ -120,8 +120,8 @@ class HttptoolsParser:
         self.in_head = False
         parser = self._parser
         if self._fed + self._feeding > self._limit:
-            size = len(self._target) + 16 + sum(len(n) + len(v) + 4 for n, v in self._headers)
-            if size > self._limit:
+            line = len(parser.get_method()) + len(self._target) + len("  HTTP/1.1\r\n")
+            if line + sum(len(n) + len(v) + 4 for n, v in self._headers) + 2 > self._limit:
                 raise oversize(len(self._target), self._limit)
         head = self._sink.on_head(parser.get_method(), self._target, parser.get_http_version(), self._headers)
         if head.upgrade and parser.should_upgrade():

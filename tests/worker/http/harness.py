@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import struct
 import threading
@@ -326,7 +325,9 @@ class Client:
             self.socket.close()
 
 
-def get(path: str = "/", *headers: str, version: str = "1.1", method: str = "GET", body: bytes = b"") -> bytes:
+def get(
+    path: str = "/", *headers: str, version: str = "1.1", method: str = "GET", body: bytes = b""
+) -> bytes:
     """The bytes of a request, with a Host field unless it is one of `headers`."""
     lines = [f"{method} {path} HTTP/{version}", *headers]
     if not any(line.lower().startswith("host:") for line in headers):
@@ -348,7 +349,7 @@ async def read_body(receive: Receive) -> bytes:
     while True:
         message = await receive()
         assert message["type"] == "http.request", "the client left"
-        body += message["body"]
+        body += bytes(message["body"])
         if not message["more_body"]:
             return body
 
@@ -371,6 +372,12 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await respond(send, b"%s %s " % (scope["method"].encode(), scope["raw_path"]) + body)
 
 
+async def opened(condition: Callable[[], object]) -> None:
+    """In an app: wait until the test, in another thread, lets it go on."""
+    while not condition():  # noqa: ASYNC110 - asyncio's events are not for other threads
+        await asyncio.sleep(0.001)  # in the app
+
+
 def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
     """The message that starts a response."""
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
@@ -379,7 +386,3 @@ def start(status: int = 200, *headers: tuple[bytes, bytes]) -> Message:
 def part(body: bytes = b"", more: bool = False) -> Message:
     """A message with a piece of a response's body."""
     return {"type": "http.response.body", "body": body, "more_body": more}
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))

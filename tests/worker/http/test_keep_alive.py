@@ -1,0 +1,409 @@
+"""Several requests on one connection; how connections end, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from ostler.worker.service import Receive, Scope, Send
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import (
+    Client,
+    Server,
+    echo,
+    get,
+    hello,
+    opened,
+    part,
+    post,
+    read_body,
+    respond,
+    start,
+)
+
+
+class Gate:
+    """An app that answers each request only when it is let through, by path."""
+
+    def __init__(self) -> None:
+        self.entered: list[str] = []
+        self.cancelled: list[str] = []
+        self.open: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        self.entered.append(path)
+        try:
+            await opened(lambda: path in self.open)
+        except asyncio.CancelledError:
+            self.cancelled.append(path)
+            raise
+        await respond(send, path.encode())
+
+
+def test_a_connection_is_kept_by_default(serve: Serve) -> None:
+    client = serve(echo).connect()
+    for path in ("/1", "/2", "/3"):
+        answer = client.ask(post(path, body=b"x"))
+        assert (answer.keeps, answer.body) == (True, f"POST {path} x".encode())
+    assert answer.get("connection") is None
+
+
+@pytest.mark.parametrize("value", ["close", "Close", "foo, close", "keep-alive, close", "close, keep-alive"])
+def test_a_client_may_ask_to_close(serve: Serve, value: str) -> None:
+    client = serve(hello).connect()
+    answer = client.ask(get("/", f"Connection: {value}"))
+    assert answer.get("connection") == "close"
+    assert client.ended()
+
+
+def test_close_wins_in_several_fields(serve: Serve) -> None:
+    client = serve(hello).connect()
+    assert not client.ask(get("/", "Connection: close", "Connection: keep-alive")).keeps
+    assert client.ended()
+
+
+def test_http_1_0_closes_by_default_and_is_kept_on_request(serve: Serve) -> None:
+    server = serve(hello)
+    client = server.connect()
+    answer = client.ask(get("/", "Connection: Keep-Alive", version="1.0"))
+    assert answer.get("connection") == "keep-alive"
+    answer = client.ask(get(version="1.0"))
+    assert answer.get("connection") == "close"
+    assert client.ended()
+    assert server.ask(b"GET / HTTP/1.0\r\n\r\n").status == 200
+
+
+def test_nothing_after_a_closing_request_is_served(serve: Serve) -> None:
+    server = serve(hello)
+    client = server.connect()
+    client.send(get("/1", "Connection: close") + get("/2") + b"\0garbage\r\n\r\n")
+    assert client.answer().status == 200
+    assert client.ended()
+    assert server.service.served == 1
+    assert server.errors.lines == []
+
+
+def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    client = server.connect()
+    client.send(get("/1") + post("/2", body=b"x" * 1000) + get("/3") + get("/4", "Connection: close"))
+    server.until(lambda: gate.entered == ["/1"])
+    gate.open |= {"/4", "/3", "/2"}
+    server.advance(0)
+    assert gate.entered == ["/1"], "a request starts when it is its turn"
+    gate.open.add("/1")
+    assert [client.answer().body for _ in range(4)] == [b"/1", b"/2", b"/3", b"/4"]
+    assert client.ended()
+
+
+def test_thousands_of_pipelined_requests_are_answered_and_few_are_held(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate, access_log=False)
+    client = server.connect()
+    total = 20_000
+    sender = threading.Thread(target=client.send, args=(get("/x") * total,))
+    sender.start()
+    server.until(lambda: server.received > 100_000)
+    server.until(lambda: all(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
+    (connection,) = server.service.connections
+    assert len(connection._queue) < 600  # type: ignore[attr-defined]
+    gate.open.add("/x")
+    for _ in range(total):
+        assert client.answer().body == b"/x"
+    sender.join()
+    assert client.quiet()
+
+
+def test_an_idle_connection_is_closed_after_the_keep_alive_time(serve: Serve) -> None:
+    server = serve(hello, timeout_keep_alive=5.0)
+    client = server.connect()
+    client.ask(get())
+    server.advance(4.9)
+    assert client.quiet()
+    client.ask(get())
+    server.advance(4.9)
+    assert client.quiet()
+    server.advance(0.2)
+    assert client.ended()
+    assert server.errors.lines == []
+
+
+def test_without_keep_alive_time_each_response_closes(serve: Serve) -> None:
+    client = serve(hello, timeout_keep_alive=0.0).connect()
+    assert not client.ask(get()).keeps
+    assert client.ended()
+
+
+def test_a_fresh_connection_that_stays_silent_is_closed_silently(serve: Serve) -> None:
+    server = serve(hello, timeout_request_header=10.0)
+    client = server.connect()
+    server.until(lambda: server.service.connections)
+    server.advance(9.9)
+    assert client.quiet()
+    server.advance(0.2)
+    assert client.ended()
+    assert server.errors.lines == []
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["on a fresh connection", "on a kept one"])
+def test_a_head_that_drips_in_is_refused_at_its_deadline(serve: Serve, first: bool) -> None:
+    server = serve(hello, timeout_request_header=10.0, timeout_keep_alive=5.0)
+    client = server.connect()
+    if not first:
+        client.ask(get())
+    before = server.received
+    for sent, byte in enumerate(b"GET / HTT", 1):
+        client.send(bytes([byte]))
+        server.until(lambda want=before + sent: server.received == want)  # type: ignore[misc]
+        server.advance(1.05)
+    assert client.quiet()
+    server.advance(1.0)
+    answer = client.answer()
+    assert (answer.status, answer.keeps) == (408, False)
+    assert client.ended()
+    assert len(server.errors.lines) == 1
+    assert server.errors.tracebacks == []
+
+
+def test_empty_lines_do_not_make_an_idle_connection_a_slow_one(serve: Serve) -> None:
+    server = serve(hello, timeout_keep_alive=5.0)
+    client = server.connect()
+    client.ask(get())
+    client.send(b"\r\n")
+    server.until(lambda: server.received == len(get()) + 2)
+    server.advance(6)
+    assert client.ended()
+
+
+def test_a_request_has_as_long_as_it_takes(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate, timeout_keep_alive=1.0, timeout_request_header=1.0)
+    client = server.connect()
+    client.send(get("/slow"))
+    server.until(lambda: gate.entered)
+    server.advance(100)
+    gate.open.add("/slow")
+    assert client.answer().body == b"/slow"
+
+
+def test_the_head_behind_a_slow_request_has_its_time_from_its_turn(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate, timeout_request_header=10.0, timeout_keep_alive=5.0)
+    client = server.connect()
+    client.send(get("/1") + b"GET /2 HT")
+    server.until(lambda: gate.entered)
+    server.advance(100)
+    gate.open |= {"/1", "/2"}
+    assert client.answer().body == b"/1"
+    server.advance(9)
+    client.send(b"TP/1.1\r\nHost: a\r\n\r\n")
+    assert client.answer().body == b"/2"
+
+
+def test_a_half_closed_client_gets_its_answers(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    client = server.connect()
+    client.send(get("/1") + get("/2"))
+    server.until(lambda: gate.entered)
+    client.finish_sending()
+    gate.open |= {"/1", "/2"}
+    assert [client.answer().body for _ in range(2)] == [b"/1", b"/2"]
+    assert client.ended()
+
+
+def test_a_client_that_leaves_amid_a_head_is_forgotten(serve: Serve) -> None:
+    server = serve(hello)
+    client = server.connect()
+    client.send(b"GET / HTTP/1.1\r\nHo")
+    server.until(lambda: server.received)
+    client.finish_sending()
+    assert client.ended()
+    server.until(lambda: not server.service.connections)
+    assert server.errors.lines == []
+
+
+# -- draining
+
+
+def test_draining_answers_in_flight_and_idle_connections_and_closes_them(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    idle, busy = server.connect(), server.connect()
+    gate.open.add("/idle")
+    idle.ask(get("/idle"))
+    busy.send(get("/busy"))
+    server.until(lambda: "/busy" in gate.entered)
+    emptied = threading.Event()
+    server.service.on_change = emptied.set
+    server.call(server.service.drain)
+    assert idle.quiet()
+    gate.open.add("/busy")
+    answer = busy.answer()
+    assert (answer.body, answer.get("connection")) == (b"/busy", "close")
+    assert busy.ended()
+    assert not emptied.is_set()
+    answer = idle.ask(get("/idle"))
+    assert (answer.body, answer.get("connection")) == (b"/idle", "close")
+    assert idle.ended()
+    assert emptied.wait(5)
+
+
+def test_draining_answers_what_was_pipelined(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    client = server.connect()
+    client.send(get("/1") + get("/2") + get("/3"))
+    server.until(lambda: gate.entered)
+    server.call(server.service.drain)
+    gate.open |= {"/1", "/2", "/3"}
+    answers = [client.answer() for _ in range(3)]
+    assert [answer.keeps for answer in answers] == [True, True, False]
+    assert client.ended()
+
+
+def test_draining_lets_an_idle_connection_wait_out_its_time(serve: Serve) -> None:
+    server = serve(hello, timeout_keep_alive=5.0)
+    client = server.connect()
+    client.ask(get())
+    server.call(server.service.drain)
+    server.advance(4)
+    assert client.quiet()
+    server.advance(2)
+    assert client.ended()
+
+
+def test_past_the_grace_what_is_in_flight_is_cancelled_and_counted(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    gate.open.add("/idle")
+    idle, waiting, streaming = server.connect(), server.connect(), server.connect()
+    idle.ask(get("/idle"))
+    waiting.send(get("/1"))
+    streaming.send(get("/2"))
+    server.until(lambda: len(gate.entered) == 3)
+    emptied = threading.Event()
+    server.service.on_change = emptied.set
+    server.call(server.service.drain)
+    assert server.call(server.service.cancel) == 2
+    assert [client.answer().status for client in (waiting, streaming)] == [503, 503]
+    assert all(client.ended() for client in (idle, waiting, streaming))
+    assert emptied.wait(5)
+    server.until(lambda: server.service.in_flight == 0)
+    assert sorted(gate.cancelled) == ["/1", "/2"]
+    assert server.errors.lines == []
+
+
+def test_a_request_cancelled_before_its_first_step_is_answered_too(serve: Serve) -> None:
+    server = serve(hello)
+    client = server.connect()
+    server.until(lambda: server.service.connections)
+    (connection,) = server.service.connections
+
+    def at_once() -> int:
+        connection.data_received(get())  # type: ignore[attr-defined]
+        return server.service.cancel()
+
+    assert server.call(at_once) == 1
+    assert client.answer().status == 503
+    assert client.ended()
+    server.until(lambda: server.service.in_flight == 0)
+
+
+def test_abort_cuts_everything_at_once(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate)
+    client = server.connect()
+    client.send(get("/1"))
+    server.until(lambda: gate.entered)
+    server.call(server.service.abort)
+    server.until(lambda: not server.service.connections and not server.service.in_flight)
+    with pytest.raises((ConnectionError, AssertionError)):
+        client.answer()
+
+
+def test_a_task_outlives_its_connection_and_is_still_counted(serve: Serve) -> None:
+    release = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"done")
+        await opened(release.is_set)  # as a background task of Starlette's
+
+    server = serve(app)
+    client = server.connect()
+    assert client.ask(get()).body == b"done"
+    assert client.ask(get()).body == b"done"
+    client.close()
+    server.until(lambda: not server.service.connections)
+    assert server.call(lambda: server.service.in_flight) == 2
+    assert server.service.served == 2
+    release.set()
+    server.until(lambda: server.service.in_flight == 0)
+
+
+# -- counts
+
+
+def test_the_service_tells_once_that_it_has_served_enough(serve: Serve) -> None:
+    told: list[int] = []
+    server = serve(hello)
+    server.service.retire_after = 2
+    server.service.on_served = lambda: told.append(server.service.served)
+    client = server.connect()
+    for _ in range(4):
+        client.ask(get())
+    assert told == [2]
+
+
+def test_too_many_connections_are_told_so(serve: Serve) -> None:
+    server = serve(hello, limit_concurrency=2)
+    first = server.connect()
+    assert first.ask(get()).status == 200
+    second = server.connect()
+    answer = second.ask(get())
+    assert (answer.status, answer.body, answer.keeps) == (503, b"Service Unavailable", False)
+    assert second.ended()
+    server.until(lambda: len(server.service.connections) == 1)
+    assert first.ask(get()).status == 200
+    assert server.errors.lines == ["Exceeded concurrency limit."]
+
+
+def slow_reader(server: Server) -> Client:
+    client = server.connect(receive_buffer=4096)
+    client.send(get())
+    return client
+
+
+def test_a_slow_reader_of_the_last_response_is_not_cut_while_it_reads(serve: Serve) -> None:
+    body = b"x" * 8_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await send(start(200, (b"content-length", b"%d" % len(body)), (b"connection", b"close")))
+        await send(part(body))
+
+    server = serve(app)
+    client = slow_reader(server)
+    client.until(b"\r\n\r\n")
+    for _ in range(3):
+        server.advance(6)
+        client.take(1_000_000)
+    client.take(len(body) - 3_000_000)
+    assert client.ended()
+
+
+def test_a_reader_that_stopped_is_cut_in_the_end(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"x" * 8_000_000)
+
+    server = serve(app)
+    client = slow_reader(server)
+    client.until(b"\r\n\r\n")
+    server.until(lambda: not server.service.in_flight)
+    for _ in range(4):
+        server.advance(6)
+    server.until(lambda: not server.service.connections)
