@@ -185,15 +185,14 @@ class Arbiter:
     def _show(self, child: Child) -> None:
         """Log the stacks that a worker's faulthandler has written, line by line under the worker's name."""
         try:
-            text = child.stacks()
+            lines = child.stacks()
         except EOFError:
             self._loop.remove_reader(child.stacks_pipe.fileno())
             return
         slot = self._fleet.find(child.pid)
         name = f"Worker {slot.number} (pid {child.pid})" if slot else f"pid {child.pid}"
-        for line in text.splitlines():
-            if line:
-                logger.warning("%s | %s", name, line)
+        for line in lines:
+            logger.warning("%s | %s", name, line)
 
     def _reap(self) -> None:
         """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""

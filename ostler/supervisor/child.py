@@ -64,6 +64,7 @@ class Child:
         self._process = process
         self._lifeline = lifeline
         self._decoder = Decoder()
+        self._unfinished = b""
 
     def __repr__(self) -> str:
         return f"<Child pid={self.pid}>"
@@ -129,13 +130,15 @@ class Child:
         """
         return self._decoder.feed(_read(self.beats))
 
-    def stacks(self) -> str:
-        """Return what the worker's faulthandler has written since the last call.
+    def stacks(self) -> list[str]:
+        """Return the whole lines that the worker's faulthandler has written since the last call.
 
         Raises:
             EOFError: the worker has closed its end.
         """
-        return _read(self.stacks_pipe).decode("utf-8", "replace")
+        # faulthandler writes word by word, so that a line may still be on its way.
+        *lines, self._unfinished = (self._unfinished + _read(self.stacks_pipe)).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines if line]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker's process alone."""
