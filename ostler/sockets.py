@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import stat
 from collections.abc import Iterable
@@ -195,7 +194,7 @@ def bind_unix(path: str, permissions: int, backlog: int) -> Listener:
     """
     path = os.path.abspath(path)
     # Renamed into place, so that no client meets a socket that refuses it or has the wrong mode.
-    temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}")
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(4).hex()}")
     if max(len(os.fsencode(path)), len(os.fsencode(temporary))) > _UNIX_PATH_MAX:
         raise BindError(
             f"cannot listen on unix socket {path}: the path is longer than {_UNIX_PATH_MAX} bytes"

@@ -8,8 +8,10 @@ import pytest
 
 from ostler.cli import docs
 from ostler.settings import declarations, flag, variables
+from ostler.signals import arbiter_table
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("name", list(docs.PAGES))
@@ -32,6 +34,10 @@ def test_no_table_of_the_page_is_broken_by_a_bar_in_a_cell() -> None:
     columns = [line.replace(r"\|", "").count("|") for line in tables]
 
     assert set(columns) == {6, 4}
+
+
+def test_the_readme_shows_the_signals_as_the_code_has_them() -> None:
+    assert arbiter_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_a_stale_page_fails_the_check_and_is_written_anew(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ostler.kinds import Many, Switch
 from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
+from ostler.signals import MEANINGS
 
 SETTINGS_INTRODUCTION = """\
 # Settings
@@ -82,7 +83,48 @@ def settings_page() -> str:
     return "\n".join([*sections, COMMAND_LINE])
 
 
-PAGES: Mapping[str, Callable[[], str]] = MappingProxyType({"settings.md": settings_page})
+SIGNALS_INTRODUCTION = """\
+# Signals
+
+*This page is written by `make docs` from `ostler/signals.py`; change it there.*
+
+Send a signal to the arbiter, whose pid it logs (`Started arbiter process [...]`); without `--workers` there
+is one process, the plain server. A worker can be sent its signals directly, by the pid in the arbiter's log
+or in ps(1), where it is called `ostler: worker 2 main:app`.
+
+Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
+means one more of them afterwards, however many are sent.
+"""
+
+SIGNALS_END = """\
+## How a stop ends
+
+A graceful stop lasts as long as the requests in flight, and at most `--timeout-graceful-shutdown` seconds;
+then what is left is cancelled, and counted in the log. A worker that does not go even then is aborted one
+second later, its stacks in the log, and killed after one second more.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | stopped as asked |
+| 1 | internal error |
+| 2 | bad usage or configuration |
+| 3 | the application failed to start |
+| 4 | a socket could not be bound or adopted |
+"""
+
+
+def signals_page() -> str:
+    """docs/signals.md: what every signal means to every kind of process."""
+    head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
+    rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
+    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", SIGNALS_END])
+
+
+PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {"settings.md": settings_page, "signals.md": signals_page}
+)
 """Every page that is generated, by its name in docs/."""
 
 

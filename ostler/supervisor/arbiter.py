@@ -84,35 +84,7 @@ class Arbiter:
         self._interrupted = False
         self._oom_kills = evidence.oom_kills()
         self._loop = asyncio.SelectorEventLoop()
-
-    def run(self) -> Finish:
-        """Look after the fleet until it is stopped, and return how that ended.
-
-        Raises:
-            OstlerError: a defect in ostler; the workers drain by themselves.
-        """
-        self._install_signals()
-        logger.info("Started arbiter process [%d]", os.getpid())
-        prepare()
-        self._loop.set_exception_handler(self._defect)
-        try:
-            self._loop.call_soon(self._begin)
-            self._loop.run_forever()
-        finally:
-            self._close()
-        if self._outcome is None:
-            raise OstlerError("internal error in the arbiter (see above): its workers drain and exit")
-        logger.info("Stopping arbiter process [%d]", os.getpid())
-        return self._outcome
-
-    def _begin(self) -> None:
-        self._carry_out(self._fleet.start(time.monotonic()))
-        self._drain_events()
-
-    # --- events in ---
-
-    def _install_signals(self) -> None:
-        self._handlers: Mapping[signal.Signals, Callable[[], None]] = {
+        self.handlers: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._interrupt,
             signal.SIGQUIT: self._stop_now,
@@ -123,8 +95,35 @@ class Arbiter:
             signal.SIGUSR2: self._upgrade,
             signal.SIGCHLD: self._reap,
         }
-        for number, handler in self._handlers.items():
+        """What is done on each signal (`ostler.signals` has it in words)."""
+
+    def run(self) -> Finish:
+        """Look after the fleet until it is stopped, and return how that ended.
+
+        Raises:
+            OstlerError: a defect in ostler; the workers drain by themselves.
+        """
+        for number, handler in self.handlers.items():
             self._loop.add_signal_handler(number, handler)
+        logger.info("Started arbiter process [%d]", os.getpid())
+        prepare()
+        self._loop.set_exception_handler(self._defect)
+        try:
+            self._loop.call_soon(self._begin)
+            self._loop.run_forever()
+        finally:
+            self._heed_no_more()
+            self.close()
+        if self._outcome is None:
+            raise OstlerError("internal error in the arbiter (see above): its workers drain and exit")
+        logger.info("Stopping arbiter process [%d]", os.getpid())
+        return self._outcome
+
+    def _begin(self) -> None:
+        self._carry_out(self._fleet.start(time.monotonic()))
+        self._drain_events()
+
+    # --- events in ---
 
     def _stop(self) -> None:
         self._feed(Stop())
@@ -329,14 +328,17 @@ class Arbiter:
         )
         loop.stop()
 
-    def _close(self) -> None:
-        self._close_listeners()
-        for child in self._children.values():
-            child.let_go()
-        for number in self._handlers:
+    def _heed_no_more(self) -> None:
+        for number in self.handlers:
             self._loop.remove_signal_handler(number)
             # The default would make one signal too many look like a death; all that is left is to exit.
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+
+    def close(self) -> None:
+        """Let go of the sockets and of any worker that is left: it drains, and exits by itself."""
+        self._close_listeners()
+        for child in self._children.values():
+            child.let_go()
         self._loop.close()
 
 

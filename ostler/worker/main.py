@@ -32,8 +32,8 @@ STACK_SIGNAL = signal.SIGUSR2
 
 # Ctrl+C and the operator's orders reach the whole foreground process group; the arbiter decides. A worker
 # that leads a group of its own would also be stopped by the terminal if it wrote there (termios(3), TOSTOP).
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
-_HANDLED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, STACK_SIGNAL)
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+HANDLED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, STACK_SIGNAL)
 
 # Past its grace, a plain server has this long to cancel, to shut the application down, and to go.
 _MARGIN = 3.0
@@ -55,12 +55,12 @@ def run_worker(assignment: Assignment) -> NoReturn:
     for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]:
         os.set_inheritable(fd, False)
     _show_stacks_on(assignment.stacks.fileno())
-    for number in _IGNORED:
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt_boot)
     signal.signal(signal.SIGQUIT, _interrupt_boot)
     signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_IGNORED, *_HANDLED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*IGNORED, *HANDLED))
     logs.configure(assignment.settings)
     pulse = Pulse(assignment)
     pulse.start()

@@ -1,0 +1,61 @@
+"""What each signal means to the arbiter, a worker and a plain server; docs/signals.md follows from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One signal: what each kind of process does on it, in words."""
+
+    name: str
+    arbiter: str
+    worker: str
+    plain: str
+
+
+_DRAIN = "drain: accept what waits in the queue, finish what is in flight, then exit"
+_IGNORED = "ignored: the arbiter decides"
+
+MEANINGS = (
+    Meaning("SIGTERM", "stop gracefully: every worker drains", _DRAIN, _DRAIN),
+    Meaning(
+        "SIGINT",
+        "stop gracefully; a second one stops at once",
+        _IGNORED,
+        "drain; a second one stops at once",
+    ),
+    Meaning("SIGQUIT", "stop at once", "stop at once", "stop at once"),
+    Meaning(
+        "SIGHUP",
+        "rolling restart: new code, new configuration file; settings that are wrong change nothing",
+        _IGNORED,
+        "refused with a warning: it takes an arbiter",
+    ),
+    Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
+    Meaning(
+        "SIGTTOU",
+        "one worker fewer, never below one",
+        _IGNORED,
+        "refused with a warning: it takes an arbiter",
+    ),
+    Meaning(
+        "SIGUSR1",
+        "reopen log files, in every process",
+        "reopen log files",
+        "reopen log files",
+    ),
+    Meaning(
+        "SIGUSR2",
+        "refused with a warning: replacing the arbiter in place is not supported yet",
+        "write the stacks of all threads to the arbiter's log",
+        "write the stacks of all threads to stderr",
+    ),
+)
+
+
+def arbiter_table() -> str:
+    """Return the table of what the arbiter does, as README.md shows it (GitHub Flavored Markdown)."""
+    rows = [f"| {meaning.name} | {meaning.arbiter} |" for meaning in MEANINGS]
+    return "\n".join(["| signal | arbiter |", "| --- | --- |", *rows]) + "\n"
