@@ -33,7 +33,7 @@ class Connection(asyncio.Protocol):
     """A stream to its cycles, a sink to its parser."""
 
     __slots__ = (
-        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_held", "_in_head", "_keep_alive",
+        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head", "_keep_alive",
         "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state", "_transport",
         "_unsent", "client", "scheme", "server", "service", "trusted", "write_paused",
     )  # fmt: skip
@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
         """Requests that came before their turn (pipelining)."""
         self._held = b""
         """Bytes that must not be parsed yet."""
+        self._eof = False
+        """The client has closed its sending side."""
         self._last = False
         """No further request is taken: the client said so, or was refused."""
         self._refusal: Refusal | None = None
@@ -108,15 +110,28 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         active = self._active
-        if self._state != OPEN or active is None or not self._all_arrived() or self.scheme == "https":
+        if self._state != OPEN or active is None or self.scheme == "https":
             return None  # nothing is owed; asyncio closes. (TLS has no half-closed state in asyncio.)
         # Half-closed or gone: which of them, only sending will tell. What arrived whole is answered.
-        self._last = True
-        for cycle in (active, *(self._queue or ())):
+        self._eof = True
+        self._drop_incomplete()
+        active.hang_up()
+        for cycle in self._queue or ():
             cycle.hang_up()
-        if active.state == COMPLETE:
-            return None
-        return True
+        return True if self._state == OPEN else None
+
+    def _drop_incomplete(self) -> None:
+        """After the end of input, give up a request whose body will never be complete."""
+        reading = self._reading
+        if reading is None or self._held:
+            return
+        self._reading = None
+        if reading is not self._active:
+            assert self._queue
+            self._queue.pop()
+        else:
+            reading.disconnect()
+            self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = CLOSED
@@ -158,6 +173,8 @@ class Connection(asyncio.Protocol):
                     view = view[PIECE:]
         except Refusal as refusal:
             self._refuse(refusal)
+        if self._eof:
+            self._drop_incomplete()
         if self._active is None and self._state == OPEN:
             self._await_head()
         if not self._paused and self._clogged() and self._state == OPEN:
@@ -184,9 +201,6 @@ class Connection(asyncio.Protocol):
             self._in_head = True
             self._deadline = self.service.now + self.service.settings.timeout_request_header
 
-    def _all_arrived(self) -> bool:
-        return self._reading is None and not self._held and not self._parser.in_head
-
     def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
         """The parser found a complete head: serve it, or queue it behind the one that is served."""
         try:
@@ -201,6 +215,8 @@ class Connection(asyncio.Protocol):
         if not head.keep_alive:
             self._last = True
         self._reading = cycle = Cycle(self, head)
+        if self._eof:
+            cycle.hang_up()
         if self._active is None:
             self._serve(cycle)
         elif self._queue is None:
@@ -248,7 +264,7 @@ class Connection(asyncio.Protocol):
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
-        elif self._last:
+        elif self._last or (self._eof and not self._held):
             self._close()
             return
         else:
@@ -291,7 +307,7 @@ class Connection(asyncio.Protocol):
             if head.expect and not cycle.held:
                 return False
             return head.length <= DISCARD_BYTES
-        return not (cycle.hung_up and not self._queue)
+        return bool(not self._eof or self._queue or self._held or self._refusal)
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""

@@ -14,9 +14,14 @@ import h11
 from ostler.worker.http.head import CHUNKED, METHODS, Refusal, oversize
 from ostler.worker.http.parser import Sink
 
-_REQUEST_LINE = re.compile(rb"([A-Z-]+) +([!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z")
+_REQUEST_LINE = re.compile(
+    rb"([A-Z-]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"
+)
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z")
-_AUTHORITY = re.compile(rb"[^/*?#]+\Z")
+_PARTIAL_REQUEST_LINE = re.compile(rb"[A-Z-]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z")
+_PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z")
+_PARTIAL_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\Z")
+_SHORT = 1024
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 
@@ -64,10 +69,10 @@ class H11Parser:
                 return self._finish_head()
             self._check_line(line)
             self._lines.append(line)
-        self._scanned = len(buffer)
         self.in_head = bool(buffer or self._lines)
-        if self.in_head:
+        if buffer:
             self._check_partial()
+        self._scanned = len(buffer)
         return False
 
     def _check_line(self, line: bytes) -> None:
@@ -76,18 +81,27 @@ class H11Parser:
                 raise Refusal(400, "Invalid HTTP request received: malformed header field.")
         elif not (match := _REQUEST_LINE.match(line)):
             raise Refusal(400, "Invalid HTTP request received: malformed request line.")
-        elif match[1] not in METHODS or (match[1] == b"CONNECT" and not _AUTHORITY.match(match[2])):
+        elif match[1] not in METHODS:
             raise Refusal(400, "Invalid HTTP request received: unknown method.")
         self._check_size(line)
         self._taken += len(line)
 
     def _check_partial(self) -> None:
-        """Refuse early what can become no request line: another protocol should not wait for a 408."""
-        if not self._lines:
-            method, space, _ = bytes(self._buffer[:32]).partition(b" ")
-            if method not in METHODS if space else not any(m.startswith(method) for m in METHODS):
-                raise Refusal(400, "Invalid HTTP request received: unknown method.")
-        self._check_size(self._buffer)
+        """Refuse at once what no further bytes can mend: another protocol should not wait for a 408."""
+        line = self._buffer
+        if self._lines:
+            # A line that drips in is not gone over from its start each time.
+            new = line[self._scanned :]
+            fine: object = (
+                _PARTIAL_FIELD_LINE.match(line) if len(line) < _SHORT else _PARTIAL_VALUE.match(new)
+            )
+        else:
+            method, space, _ = bytes(line[:32]).partition(b" ")
+            known = method in METHODS if space else any(m.startswith(method) for m in METHODS)
+            fine = known and (len(line) >= _SHORT or _PARTIAL_REQUEST_LINE.match(line))
+        if not fine:
+            raise Refusal(400, "Invalid HTTP request received: malformed head.")
+        self._check_size(line)
 
     def _check_size(self, line: bytes | bytearray) -> None:
         if self._taken + len(line) > self._limit:
@@ -124,6 +138,8 @@ class H11Parser:
             if isinstance(event, h11.Data):
                 self._sink.on_body(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
+                if any(name in _FRAMING for name, _ in event.headers):
+                    raise Refusal(400, "Invalid HTTP request received: framing in a trailer field.")
                 self._buffer += connection.trailing_data[0]
                 self._h11 = None
                 self._sink.on_end()
@@ -133,6 +149,9 @@ class H11Parser:
                 if _BARE.search(connection.trailing_data[0]):
                     raise Refusal(400, "Invalid HTTP request received: malformed chunk.")
                 return False
+
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))  # RFC 9110, section 6.5.1 bans them there
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

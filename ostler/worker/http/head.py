@@ -150,7 +150,10 @@ def _read_coding(head: Head, value: bytes) -> None:
         raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other.")
     if head.length == CHUNKED:
         raise Refusal(400, "The Transfer-Encoding header field is there more than once.")
-    if value.lower() != b"chunked":
+    codings = value.lower()
+    if not codings or codings.count(b"chunked") > 1:
+        raise Refusal(400, "The Transfer-Encoding header field is malformed.")
+    if codings != b"chunked":
         raise Refusal(501, "The only transfer coding understood is chunked.")
     head.length = CHUNKED
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import httptools
 
 from ostler.worker.http.head import CHUNKED, Fields, Head, Refusal, oversize
-from ostler.worker.http.parser import Sink
+from ostler.worker.http.parser import PIECE, Sink
 
 
 class HttptoolsParser:
@@ -16,14 +16,13 @@ class HttptoolsParser:
 
     __slots__ = (
         "_ended", "_fed", "_feeding", "_headers", "_limit", "_parser", "_reading_body", "_replaying",
-        "_sink", "_target", "_trailing", "_upgrading", "in_head", "on_body",
+        "_silent", "_sink", "_target", "_upgrading", "in_head",
     )  # fmt: skip
 
     def __init__(self, sink: Sink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False
-        self.on_body = sink.on_body  # straight through, without a frame in between
         self._target = b""
         self._headers: Fields = []
         self._fed = 0
@@ -31,7 +30,8 @@ class HttptoolsParser:
         self._feeding = 0
         self._ended = False
         self._reading_body = False
-        self._trailing = 0
+        self._silent = 0
+        """Bytes of a body since it was last heard of: endless trailer fields and chunk extensions are not."""
         self._upgrading: Head | None = None
         self._replaying = False
         self._parser = self._fresh()
@@ -54,9 +54,10 @@ class HttptoolsParser:
             raise _refusal(error) from None
         if self.in_head:
             self._measure(len(data))
-        elif self._trailing:
-            self._trailing += len(data)
-            self._check_trailing()
+        elif self._reading_body:
+            self._silent += len(data)
+            if self._silent > self._limit + PIECE:
+                raise Refusal(431, "The trailer fields are too large.")
 
     def _resume(self, data: bytes | memoryview, offset: int) -> None:
         """Go on after a request that asks for an upgrade, as if it had not asked.
@@ -85,10 +86,6 @@ class HttptoolsParser:
             if self._fed > self._limit:
                 raise oversize(len(self._target), self._limit)
 
-    def _check_trailing(self) -> None:
-        if self._trailing > self._limit:
-            raise Refusal(431, "The trailer fields are too large.")
-
     # -- called by httptools
 
     def on_message_begin(self) -> None:
@@ -105,11 +102,7 @@ class HttptoolsParser:
             self._target = url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading_body:
-            # A trailer field: dropped (RFC 9110, section 6.5.1), but not without bound.
-            self._trailing += len(name) + len(value) + 4
-            self._check_trailing()
-        else:
+        if self.in_head:  # else a trailer field: dropped (RFC 9110, section 6.5.1)
             self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -118,6 +111,7 @@ class HttptoolsParser:
             self._reading_body = True
             return
         self.in_head = False
+        self._silent = 0
         parser = self._parser
         if self._fed + self._feeding > self._limit:
             line = len(parser.get_method()) + len(self._target) + len("  HTTP/1.1\r\n")
@@ -129,17 +123,19 @@ class HttptoolsParser:
         else:
             self._reading_body = True
 
+    def on_body(self, data: bytes) -> None:
+        self._silent = 0
+        self._sink.on_body(data)
+
     def on_chunk_header(self) -> None:
-        # A trailer field is told of only when it is whole: bytes without a callback are counted.
-        self._trailing = 1
+        self._silent = 0
 
     def on_chunk_complete(self) -> None:
-        self._trailing = 0
+        self._silent = 0
 
     def on_message_complete(self) -> None:
         if self._upgrading is None:
             self._reading_body = False
-            self._trailing = 0
             self._ended = True
             self._sink.on_end()
 

@@ -1,0 +1,52 @@
+"""A server in a process of its own, whose memory a test looks at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+
+from ostler.settings import Settings
+from ostler.worker.http import http_protocol
+from ostler.worker.service import Receive, Scope, Send, Service
+from tests.worker.http.harness import Way, part, respond, start
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """`/up` reads slowly and answers with the size, `/down?N` sends N bytes as fast as it may."""
+    if scope["path"] == "/up":
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size += len(message["body"])
+            more = message["more_body"]
+            await asyncio.sleep(0.0005)  # in the app
+        await respond(send, b"%d" % size)
+    else:
+        left = int(scope["query_string"] or b"0")
+        await send(start(200, (b"content-length", b"%d" % left)))
+        while left > 0:
+            piece = b"x" * min(left, 64 * 1024)
+            left -= len(piece)
+            await send(part(piece, more=True))
+        await send(part())
+
+
+async def main(way: Way) -> None:
+    loop = asyncio.get_running_loop()
+    settings = Settings(http=way.http, access_log=False)  # type: ignore[arg-type]
+    service = Service(settings, app, state={}, loop=loop)
+    factory = http_protocol(settings)
+    listener = socket.create_server(("127.0.0.1", 0))
+    await loop.create_server(lambda: factory(service), sock=listener)
+    print(listener.getsockname()[1], flush=True)
+    while True:
+        await asyncio.sleep(1)  # the tick
+        service.tick(time.monotonic())
+
+
+if __name__ == "__main__":
+    _, http, loop_name = sys.argv
+    the_way = Way(http, loop_name)
+    the_way.new_loop().run_until_complete(main(the_way))

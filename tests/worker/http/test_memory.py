@@ -1,0 +1,168 @@
+"""Flow control: whoever is slower sets the pace, and what waits for it is little."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ostler.worker.http.cycle import HIGH_WATER
+from ostler.worker.service import Receive, Scope, Send
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
+
+MB = 1_000_000
+ROOT = Path(__file__).parents[3]
+
+
+class Watched:
+    """A server in another process, and how much memory it ever had while looked at."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.address = ("127.0.0.1", port)
+        self._process = psutil.Process(process.pid)
+
+    @property
+    def size(self) -> int:
+        size: int = self._process.memory_info().rss
+        return size
+
+    @contextmanager
+    def growth(self) -> Iterator[list[int]]:
+        """How far the size went above what it was, sampled all the while."""
+        before, peak, done = self.size, [0], threading.Event()
+
+        def sample() -> None:
+            while not done.wait(0.002):
+                peak[0] = max(peak[0], self.size - before)
+
+        sampler = threading.Thread(target=sample)
+        sampler.start()
+        try:
+            yield peak
+        finally:
+            done.set()
+            sampler.join()
+
+
+@pytest.fixture
+def watched(way: Way) -> Iterator[Watched]:
+    command = [sys.executable, "-m", "tests.worker.http.big_server", way.http, way.loop]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield Watched(process, int(process.stdout.readline()))
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def warmed(server: Watched) -> Client:
+    """A client that has asked once, so that the idle size is that of a server at work."""
+    client = Client(server.address, receive_buffer=16 * 1024)
+    assert client.ask(get("/down?1")).body == b"x"
+    return client
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+def test_100_mb_up_to_a_slow_app_take_no_memory(watched: Watched, chunked: bool) -> None:
+    client = warmed(watched)
+    total = 100 * MB
+    with watched.growth() as growth:
+        if chunked:
+            client.send(get("/up", "Transfer-Encoding: chunked", method="POST"))
+            for _ in range(total // MB):
+                client.send(b"%x\r\n" % MB + b"x" * MB + b"\r\n")
+            client.send(b"0\r\n\r\n")
+        else:
+            client.send(get("/up", f"Content-Length: {total}", method="POST"))
+            for _ in range(total // MB):
+                client.send(b"x" * MB)
+        assert client.answer().body == b"%d" % total
+    client.close()
+    assert growth[0] < 20 * MB
+
+
+def test_100_mb_down_to_a_slow_client_take_no_memory(watched: Watched) -> None:
+    client = warmed(watched)
+    total = 100 * MB
+    with watched.growth() as growth:
+        client.send(get(f"/down?{total}"))
+        client.until(b"\r\n\r\n")
+        left = total - len(client.buffer)
+        stall = threading.Event()
+        for tenth in range(9, -1, -1):
+            stall.wait(0.03)  # the slowness of the peer, not a wait for something
+            while left > tenth * total // 10:
+                left -= len(client.socket.recv(65536))
+    client.close()
+    assert left == 0
+    assert growth[0] < 20 * MB
+
+
+def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
+    go = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await opened(go.is_set)
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    server = serve(app)
+    client = server.connect()
+    total = 10 * MB
+    sender = threading.Thread(
+        target=client.send, args=(get("/", f"Content-Length: {total}", method="POST") + b"x" * total,)
+    )
+    sender.start()
+    server.until(lambda: any(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
+    # What the last reads brought is kept; a loop reads 256 KiB at once, at most.
+    assert HIGH_WATER < server.received < HIGH_WATER + 2 * 256 * 1024
+    go.set()
+    assert client.answer().body == b"%d" % total
+    sender.join()
+
+
+def test_a_client_that_does_not_read_stops_the_app(serve: Serve) -> None:
+    sent: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        for _ in range(1000):
+            await send(part(b"x" * 65_536, True))
+            sent.append(65_536)
+        await send(part())
+
+    server = serve(app)
+    client = server.connect(receive_buffer=4096)
+    client.send(get())
+    server.until(lambda: any(c.write_paused for c in server.service.connections))  # type: ignore[attr-defined]
+    assert sum(sent) < 20 * MB
+    assert len(client.answer().body) == 1000 * 65_536
+    assert len(sent) == 1000
+
+
+def test_an_app_that_waits_for_a_slow_client_is_told_when_it_leaves(serve: Serve) -> None:
+    raised: list[BaseException] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        try:
+            while True:
+                await send(part(b"x" * 65_536, True))
+        except OSError as error:
+            raised.append(error)
+
+    server = serve(app)
+    client = server.connect(receive_buffer=4096)
+    client.send(get())
+    server.until(lambda: any(c.write_paused for c in server.service.connections))  # type: ignore[attr-defined]
+    client.reset()
+    server.until(lambda: not server.service.in_flight)
+    assert len(raised) == 1
+    assert server.errors.lines == []
