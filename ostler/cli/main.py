@@ -1,7 +1,6 @@
 """The entry point of `ostler`: reads the command line, and hands over to `ostler.cli.run`.
 
-A spawned worker imports this module too, as multiprocessing imports the parent's main module anew;
-so nothing but the standard library's smallest is imported at the top.
+What it needs for the command line alone is imported where it is used: the arbiter's process stays small.
 """
 
 from __future__ import annotations
@@ -89,4 +88,6 @@ def _directory() -> str:
 
 def _complain(line: str) -> None:
     if sys.stderr is not None:
-        print(line, file=sys.stderr, flush=True)
+        # One write: print() makes two of it, between which a worker's line may come.
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

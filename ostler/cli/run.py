@@ -8,7 +8,7 @@ import signal
 from types import FrameType
 from typing import NoReturn
 
-from ostler import logs, sockets
+from ostler import libraries, logs, sockets
 from ostler.assignment import Assignment
 from ostler.cpus import usable_cpus
 from ostler.errors import StartupError
@@ -30,6 +30,8 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit)
     logs.configure(settings)
+    libraries.event_loop(settings)
+    libraries.http_parser(settings)
     directory = _working_directory()
     listeners = sockets.open_listeners(settings)
     for listener in listeners:

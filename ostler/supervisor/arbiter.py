@@ -50,6 +50,9 @@ logger = logging.getLogger("ostler.error")
 # Settings that a running arbiter cannot change: its sockets are open.
 _FIXED = ("host", "port", "uds", "uds_permissions", "fd", "backlog")
 
+# After a defect: how much longer than its grace a worker has to end by itself.
+_MARGIN = 5.0
+
 
 class Arbiter:
     """Owns the listening sockets, spawns the workers and carries out what the fleet decides.
@@ -115,7 +118,7 @@ class Arbiter:
             self._heed_no_more()
             self.close()
         if self._outcome is None:
-            raise OstlerError("internal error in the arbiter (see above): its workers drain and exit")
+            raise OstlerError("internal error in the arbiter (see above): its workers have drained")
         logger.info("Stopping arbiter process [%d]", os.getpid())
         return self._outcome
 
@@ -335,10 +338,13 @@ class Arbiter:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
 
     def close(self) -> None:
-        """Let go of the sockets and of any worker that is left: it drains, and exits by itself."""
+        """Let go of the sockets and of any worker that is left, which drains; then wait for its end."""
         self._close_listeners()
         for child in self._children.values():
             child.let_go()
+        grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
+        for child in self._children.values():
+            child.wait(grace + _MARGIN)
         self._loop.close()
 
 

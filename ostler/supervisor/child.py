@@ -179,6 +179,13 @@ class Child:
         self.stacks_pipe.close()
         self.let_go()
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the process to end, and kill it when it has not within `seconds`."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self.kill()
+            self._process.join()
+
     def let_go(self) -> None:
         """Close the lifeline: the worker takes the arbiter for gone, drains, and exits by itself."""
         if not self._lifeline.closed:

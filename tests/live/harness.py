@@ -114,16 +114,21 @@ class Output:
 
 
 class Ostler:
-    """`python -m ostler ARGS` in `directory`, which holds the application; a context manager.
+    """`python -m ostler ARGS` (or another `program`) in `directory`, which holds the application.
 
     Leaving it ends whatever is left, by pid, worker by worker.
     """
 
     def __init__(
-        self, directory: Path, *args: str, env: Mapping[str, str] | None = None, **popen: Any
+        self,
+        directory: Path,
+        *args: str,
+        program: Sequence[str] = ("-m", "ostler"),
+        env: Mapping[str, str] | None = None,
+        **popen: Any,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ostler", *args],
+            [sys.executable, *program, *args],
             cwd=directory,
             env=environment(env),
             stdin=popen.pop("stdin", subprocess.DEVNULL),

@@ -134,3 +134,31 @@ def deadline_of_step(seconds: float, ostler: Ostler) -> None:
     """Let the boot go on for a while, or until it is done."""
     with contextlib.suppress(AssertionError):
         ostler.wait_ready(2, timeout=seconds)
+
+
+DEFECT = """
+import sys
+from ostler.supervisor import fleet
+
+handled = fleet.Fleet.handle
+
+def handle(self, event, now):
+    if self.ready == 2:
+        raise RuntimeError("a defect")
+    return handled(self, event, now)
+
+fleet.Fleet.handle = handle
+sys.argv = ["ostler", "main:app", "--port", "0", "--workers", "2"]
+from ostler.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_defect_in_the_arbiter_lets_the_workers_drain_and_ends_with_1(project: Path) -> None:
+    with Ostler(project, program=["-c", DEFECT]) as ostler:
+        ostler.family()
+        assert ostler.wait() == 1
+        wait_until(lambda: not ostler.family(), "no process is left")
+    assert "RuntimeError: a defect" in ostler.log.text
+    assert "internal error" in ostler.log.text.splitlines()[-1]
+    assert ostler.log.text.count("Finished server process") == 2

@@ -1,0 +1,36 @@
+"""Which of the optional C libraries serve."""
+
+import pytest
+
+from ostler import libraries
+from ostler.errors import SettingsError
+from ostler.settings import Settings
+
+
+def test_auto_takes_the_fast_ones_where_they_are_installed() -> None:
+    assert libraries.event_loop(Settings()) == "uvloop"
+    assert libraries.http_parser(Settings()) == "httptools"
+
+
+def test_the_pure_ones_can_be_asked_for() -> None:
+    assert libraries.event_loop(Settings(loop="asyncio")) == "asyncio"
+    assert libraries.http_parser(Settings(http="h11")) == "h11"
+
+
+@pytest.fixture
+def without_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("without_c_libraries")
+def test_auto_falls_back_to_the_pure_ones() -> None:
+    assert libraries.event_loop(Settings()) == "asyncio"
+    assert libraries.http_parser(Settings()) == "h11"
+
+
+@pytest.mark.usefixtures("without_c_libraries")
+def test_one_that_is_asked_for_and_missing_is_one_line() -> None:
+    with pytest.raises(SettingsError, match="--loop uvloop: uvloop is not installed; pip install uvloop"):
+        libraries.event_loop(Settings(loop="uvloop"))
+    with pytest.raises(SettingsError, match="--http httptools: httptools is not installed"):
+        libraries.http_parser(Settings(http="httptools"))
