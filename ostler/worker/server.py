@@ -155,7 +155,7 @@ class Server:
         await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
         if self._now.done():
             service.abort()
-        elif self._open_connections(service):
+        elif self._busy(service):
             cancelled = service.cancel()
             if cancelled:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
@@ -176,12 +176,14 @@ class Server:
         self._now.add_done_callback(done)
         return over
 
-    def _open_connections(self, service: Service) -> int:
-        return len(service.connections) + sum(acceptor.pending for acceptor in self._acceptors)
+    def _busy(self, service: Service) -> bool:
+        """Whether anything is left: a connection, or an application that works on after its response."""
+        accepted = any(acceptor.pending for acceptor in self._acceptors)
+        return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
         for acceptor in self._acceptors:
             await acceptor.settled()
-        while self._open_connections(service):
+        while self._busy(service):
             emptied.clear()
             await emptied.wait()

@@ -272,3 +272,26 @@ def _accepted(port: int, client: tuple[str, int]) -> bool:
             if fields[1] == local and fields[2] == remote:
                 return fields[9] != "0"
     return False
+
+
+BACKGROUND = '''
+import asyncio
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+    await asyncio.sleep(1.5)  # in the app
+    print("background work done", flush=True)
+'''
+
+
+@both
+def test_work_in_the_background_of_a_response_is_finished_before_the_end(
+    project: Path, mode: list[str]
+) -> None:
+    (project / "main.py").write_text(BACKGROUND)
+    with Ostler(project, "main:app", "--port", "0", "--lifespan", "off", *mode) as ostler:
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+    assert "background work done" in ostler.out.text
