@@ -8,6 +8,7 @@ the events and actions alone, so that it disagrees with a fleet that does not do
   away. Hence, while a roll is under way and nothing crashes, at least N workers are READY (also checked as
   such: from the moment when all N are READY in a roll, until a place is lost or somebody scales or stops);
 - a spawn comes no sooner than its place's back-off, except for the first of a newer generation (an order);
+- a generation that fails before it has proved itself is never spawned again;
 - a worker that serves is drained for a newer generation only once that one has been READY for `settle`;
 - nobody is aborted before its own deadline, or killed without having been asked before;
 - one `Finish`, when no process is left, and nothing after it.
@@ -260,6 +261,7 @@ class World:
         assert not self.stopping, "spawned while stopping"
         self._see_dropped()
         number, generation = order.slot, order.generation
+        assert generation not in self.failed_generations, f"generation {generation} was given up"
         others = [p for p in self._crew() if p.number == number and p.role == "tenant"]
         successor = bool(others) or generation not in self.proven
         if generation > self.newest_spawned:
