@@ -33,9 +33,9 @@ class Connection(asyncio.Protocol):
     """A stream to its cycles, a sink to its parser."""
 
     __slots__ = (
-        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head", "_keep_alive",
-        "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state", "_transport",
-        "_unsent", "client", "scheme", "server", "service", "trusted", "write_paused",
+        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
+        "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
+        "_transport", "_unsent", "client", "scheme", "server", "service", "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -285,14 +285,12 @@ class Connection(asyncio.Protocol):
     def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
         """Render the response's head; it leaves with the first of the body."""
         service = self.service
-        head = cycle.head
-        rendering = render_head(status, fields, head, self._may_keep(cycle), service.names, service.static)
-        self._pending = rendering.data
-        self._chunked = rendering.chunked
-        self._keep_alive = rendering.keep_alive
+        self._pending, length, self._chunked, self._keep_alive = render_head(
+            status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
+        )
         if service.access is not None:
             log_access(service.access, cycle.scope, status)
-        return rendering.length
+        return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
         """Whether the connection can serve another request after this one."""

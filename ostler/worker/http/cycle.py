@@ -216,23 +216,16 @@ class Cycle:
         """
         kind = message["type"]
         state = self.state
-        if kind == "http.response.body" and EXPECTING < state < COMPLETE:
-            await self._send_body(message)
-        elif kind == "http.response.start" and state == EXPECTING:
+        stream = self.stream
+        if kind == "http.response.start" and state == EXPECTING:
             if self.gone:
                 raise ClientDisconnected("The client is gone.")
             # Not written yet: the ASGI specification keeps the head back until the first of the body.
-            self._left = self.stream.start(self, message["status"], message.get("headers", ()))
+            self._left = stream.start(self, message["status"], message.get("headers", ()))
             self.state = STARTED
-        elif state == EXPECTING:
-            raise RuntimeError(f"Expected ASGI message 'http.response.start', but got '{kind}'.")
-        elif state == COMPLETE:
-            raise RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
-        else:
-            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got '{kind}'.")
-
-    async def _send_body(self, message: Message) -> None:
-        stream = self.stream
+            return
+        if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
+            raise _out_of_order(kind, state)
         if stream.write_paused:
             await stream.drain()
         if self.gone:
@@ -318,6 +311,13 @@ class Cycle:
         self._close()
         if not self.gone:
             self.stream.cut(self)
+
+
+def _out_of_order(kind: str, state: int) -> RuntimeError:
+    if state == COMPLETE:
+        return RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
+    wanted = "http.response.start" if state == EXPECTING else "http.response.body"
+    return RuntimeError(f"Expected ASGI message '{wanted}', but got '{kind}'.")
 
 
 def error_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:

@@ -59,17 +59,9 @@ def _learn(names: dict[bytes, int], name: bytes) -> int:
     return kind
 
 
-class Rendering:
-    """A response head, ready to be written, and what it commits the connection to."""
-
-    __slots__ = ("chunked", "data", "keep_alive", "length")
-
-    def __init__(self, data: bytes, length: int, chunked: bool, keep_alive: bool) -> None:
-        self.data = data
-        self.length = length
-        """Bytes of the body to come, UNKNOWN or BODILESS."""
-        self.chunked = chunked
-        self.keep_alive = keep_alive
+# What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
+# whether the connection is kept. A bare tuple: this is made for every request.
+Rendering = tuple[bytes, int, bool, bool]
 
 
 def render_head(
@@ -132,7 +124,7 @@ def render_head(
         framing = b"connection: close\r\n" + framing
     elif request.version == "1.0":
         framing = b"connection: keep-alive\r\n" + framing
-    return Rendering(line + static[own] + block + framing, length, chunked, keep_alive)
+    return line + static[own] + block + framing, length, chunked, keep_alive
 
 
 def _content_length(value: bytes, before: int) -> int:
