@@ -14,7 +14,7 @@ from ostler.messages import (
 )
 
 BEAT = Beat(loop=1, thread=2, waited=3, served=4, in_flight=5, connections=6, lag=0.25, draining=True)
-ALL = [Ready(), BootFailed("ImportError: no"), RetireAsked("1000 requests"), BEAT]
+ALL: list[Message] = [Ready(), BootFailed("ImportError: no"), RetireAsked("1000 requests"), BEAT]
 
 PIPE_BUF = 4096
 

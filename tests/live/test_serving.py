@@ -274,7 +274,7 @@ def _accepted(port: int, client: tuple[str, int]) -> bool:
     return False
 
 
-BACKGROUND = '''
+BACKGROUND = """
 import asyncio
 
 
@@ -283,7 +283,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body"})
     await asyncio.sleep(1.5)  # in the app
     print("background work done", flush=True)
-'''
+"""
 
 
 @both

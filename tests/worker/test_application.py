@@ -1,6 +1,7 @@
 """From an import string to one ASGI 3 callable."""
 
 import functools
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def load(app: str, **settings: Any) -> application.Application:
 
 @pytest.mark.parametrize("name", ["app", "instance", "partial", "wrapped", "Nested.inner.app"])
 def test_whatever_takes_scope_receive_and_send_is_served(module: str, name: str) -> None:
-    expected = functools.reduce(getattr, name.split("."), sys.modules.get(module) or __import__(module))
+    expected: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     assert load(f"{module}:{name}") is expected
 
 
