@@ -23,7 +23,7 @@ LINGER_BYTES = 4 * 1024 * 1024
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
 _JOIN = 32 * 1024
-"""Up to this size one write of a joined head and body is cheaper than a gathering one."""
+"""Up to this size one write of a joined head and body is cheaper than two; uvloop gathers them anyway."""
 
 # Where the connection is. Only an OPEN one parses.
 OPEN, LINGERING, CLOSING, CLOSED = range(4)
@@ -310,19 +310,24 @@ class Connection(asyncio.Protocol):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""
         head, self._pending = self._pending, b""
+        tail = b""
         if self._chunked:
             tail = b"" if more else b"0\r\n\r\n"
             if data:
                 head += b"%x\r\n" % len(data)
                 tail = b"\r\n" + tail
-            if len(data) > _JOIN:
-                self._transport.writelines((head, data, tail))
-            elif head or tail:
-                self._transport.write(b"%b%b%b" % (head, data, tail))
-        elif len(data) > _JOIN and head:
-            self._transport.writelines((head, data))
-        elif head or data:
-            self._transport.write(head + data if head else data)
+        write = self._transport.write
+        if len(data) > _JOIN:
+            # Not writelines: in early 3.12 and 3.13, asyncio never calls pause_writing for it (cpython#127655).
+            if head:
+                write(head)
+            write(data)
+            if tail:
+                write(tail)
+        elif head or tail:
+            write(b"%b%b%b" % (head, data, tail))
+        elif data:
+            write(data)
 
     def complete(self, cycle: Cycle) -> None:
         """The active response is out: keep the connection, or take leave of it."""

@@ -118,7 +118,7 @@ class Server:
             self.socket.bind(uds)
             self.socket.listen()
         self.address = self.socket.getsockname()
-        self._thread = threading.Thread(target=self._run, name="server under test")
+        self._thread = threading.Thread(target=self._run, name="server under test", daemon=True)
         self._thread.start()
         factory = http_protocol(self.settings)
         self._server = self.wait(self._listen(lambda: Tap(factory(self.service), self), uds is not None))
