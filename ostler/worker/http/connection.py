@@ -143,7 +143,11 @@ class Connection(asyncio.Protocol):
         if active is not None:
             active.disconnect()
         self.resume_writing()
-        del self._parser  # the parser's bound methods and this object hold each other
+        # The parser and a refusal's traceback hold this object, as it holds them: let no cycle wait for the
+        # garbage collector.
+        self._parser.close()
+        del self._parser
+        self._refusal = None
         self.service.left(self)
 
     def pause_writing(self) -> None:
@@ -318,7 +322,7 @@ class Connection(asyncio.Protocol):
                 tail = b"\r\n" + tail
         write = self._transport.write
         if len(data) > _JOIN:
-            # Not writelines: in early 3.12 and 3.13, asyncio never calls pause_writing for it (cpython#127655).
+            # Not writelines: for it, asyncio of early 3.12 and 3.13 never pauses writing (cpython#127655).
             if head:
                 write(head)
             write(data)

@@ -54,6 +54,10 @@ class H11Parser:
         except h11.RemoteProtocolError as error:
             raise Refusal(error.error_status_hint, f"Invalid HTTP request received: {error}.") from None
 
+    def close(self) -> None:
+        self._buffer.clear()
+        self._h11 = None
+
     def _read_head(self) -> bool:
         """Take the lines of a head that are there; True once a head was handed on."""
         buffer = self._buffer

@@ -59,6 +59,9 @@ class HttptoolsParser:
             if self._silent > self._limit + PIECE:
                 raise Refusal(431, "The trailer fields are too large.")
 
+    def close(self) -> None:
+        del self._parser  # it holds the methods below
+
     def _resume(self, data: bytes | memoryview, offset: int) -> None:
         """Go on after a request that asks for an upgrade, as if it had not asked.
 

@@ -39,3 +39,6 @@ class Parser(Protocol):
         Raises:
             Refusal: the bytes are not HTTP, or the sink refused the request. The parser is spent.
         """
+
+    def close(self) -> None:
+        """Let go of what refers back to the parser; nothing is fed any more."""

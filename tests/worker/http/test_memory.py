@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -12,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ostler.worker.http.cycle import HIGH_WATER
+from ostler.worker.http.connection import Connection
+from ostler.worker.http.cycle import HIGH_WATER, Cycle
+from ostler.worker.http.head import Head
 from ostler.worker.service import Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
@@ -166,3 +169,26 @@ def test_an_app_that_waits_for_a_slow_client_is_told_when_it_leaves(serve: Serve
     server.until(lambda: not server.service.in_flight)
     assert len(raised) == 1
     assert server.errors.lines == []
+
+
+def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collector(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+        await respond(send, b"x")
+
+    server = serve(app)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            for data in (get(), get("/", "Connection: close"), b"BAD\r\n\r\n", b"GET / HT"):
+                client = server.connect()
+                client.send(data)
+                if not data.endswith(b"HT"):
+                    client.answer()
+                client.close()
+        server.until(lambda: not server.service.connections)
+        left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, Head))]
+        assert len(left) < 5, "the last one may still be on somebody's stack"
+    finally:
+        gc.enable()
