@@ -472,6 +472,15 @@ def test_a_worker_that_dies_while_its_successor_boots_needs_no_other() -> None:
     assert scene.states() == {103: "ready", 104: "booting", 101: "draining"}
 
 
+def test_a_worker_that_dies_while_an_unproven_successor_boots_is_respawned_in_its_own_generation() -> None:
+    scene = serving(2)
+    scene.roll()
+    assert done(scene.dies(101)) == [ev.Spawn(4, 1, 1)]
+    assert scene.states() == {104: "booting", 103: "booting", 102: "ready"}
+    scene.dies(103)
+    assert scene.fleet.generation == 1
+
+
 def test_the_timings_of_a_generation_apply_to_its_workers() -> None:
     scene = serving(1)
     scene.roll(2, Timings(startup=7, healthcheck=30, graceful=50))
