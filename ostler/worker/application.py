@@ -6,19 +6,12 @@ import importlib
 import inspect
 import os
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 from ostler.errors import StartupError
 from ostler.settings import Settings
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
+from ostler.worker.asgi import Application
 
 # Where ostler's own modules lie: their frames are left out of an application's traceback.
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")

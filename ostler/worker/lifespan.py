@@ -7,7 +7,8 @@ import logging
 from typing import Any, Literal
 
 from ostler.errors import StartupError
-from ostler.worker.application import Application, Message, one_line
+from ostler.worker.application import one_line
+from ostler.worker.asgi import Application, Message
 
 logger = logging.getLogger("ostler.error")
 

@@ -20,6 +20,7 @@ from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
 from ostler.errors import OstlerError, StartupError
 from ostler.settings import Settings
 from ostler.worker import application
+from ostler.worker.asgi import Application
 from ostler.worker.loops import new_event_loop
 from ostler.worker.pulse import Pulse, end_by
 from ostler.worker.server import Server
@@ -135,7 +136,7 @@ async def _main(settings: Settings, sockets: Sequence[socket], watcher: Pulse | 
     await server.serve()
 
 
-def _load(settings: Settings) -> application.Application:
+def _load(settings: Settings) -> Application:
     try:
         return application.load(settings)
     except StartupError:

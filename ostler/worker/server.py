@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
-from ostler.worker.application import Application
+from ostler.worker.asgi import Application
 from ostler.worker.http import http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.middleware.proxy_headers import TrustedProxies

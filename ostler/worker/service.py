@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol
 
 from ostler.settings import Settings
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from ostler.worker.asgi import Application
 
 
 class Proxies(Protocol):
@@ -54,7 +49,7 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        app: App,
+        app: Application,
         *,
         state: dict[str, Any],
         loop: asyncio.AbstractEventLoop,

@@ -13,6 +13,7 @@ import pytest
 from ostler.errors import StartupError
 from ostler.settings import Settings
 from ostler.worker import application
+from ostler.worker.asgi import Application
 
 SOURCE = """
 import functools
@@ -50,7 +51,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         del sys.modules[name]
 
 
-def load(app: str, **settings: Any) -> application.Application:
+def load(app: str, **settings: Any) -> Application:
     return application.load(Settings(app=app, **settings))
 
 

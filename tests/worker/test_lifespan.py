@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from ostler.errors import StartupError
-from ostler.worker.application import Receive, Scope, Send
+from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.lifespan import Lifespan
 
 Mode = Literal["auto", "on", "off"]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from ostler.errors import SettingsError
+from ostler import libraries
 from ostler.settings import Settings
 from ostler.worker.http.connection import Connection, MakeParser
 from ostler.worker.service import Service
@@ -18,21 +18,15 @@ def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
     Raises:
         SettingsError: that parser is not installed.
     """
-    return partial(Connection, make_parser=_parser(settings.http))
+    return partial(Connection, make_parser=_parser(settings))
 
 
-def _parser(name: str) -> MakeParser:
-    # Imported here: each of the libraries may be absent, and an unused one should cost no memory.
-    if name != "h11":
-        try:
-            from ostler.worker.http.httptools_parser import HttptoolsParser
-        except ImportError:
-            if name == "httptools":
-                raise SettingsError(
-                    "http is set to httptools, which is not installed: pip install httptools"
-                ) from None
-        else:
-            return HttptoolsParser
+def _parser(settings: Settings) -> MakeParser:
+    # Imported here: either library may be absent, and an unused one should cost no memory.
+    if libraries.http_parser(settings) == "httptools":
+        from ostler.worker.http.httptools_parser import HttptoolsParser
+
+        return HttptoolsParser
     from ostler.worker.http.h11_parser import H11Parser
 
     return H11Parser

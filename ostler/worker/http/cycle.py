@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from ostler.worker.asgi import Application, Message, Receive, Scope, Send
 from ostler.worker.http.head import Head, fill_path
 from ostler.worker.http.response import BODILESS, UNKNOWN
-from ostler.worker.service import App, Message, Receive, Scope, Send, Service
+from ostler.worker.service import Service
 
 HIGH_WATER = 64 * 1024
 """Bytes of a body held for an app that does not read; above it, the socket is not read either."""
@@ -94,7 +95,7 @@ class Cycle:
         state = ("expecting", "started", "sending", "complete")[self.state]
         return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
 
-    def run_in_task(self, app: App) -> None:
+    def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
         service = self.stream.service
         self._fill_scope(service)
@@ -264,7 +265,7 @@ class Cycle:
 
     # -- the app's run
 
-    async def _run(self, app: App) -> None:
+    async def _run(self, app: Application) -> None:
         service = self.stream.service
         try:
             # A WSGI-minded app returns something: uvicorn's users know the message it gets.

@@ -8,8 +8,9 @@ import sys
 import time
 
 from ostler.settings import Settings
+from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http import http_protocol
-from ostler.worker.service import Receive, Scope, Send, Service
+from ostler.worker.service import Service
 from tests.worker.http.harness import Way, part, respond, start
 
 

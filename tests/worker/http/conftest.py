@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 import pytest
 
-from ostler.worker.service import App
+from ostler.worker.asgi import Application
 from tests.worker.http.harness import WAYS, Server, Way
 
 
 class Serve(Protocol):
-    def __call__(self, app: App, **options: Any) -> Server:
+    def __call__(self, app: Application, **options: Any) -> Server:
         """Serve an app until the end of the test; `options` are settings, or the server's own."""
 
 
@@ -26,7 +26,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 def serve(way: Way) -> Iterator[Serve]:
     servers: list[Server] = []
 
-    def start(app: App, **options: Any) -> Server:
+    def start(app: Application, **options: Any) -> Server:
         servers.append(Server(way, app, **options))
         return servers[-1]
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ostler.settings import Settings
+from ostler.worker.asgi import Application, Message, Receive, Scope, Send
 from ostler.worker.http import http_protocol
-from ostler.worker.service import App, Message, Proxies, Receive, Scope, Send, Service
+from ostler.worker.service import Proxies, Service
 
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class Server:
     def __init__(
         self,
         way: Way,
-        app: App,
+        app: Application,
         *,
         state: dict[str, Any] | None = None,
         proxies: Proxies | None = None,

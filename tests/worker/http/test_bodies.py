@@ -6,7 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
-from ostler.worker.service import Message, Receive, Scope, Send
+from ostler.worker.asgi import Message, Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import echo, get, hello, opened, part, post, read_body, respond, start
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ostler.worker.service import Receive, Scope, Send
+from ostler.worker.asgi import Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, Way, get, post, respond
 from tests.worker.http.test_refusals import BROKEN_CHUNKS, REFUSED

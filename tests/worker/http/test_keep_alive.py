@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from ostler.worker.service import Receive, Scope, Send
+from ostler.worker.asgi import Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import (
     Client,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ostler.worker.service import Receive, Scope, Send
+from ostler.worker.asgi import Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import echo, get, hello, post, respond
 

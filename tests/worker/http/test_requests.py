@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ostler.worker.service import Receive, Scope, Send
+from ostler.worker.asgi import Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, hello, post, read_body, respond
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
+from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http.cycle import ClientDisconnected
-from ostler.worker.service import App, Receive, Scope, Send
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, opened, part, post, respond, start
 
 Fields = list[tuple[bytes, bytes]]
 
 
-def sending(*messages: Any) -> App:
+def sending(*messages: Any) -> Application:
     """An app that sends just these messages."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -27,7 +27,7 @@ def sending(*messages: Any) -> App:
     return app
 
 
-def with_fields(*fields: tuple[bytes, bytes], body: bytes = b"ok", status: int = 200) -> App:
+def with_fields(*fields: tuple[bytes, bytes], body: bytes = b"ok", status: int = 200) -> Application:
     return sending(start(status, *fields), part(body))
 
 
@@ -305,7 +305,7 @@ async def cancels(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("app", [boom, boom_after_start, exits, cancels])
-def test_an_error_before_anything_was_sent_is_a_500_and_logged_once(serve: Serve, app: App) -> None:
+def test_an_error_before_anything_was_sent_is_a_500_and_logged_once(serve: Serve, app: Application) -> None:
     server = serve(app)
     client = server.connect()
     answer = client.ask(get())
