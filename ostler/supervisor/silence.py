@@ -90,10 +90,7 @@ class Silence:
     def judge(self, last: Beat | None, waited: int | None, now: float) -> Verdict:
         """Judge by what the operating system said: nanoseconds waited for a CPU, None if unknown."""
         self._asked = None
-        if waited is not None:
-            before = 0 if last is None else last.waited
-            excused = min((waited - before) / 1e9, self.lasts(now))
-            self._excused = excused if excused >= NEGLIGIBLE else 0.0
+        self.excuse(last, waited, now)
         # Compared with the very sum that deadline() gives: a rounding error must not ask for ever.
         if now >= self._due(1.0):
             return Verdict.ABORT
@@ -102,6 +99,13 @@ class Silence:
             return Verdict.WARN
         self._not_before = now + GLANCE
         return Verdict.EXCUSED
+
+    def excuse(self, last: Beat | None, waited: int | None, now: float) -> None:
+        """Excuse what of this silence the worker has waited for a CPU, without judging it."""
+        if waited is not None:
+            before = 0 if last is None else last.waited
+            excused = min((waited - before) / 1e9, self.lasts(now))
+            self._excused = excused if excused >= NEGLIGIBLE else 0.0
 
     def left(self, now: float) -> float:
         """Return the seconds until the worker is aborted, if it stays silent."""

@@ -246,6 +246,7 @@ class Slot:
 
     def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
         if not self._listening().asked:  # it has beaten since, or was judged without an answer
+            self._listening().excuse(self.beat, event.waited, now)
             return []
         return self._judge(event.waited, event.evidence, now)
 

@@ -90,6 +90,7 @@ class World:
         self.calm = False  # all N were READY in this roll, and nothing was lost or asked for since
         self.finishes: list[ev.Finish] = []
         self.reports: list[str] = []
+        self.broken = False  # an invariant did not hold: what comes after that means nothing
         self._lost: set[int] = set()  # places that lost who served them, in this step
         self._released = False  # whether this step is an order to serve fewer
         self._obey(self.fleet.start(self.now))
@@ -215,12 +216,13 @@ class World:
 
     def step(self, event: ev.Event) -> None:
         """Give the fleet an event, do what it wants, and check that all is as it should be."""
-        before = self.served()
+        before, self.broken = self.served(), True
         self._obey(self.fleet.handle(event, self.now))
         left = before - self.served() - self._lost
         assert not left or self._released, f"place {left} is served no longer after {event}"
         self._lost, self._released = set(), False
         self.check()
+        self.broken = False
 
     def served(self) -> set[int]:
         return {p.number for p in self.processes.values() if p.serves}

@@ -135,7 +135,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.world.stop(now=now)
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
+        if hasattr(self, "world") and not self.world.broken:
             self.world.rest()
             self.world.end()
 

@@ -328,6 +328,15 @@ def test_an_answer_that_comes_after_a_beat_judges_nobody() -> None:
     assert slot.deadline() == 131.5
 
 
+def test_an_answer_that_comes_too_late_to_judge_by_excuses_all_the_same() -> None:
+    slot = ready()
+    slot.handle(Tick(), 116.0)
+    slot.handle(Tick(), 118.0)
+    assert slot.deadline() == 131.0
+    assert slot.handle(Inspected(814, 6_000_000_000, "state R"), 119.0) == []
+    assert slot.deadline() == 137.0
+
+
 def test_a_worker_that_answers_again_after_the_warning_says_how_long_it_was_silent() -> None:
     slot = ready()
     slot.handle(Tick(), 116.0)
