@@ -141,3 +141,27 @@ def test_a_worker_that_reaches_its_maximum_of_requests_is_replaced_without_a_los
             ostler.wait_ready(6)
         assert ostler.stop() == 0
     assert not load.failures
+
+
+def test_a_roll_follows_a_link_to_the_new_release(project: Path) -> None:
+    for release in ("one", "two"):
+        (project / release).mkdir()
+        (project / release / "main.py").write_text(version(release))
+    current = project / "current"
+    current.symlink_to("one")
+    # A shell's `cd current` leaves the link's own path in PWD.
+    with Ostler(current, "main:app", "--port", "0", "--workers", "2", env={"PWD": str(current)}) as ostler:
+        ostler.wait_ready(2)
+        old = set(ostler.workers())
+        with Load(ostler.port) as load:
+            next_link = project / "next"
+            next_link.symlink_to("two")
+            next_link.rename(current)
+            ostler.send(signal.SIGHUP)
+            ostler.wait_ready(4)
+            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            load.bodies.clear()
+            load.wait_answers(100)
+            assert set(load.bodies) == {"two"}
+        assert ostler.stop() == 0
+    assert not load.failures
