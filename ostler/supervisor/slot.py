@@ -212,7 +212,7 @@ class Slot:
     def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
         reason = f"not ready after {words(now - self._spawned)}"
         lost = Lost("warning", f"{self.name} {reason}, aborted", reason)
-        return [ev.ShowStack(self._process()), *self._abort(ABORT_GRACE, now), lost]
+        return [*self._abort(ABORT_GRACE, now), lost]
 
     # --- ready: listening to its heart ------------------------------------------------------------
 
@@ -254,13 +254,12 @@ class Slot:
         silence = self._listening()
         verdict = silence.judge(self.beat, waited, now)
         said = silence.describe(evidence, now)
-        show = ev.ShowStack(self._process())
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
-            return [show, *self._abort(ABORT_GRACE, now), lost]
+            return [*self._abort(ABORT_GRACE, now), lost]
         if verdict is Verdict.WARN:
             text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
-            return [show, Report("warning", text)]
+            return [ev.ShowStack(self._process()), Report("warning", text)]
         return [Report("debug", f"{self.name} {said}: not counted against it")]
 
     # --- leaving ----------------------------------------------------------------------------------
@@ -276,11 +275,7 @@ class Slot:
     def _drain_late(self, _: Tick, now: float) -> list[Outcome]:
         allowed = words(self.timings.graceful + DRAIN_GRACE)
         text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
-        return [
-            ev.ShowStack(self._process()),
-            Report("warning", text),
-            *self._abort(DRAIN_GRACE, now),
-        ]
+        return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
 
     def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
         if self.pid is None:
@@ -297,6 +292,7 @@ class Slot:
         return []
 
     def _abort(self, grace: float, now: float) -> list[Outcome]:
+        # SIGABRT makes the worker's faulthandler write its stacks: they need not be asked for.
         self._grace = grace
         self._move(State.ABORTED, now + grace)
         self._sent.append("SIGABRT")

@@ -116,7 +116,7 @@ def test_a_first_boot_that_ends_by_itself_or_takes_too_long_or_cannot_fork_stops
     reason = "was killed by SIGSEGV (not sent by ostler) before it was ready"
     assert done(scene.dies(101)) == [ev.Finish(3, reason)]
     scene = Scene(1)
-    assert done(scene.after(20)) == [ev.ShowStack(101), ev.Abort(101)]
+    assert done(scene.after(20)) == [ev.Abort(101)]
     assert done(scene.gone(101)) == [ev.Finish(3, "not ready after 20 s")]
     fleet = Fleet(2, TIMINGS)
     fleet.start(0.0)
@@ -210,7 +210,7 @@ def test_a_hung_worker_is_replaced_before_it_has_gone() -> None:
     scene.now += 15
     scene.do(ev.Tick())
     orders = scene.do(ev.Inspected(101, None, "state S, in futex_wait"))
-    assert done(orders) == [ev.ShowStack(101), ev.Abort(101), ev.Spawn(2, 1, 1)]
+    assert done(orders) == [ev.Abort(101), ev.Spawn(2, 1, 1)]
     [text] = said(orders, "error")
     assert text.startswith("Worker 1 (pid 101) silent for 30 s (")
     assert text.endswith("; state S, in futex_wait): aborted: successor starts now")
@@ -248,7 +248,7 @@ def test_lateness_is_not_forgiven_to_those_who_drain() -> None:
     scene = serving(1)
     scene.do(ev.Stop())
     scene.now += 100
-    assert done(scene.do(ev.Tick())) == [ev.ShowStack(101), ev.Abort(101)]
+    assert done(scene.do(ev.Tick())) == [ev.Abort(101)]
 
 
 # --- rolling ----------------------------------------------------------------------------------------

