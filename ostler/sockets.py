@@ -31,7 +31,8 @@ class Listener:
     @property
     def address(self) -> str:
         """Where clients connect, as the log shows it."""
-        return describe(self.socket)
+        # The kernel knows a Unix socket by the name that it was bound under, before it was renamed.
+        return describe(self.socket) if self.path is None else f"unix socket {self.path}"
 
     def close(self) -> None:
         """Close our copy of the socket, and unlink its path if it is still the one that we bound."""
@@ -158,7 +159,7 @@ def _bind_one(family: int, address: tuple[object, ...], backlog: int, *, dual_st
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as exc:
-        raise BindError(f"cannot listen on {where}: {exc.strerror}") from exc
+        raise _cannot_listen(where, exc) from exc
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -167,9 +168,7 @@ def _bind_one(family: int, address: tuple[object, ...], backlog: int, *, dual_st
         sock.bind(address)
     except OSError as exc:
         sock.close()
-        advice = _ADVICE.get(exc.errno or 0)
-        reason = f"{exc.strerror} ({advice})" if advice else exc.strerror
-        raise BindError(f"cannot listen on {where}: {reason}") from exc
+        raise _cannot_listen(where, exc) from exc
     _listen(sock, backlog, where)
     return sock
 
@@ -179,9 +178,12 @@ def _listen(sock: socket.socket, backlog: int, where: str) -> None:
         sock.listen(backlog)
     except OSError as exc:
         sock.close()
-        advice = _ADVICE.get(exc.errno or 0)
-        reason = f"{exc.strerror} ({advice})" if advice else exc.strerror
-        raise BindError(f"cannot listen on {where}: {reason}") from exc
+        raise _cannot_listen(where, exc) from exc
+
+
+def _cannot_listen(where: str, exc: OSError) -> BindError:
+    advice = _ADVICE.get(exc.errno or 0)
+    return BindError(f"cannot listen on {where}: {exc.strerror}" + (f" ({advice})" if advice else ""))
 
 
 def bind_unix(path: str, permissions: int, backlog: int) -> Listener:

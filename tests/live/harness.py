@@ -45,6 +45,8 @@ async def app(scope, receive, send):
     elif scope["path"] == "/spin":
         spin_in_short_steps(float(query))
     body = f"{VERSION} {os.getpid()} {os.environ.get('OSTLER_SLOT', '-')}".encode()
+    if scope["path"] == "/server":
+        body = "{} {}".format(*scope["server"]).encode()
     length = str(len(body)).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     await send({"type": "http.response.body", "body": body})

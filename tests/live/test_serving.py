@@ -55,8 +55,9 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(project: Path, mode: lis
     with Ostler(project, "main:app", "--uds", str(path), *mode) as ostler:
         ostler.log.wait_for(r"running on unix socket")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
-            assert client.get("http://test/").status_code == 200
+            assert client.get("http://test/server").text == f"{path} None"
         assert ostler.stop() == 0
+    assert f"running on unix socket {path} (" in ostler.log.text
     assert not path.exists()
 
 

@@ -83,6 +83,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass, but has its methods
+        service = self.service
         info = transport.get_extra_info
         peer, own = info("peername"), info("sockname")
         if isinstance(peer, (tuple, list)) and len(peer) >= 2:
@@ -90,10 +91,10 @@ class Connection(asyncio.Protocol):
         if isinstance(own, (tuple, list)) and len(own) >= 2:
             self.server = (str(own[0]), int(own[1]))
         elif isinstance(own, str) and own:
-            self.server = (own, None)
+            # The kernel names a Unix socket as it was bound, which is not where clients find it.
+            self.server = (service.settings.uds or own, None)
         if info("sslcontext"):
             self.scheme = "https"
-        service = self.service
         if service.proxies is not None:
             self.trusted = service.proxies.trusts(self.client[0] if self.client else "unix:")
         service.connections.add(self)
