@@ -53,7 +53,6 @@ class Records(logging.Handler):
         super().__init__()
         self.kept: list[logging.LogRecord] = []
         self._logger = logging.getLogger(name)
-        self._before = (self._logger.level, self._logger.propagate)
         self._logger.setLevel(logging.DEBUG)
         self._logger.propagate = False
         self._logger.addHandler(self)
@@ -71,7 +70,9 @@ class Records(logging.Handler):
 
     def stop(self) -> None:
         self._logger.removeHandler(self)
-        self._logger.level, self._logger.propagate = self._before
+        # As it is at the start of any test: two servers of one test may stop in either order.
+        self._logger.setLevel(logging.NOTSET)
+        self._logger.propagate = True
 
 
 class Tap(asyncio.Protocol):
