@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socket
@@ -30,8 +29,6 @@ class Assignment:
     slot: int
     generation: int
     settings: Settings
-    environment: Mapping[str, str]
-    """Variables from `--env-file`; those that are set already win."""
     directory: str
     """The working directory that the arbiter was started in, symbolic links kept."""
     sockets: tuple[socket, ...]

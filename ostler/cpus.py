@@ -7,6 +7,13 @@ import os
 import posixpath
 from collections.abc import Iterator
 
+from ostler.settings import Settings
+
+
+def worker_count(settings: Settings) -> int | None:
+    """Return how many workers the settings ask for; None for a plain server."""
+    return usable_cpus() if settings.workers == "auto" else settings.workers
+
 
 def usable_cpus(root: str = "/") -> int:
     """Return the number of CPUs that affinity and the cgroup's quota leave this process, at least 1.

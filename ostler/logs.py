@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 from collections.abc import Iterator
 from typing import TextIO
@@ -21,6 +22,11 @@ _LEVEL_COLOURS = {TRACE: 34, logging.DEBUG: 36, logging.INFO: 32, logging.WARNIN
 _CRITICAL_COLOUR = 91
 _STATUS_COLOURS = {1: 97, 2: 32, 3: 33, 4: 31, 5: 91}
 _BOLD = 1
+
+# A pipe that is writable has room for that much (pipe(7), PIPE_BUF).
+_ROOM = 4096
+_PATIENCE = 1000
+"""Milliseconds that a line waits for a reader before it is given up."""
 
 
 def configure(settings: Settings) -> None:
@@ -177,8 +183,17 @@ class LineHandler(logging.Handler):
             return
         data = text.encode(stream.encoding or "utf-8", "backslashreplace")
         while data:
+            if not self._room(descriptor):
+                raise OSError("nobody reads the log")
             # Short writes happen: a disk that fills up midway, a pipe set non-blocking by its other owner.
-            data = data[os.write(descriptor, data) :]
+            data = data[os.write(descriptor, data[:_ROOM]) :]
+
+    def _room(self, descriptor: int) -> bool:
+        """Whether so much can be written without waiting: a log that nobody reads must not stop a server."""
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        # One line that was lost is patience enough with a reader.
+        return bool(poll.poll(0 if self._lost else _PATIENCE))
 
 
 def _handler(stream: TextIO | None, formatter: type[Formatter], use_colors: bool | None) -> LineHandler:

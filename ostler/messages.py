@@ -60,6 +60,7 @@ class Beat:
 
 Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat
 
+_KINDS = range(1, 5)
 _TEXTS: dict[int, type[BootFailed] | type[RetireAsked]] = {2: BootFailed, 3: RetireAsked}
 
 
@@ -94,6 +95,8 @@ class Decoder:
         messages: list[Message] = []
         while len(self._buffer) >= _FRAME.size:
             kind, length = _FRAME.unpack_from(self._buffer)
+            if kind not in _KINDS or length > MAX_TEXT:
+                raise ValueError(f"frame of unknown kind {kind} with {length} bytes")
             end = _FRAME.size + length
             if len(self._buffer) < end:
                 break

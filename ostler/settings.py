@@ -40,6 +40,9 @@ class Declaration:
     """Further environment variables, after `OSTLER_<NAME>`."""
 
 
+# What the kernel takes for a descriptor or a backlog is a C int.
+_INT_MAX = 2**31 - 1
+
 GROUPS = (
     "Application",
     "Listening",
@@ -88,9 +91,9 @@ class Settings:
         "Listen on a Unix domain socket at this path instead of host and port.")
     uds_permissions: int = setting(0o666, Octal(), "Listening",
         "Permissions of the Unix domain socket, in octal.")
-    fd: int | None = setting(None, Integer(), "Listening",
+    fd: int | None = setting(None, Integer(0, _INT_MAX), "Listening",
         "Listen on this inherited file descriptor, as supervisord and circus hand over.")
-    backlog: int = setting(2048, Integer(1), "Listening",
+    backlog: int = setting(2048, Integer(1, _INT_MAX), "Listening",
         "Connections that the kernel may hold before a worker accepts them.")
 
     workers: int | Literal["auto"] | None = setting(None, Workers(), "Workers",

@@ -40,7 +40,7 @@ def test_no_message_is_longer_than_an_atomic_write_of_a_pipe() -> None:
     assert message.reason.startswith("ä" * (MAX_TEXT // 2 - 1))
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\x00\x00", b"\x01\x00\x01x", b"\x04\x00\x02xy"])
+@pytest.mark.parametrize("garbage", [b"\xff\x00\x00", b"\x01\x00\x01x", b"\x04\x00\x02xy", b"\x02\xff\xff"])
 def test_bytes_that_no_worker_of_ours_wrote_are_refused(garbage: bytes) -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         Decoder().feed(garbage)

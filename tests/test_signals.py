@@ -6,7 +6,7 @@ from ostler.signals import MEANINGS
 from ostler.sockets import Listener
 from ostler.sources import Sources
 from ostler.supervisor.arbiter import Arbiter
-from ostler.worker import main as worker
+from ostler.worker import orders as worker
 
 
 def test_the_arbiter_handles_every_signal_that_is_documented_and_no_other() -> None:

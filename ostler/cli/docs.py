@@ -101,7 +101,12 @@ SIGNALS_END = """\
 
 A graceful stop lasts as long as the requests in flight, and at most `--timeout-graceful-shutdown` seconds;
 then what is left is cancelled, and counted in the log. A worker that does not go even then is aborted one
-second later, its stacks in the log, and killed after one second more.
+second later, its stacks in the log, and killed after one second more. A plain server that does not go ends
+itself three seconds past the time-out, its stacks on stderr, with exit code 1: also while its event loop
+is blocked.
+
+A signal that comes within the first instants of the command, before it has read its settings, has the
+effect that the system gives it. As PID 1 of a container, the arbiter reaps orphans; a plain server does not.
 
 ## Exit codes
 

@@ -5,6 +5,7 @@ What it needs for the command line alone is imported where it is used: the arbit
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 stopped as asked, 1 internal error, 2 bad usage or configuration, 3 the application failed to
     start, 4 a socket could not be bound or adopted.
     """
+    _fill_standard_descriptors()
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except OstlerError as error:
@@ -79,6 +81,18 @@ def _printed(action: Callable[[], T]) -> T | None:
     return result
 
 
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null on each standard descriptor that we were started without.
+
+    The next socket or pipe would become descriptor 0, 1 or 2 else, and what an application prints go there.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, which is this
+
+
 def _directory() -> str:
     try:
         return os.getcwd()
@@ -87,7 +101,10 @@ def _directory() -> str:
 
 
 def _complain(line: str) -> None:
-    if sys.stderr is not None:
+    # Where the line cannot be written, the exit code still says what it has to.
+    with contextlib.suppress(OSError):
+        if sys.stderr is None:
+            return
         # One write: print() makes two of it, between which a worker's line may come.
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from types import FrameType
+from collections.abc import Callable
 from typing import NoReturn
 
 from ostler import libraries, logs, sockets
 from ostler.assignment import Assignment
-from ostler.cpus import usable_cpus
+from ostler.cpus import worker_count
 from ostler.errors import StartupError
+from ostler.sockets import Listener
 from ostler.sources import Configuration, Sources
 
 logger = logging.getLogger("ostler.error")
@@ -26,50 +27,54 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         SettingsError: a loop or parser is asked for that is not installed.
     """
     settings = configuration.settings
-    # Until the arbiter or the server heeds signals itself, there is nothing to drain.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit)
+    listeners: list[Listener] = []
+
+    def leave(*_: object) -> NoReturn:
+        """End at once, before anything is served; an exception could be swallowed by whatever runs now."""
+        for listener in listeners:
+            listener.close()
+        os._exit(0)
+
+    orders = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    for number in orders:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     logs.configure(settings)
     libraries.event_loop(settings)
     libraries.http_parser(settings)
     directory = _working_directory()
-    listeners = sockets.open_listeners(settings)
+    listeners += sockets.open_listeners(settings)
     for listener in listeners:
         logger.info("Ostler running on %s (Press CTRL+C to quit)", listener.address)
     try:
-        if settings.workers is None:
-            return _serve_plain(configuration, listeners, directory)
-        return _supervise(sources, configuration, listeners, directory)
+        size = worker_count(settings)
+        if size is None:
+            return _serve_plain(configuration, listeners, directory, leave)
+        return _supervise(sources, configuration, size, listeners, directory)
     finally:
         for listener in listeners:
             listener.close()
 
 
-def _exit(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
-
-
-def _serve_plain(configuration: Configuration, listeners: list[sockets.Listener], directory: str) -> int:
+def _serve_plain(
+    configuration: Configuration, listeners: list[Listener], directory: str, leave: Callable[[], NoReturn]
+) -> int:
     from ostler.worker.main import run_plain
 
-    run_plain(
-        configuration.settings,
-        configuration.environment,
-        directory,
-        [listener.socket for listener in listeners],
-    )
+    for name, value in configuration.environment.items():
+        os.environ.setdefault(name, value)
+    run_plain(configuration.settings, directory, [listener.socket for listener in listeners], leave)
     return 0
 
 
 def _supervise(
-    sources: Sources, configuration: Configuration, listeners: list[sockets.Listener], directory: str
+    sources: Sources, configuration: Configuration, size: int, listeners: list[Listener], directory: str
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
-    workers = configuration.settings.workers
     arbiter = Arbiter(
         configuration,
-        size=usable_cpus() if workers == "auto" else workers or 1,
+        size=size,
         load=sources.load,
         listeners=listeners,
         entry=_run_worker,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ostler import logs
 from ostler.assignment import Assignment
+from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
 from ostler.settings import Settings
 from ostler.sockets import Listener
@@ -108,6 +109,8 @@ class Arbiter:
         """
         for number, handler in self.handlers.items():
             self._loop.add_signal_handler(number, handler)
+        # Whoever started us may have had them blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
         logger.info("Started arbiter process [%d]", os.getpid())
         prepare()
         self._loop.set_exception_handler(self._defect)
@@ -162,8 +165,11 @@ class Arbiter:
         self._configurations[self._newest] = configuration
         logs.configure(settings)
         self._feed(Roll(self._newest, _timings(settings)))
-        if isinstance(settings.workers, int) and settings.workers != before.workers:
-            self._feed(Resize(settings.workers - self._fleet.size))
+        size = worker_count(settings)
+        if size is None:
+            logger.warning("SIGHUP: workers is not set any more; a plain server takes a restart")
+        elif settings.workers != before.workers:
+            self._feed(Resize(size - self._fleet.size))
 
     def _reopen_logs(self) -> None:
         logs.reopen()
@@ -209,8 +215,7 @@ class Arbiter:
         self._hear(child)
         self._show(child)
         how, name = evidence.describe_exit(status)
-        if status != 0:
-            child.kill_group()
+        child.kill_group()
         for pipe in (child.beats, child.stacks_pipe):
             self._loop.remove_reader(pipe.fileno())
         del self._children[child.pid]
@@ -297,8 +302,9 @@ class Arbiter:
                 directory=self._directory,
                 sockets=tuple(listener.socket for listener in self._listeners),
             )
-        except OSError as exc:
-            self._events.append(SpawnFailed(order.ticket, f"{exc.strerror or exc}"))
+        except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
+            reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
+            self._events.append(SpawnFailed(order.ticket, str(reason)))
             return
         self._children[child.pid] = child
         self._loop.add_reader(child.beats.fileno(), self._hear, child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
 
-from ostler.assignment import Assignment
+from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
 from ostler.settings import Settings
 
@@ -88,6 +89,8 @@ class Child:
         """
         # A deploy may have replaced the directory behind the same path, and the child starts where we are.
         os.chdir(directory)
+        if not os.access(sys.executable, os.X_OK):
+            raise FileNotFoundError(errno.ENOENT, "the Python that ostler was started with", sys.executable)
         with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
 
             def pipe() -> tuple[Connection, Connection]:
@@ -105,7 +108,6 @@ class Child:
                 slot=slot,
                 generation=generation,
                 settings=settings,
-                environment=environment,
                 directory=directory,
                 sockets=sockets,
                 beats=beats_writer,
@@ -114,7 +116,7 @@ class Child:
             )
             # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
             process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
-            with _signals_blocked(), _without_main():
+            with _signals_blocked(), _without_main(), _environment({**environment, SLOT_VARIABLE: str(slot)}):
                 process.start()
             for end in (beats, stacks):
                 os.set_blocking(end.fileno(), False)
@@ -220,6 +222,25 @@ def _signals_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(added: Mapping[str, str]) -> Iterator[None]:
+    """Let a child inherit our environment with `added`, and without what is meant for us alone.
+
+    By inheritance, because what multiprocessing itself hands over must fit into a pipe: it writes that before
+    it can notice that the child has died.
+    """
+    before = dict(os.environ)
+    for name in ARBITERS_OWN:
+        os.environ.pop(name, None)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -196,7 +196,7 @@ class Slot:
         if ordered:
             return [Vacated()]
         cause = f"{self.name} could not be spawned: {event.reason}"
-        return [Lost("error", cause, f"could not be spawned: {event.reason}"), Vacated()]
+        return [Lost("error", cause, cause), Vacated()]
 
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
         self._move(State.READY)
@@ -211,7 +211,7 @@ class Slot:
 
     def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
         reason = f"not ready after {words(now - self._spawned)}"
-        lost = Lost("warning", f"{self.name} {reason}, aborted", reason)
+        lost = Lost("warning", f"{self.name} {reason}, aborted", f"{self.name} was {reason}")
         return [*self._abort(ABORT_GRACE, now), lost]
 
     # --- ready: listening to its heart ------------------------------------------------------------
@@ -324,7 +324,7 @@ class Slot:
         failed = self.state is State.FAILED
         self._move(State.VACATED)
         if lost:
-            return [Lost("warning", f"{self.name} {how}", how), Vacated()]
+            return [Lost("warning", f"{self.name} {how}", f"{self.name} {how}"), Vacated()]
         level: Literal["debug", "info", "warning"] = "warning" if foreign else "debug" if failed else "info"
         return [Report(level, f"{self.name} {how}"), Vacated()]
 
@@ -381,9 +381,10 @@ def _table() -> dict[tuple[State, type], Row]:
         table[leaving, SpawnFailed] = row(Slot._spawn_failed, (s.VACATED,))
         table[leaving, Exited] = gone
         table[leaving, Beat] = row(Slot._note, (leaving,))
-        # Sent before the worker knew that it has to leave: late, and harmless.
+    for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING, s.ABORTED):
+        # Late, or said twice, as by a copy that the application has forked: harmless.
         for message in (Ready, BootFailed, RetireAsked, Inspected):
-            table[leaving, message] = row(Slot._late, (leaving,))
+            table.setdefault((state, message), row(Slot._late, (state,)))
     return table
 
 

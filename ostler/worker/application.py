@@ -104,7 +104,9 @@ def own_traceback(exc: BaseException) -> TracebackType | None:
 
 def one_line(exc: BaseException) -> str:
     """Return an exception as one line: type, message, and the file and line where it arose."""
-    text = traceback.format_exception_only(type(exc), exc)[-1].strip()
+    first = traceback.format_exception_only(type(exc), exc)
+    # A syntax error's message comes after the lines that show its place; others may span several lines.
+    text = " ".join((first[-1] if isinstance(exc, SyntaxError) else "".join(first)).split())
     frames = traceback.extract_tb(own_traceback(exc))
     if isinstance(exc, SyntaxError) and exc.filename:
         return f"{text} ({exc.filename}, line {exc.lineno})"

@@ -65,21 +65,21 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._inbox.get, self._send)
-        except asyncio.CancelledError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - whatever the application raises is its answer
+        except BaseException as exc:  # noqa: BLE001 - whatever the application raises is its answer
+            if isinstance(exc, asyncio.CancelledError) and (self._answer is None or self._answer.done()):
+                raise  # ours: nobody waits for it any more
             self._raised(exc)
         finally:
             # An application that returns without an answer has nothing to start up or shut down.
             self._settle(None)
 
-    def _raised(self, exc: Exception) -> None:
+    def _raised(self, exc: BaseException) -> None:
         if self._answer is None or self._answer.done():
             # After its own "failed" message this is the same failure again.
             if self._phase == "serving":
                 logger.error("Exception in 'lifespan' protocol\n", exc_info=exc)
             return
-        if self._phase == "startup" and self._mode == "auto":
+        if self._phase == "startup" and self._mode == "auto" and isinstance(exc, Exception):
             logger.info("ASGI 'lifespan' protocol appears unsupported.")
             logger.debug("What it raised, in case it was meant to support it:", exc_info=exc)
             self._settle(None)

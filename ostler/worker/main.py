@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from socket import socket
-from types import FrameType
 from typing import NoReturn
 
 from ostler import logs
-from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
+from ostler.assignment import Assignment
 from ostler.errors import OstlerError, StartupError
 from ostler.settings import Settings
 from ostler.worker import application
 from ostler.worker.asgi import Application
 from ostler.worker.loops import new_event_loop
-from ostler.worker.pulse import Pulse, end_by
-from ostler.worker.server import Server
+from ostler.worker.orders import Orders
+from ostler.worker.pulse import Pulse
+from ostler.worker.server import Server, Watcher
 from ostler.worker.service import Service
 
 logger = logging.getLogger("ostler.error")
 
-# The stacks of all threads, on demand. Free for it: a worker has no arbiter's business with SIGUSR2.
-STACK_SIGNAL = signal.SIGUSR2
-
-# Ctrl+C and the operator's orders reach the whole foreground process group; the arbiter decides. A worker
-# that leads a group of its own would also be stopped by the terminal if it wrote there (termios(3), TOSTOP).
-IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
-HANDLED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, STACK_SIGNAL)
-
-# Past its grace, a plain server has this long to cancel, to shut the application down, and to go.
-_MARGIN = 3.0
+_STDERR = 2
 
 
 def run_worker(assignment: Assignment) -> NoReturn:
@@ -48,51 +37,52 @@ def run_worker(assignment: Assignment) -> NoReturn:
     """
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
-    for name in ARBITERS_OWN:
-        os.environ.pop(name, None)
-    os.environ[SLOT_VARIABLE] = str(assignment.slot)
-    _set_title(f"ostler: worker {assignment.slot} {assignment.settings.app}")
+    settings = assignment.settings
+    _set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
     for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]:
         os.set_inheritable(fd, False)
-    _show_stacks_on(assignment.stacks.fileno())
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _interrupt_boot)
-    signal.signal(signal.SIGQUIT, _interrupt_boot)
-    signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*IGNORED, *HANDLED))
-    logs.configure(assignment.settings)
-    pulse = Pulse(assignment)
+    # An arbiter that does not read must not hold up a dying worker.
+    os.set_blocking(assignment.stacks.fileno(), False)
+    grace = settings.timeout_graceful_shutdown
+    orders = Orders(grace, assignment.stacks.fileno(), supervised=True, leave=_leave)
+    orders.install()
+    logs.configure(settings)
+    pulse = Pulse(assignment, orders)
     pulse.start()
+    code = 0
     try:
-        _serve(assignment.settings, assignment.environment, assignment.directory, assignment.sockets, pulse)
+        _serve(settings, assignment.directory, assignment.sockets, orders, pulse)
     except OstlerError as exc:
         pulse.failed(str(exc))
-        sys.exit(exc.exit_code)
-    sys.exit(0)
+        code = exc.exit_code
+    # An idle ProcessPoolExecutor is let go by a hook at the end of threading. multiprocessing would come to
+    # that only after it has joined the executor's processes (Python 3.10 to 3.12).
+    getattr(threading, "_shutdown", lambda: None)()
+    sys.exit(code)
 
 
 def run_plain(
-    settings: Settings, environment: Mapping[str, str], directory: str, sockets: Sequence[socket]
+    settings: Settings, directory: str, sockets: Sequence[socket], leave: Callable[[], NoReturn]
 ) -> None:
     """Serve in this process, without an arbiter, until a signal ends it.
+
+    `leave` ends the process at an order to stop that comes before there is a server to drain.
 
     Raises:
         StartupError: the application could not be imported, or its lifespan start-up failed.
         SettingsError: the loop or the parser asked for is not installed.
     """
-    faulthandler.enable()
-    faulthandler.register(STACK_SIGNAL, all_threads=True)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        signal.signal(number, _interrupt_boot)
-    _serve(settings, environment, directory, sockets, _Alone())
+    orders = Orders(settings.timeout_graceful_shutdown, _STDERR, supervised=False, leave=leave)
+    orders.install()
+    _serve(settings, directory, sockets, orders, _Alone(orders))
 
 
 class _Alone:
     """Watches a plain server: nobody can replace it, so a limit stops it (`server.Watcher`)."""
 
-    stop: Callable[[], None]
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
 
     def ready(self, service: Service) -> None:
         pass
@@ -102,37 +92,32 @@ class _Alone:
 
     def retire(self, reason: str) -> None:
         logger.info("%s Terminating process.", reason)
-        self.stop()
+        self._orders.stop()
+
+
+def _leave() -> NoReturn:
+    # Raising out of a signal handler could be swallowed by whatever runs just now; nothing is served yet.
+    os._exit(0)
 
 
 def _serve(
-    settings: Settings,
-    environment: Mapping[str, str],
-    directory: str,
-    sockets: Sequence[socket],
-    watcher: Pulse | _Alone,
+    settings: Settings, directory: str, sockets: Sequence[socket], orders: Orders, watcher: Watcher
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
     loop = new_event_loop(settings)
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(_main(settings, sockets, watcher))
+        loop.run_until_complete(_main(settings, sockets, orders, watcher))
     finally:
+        orders.over()
         _close(loop)
 
 
-async def _main(settings: Settings, sockets: Sequence[socket], watcher: Pulse | _Alone) -> None:
-    # The application is imported inside the running loop, as under uvicorn, which some rely on. A signal
-    # raises SystemExit out of the import; from here on it is the loop's to handle.
-    app = _load(settings)
-    server = Server(settings, app, sockets, watcher)
-    orders = _Orders(server, settings.timeout_graceful_shutdown)
-    if isinstance(watcher, _Alone):
-        watcher.stop = orders.stop
-    orders.install(asyncio.get_running_loop(), supervised=not isinstance(watcher, _Alone))
+async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
+    # The application is imported inside the running loop, as under uvicorn, which some rely on.
+    server = Server(settings, _load(settings), sockets, watcher)
+    orders.drain(server)
     await server.serve()
 
 
@@ -141,64 +126,14 @@ def _load(settings: Settings) -> Application:
         return application.load(settings)
     except StartupError:
         raise
-    except Exception as exc:
+    except BaseException as exc:
         where = exc.with_traceback(application.own_traceback(exc))
         logger.error("The application could not be imported:\n", exc_info=where)
         raise StartupError(f"{settings.app} could not be imported: {application.one_line(exc)}") from None
 
 
-class _Orders:
-    """What the signals order a server to do."""
-
-    def __init__(self, server: Server, grace: float) -> None:
-        self._server = server
-        self._grace = grace
-        self._stopping = False
-
-    def install(self, loop: asyncio.AbstractEventLoop, *, supervised: bool) -> None:
-        """Heed signals on this loop; SIGINT and the orders to an arbiter only where there is none."""
-        loop.add_signal_handler(signal.SIGTERM, self.stop)
-        loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
-        loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
-        if not supervised:
-            loop.add_signal_handler(signal.SIGINT, self._interrupt)
-            for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-                loop.add_signal_handler(number, self._needs_arbiter, number)
-
-    def stop(self) -> None:
-        """Drain, and be gone by force some seconds past the grace."""
-        if not self._stopping:
-            self._stopping = True
-            deadline = self._grace + _MARGIN
-            threading.Thread(target=end_by, args=(deadline,), name="ostler-deadline", daemon=True).start()
-        self._server.stop()
-
-    def stop_now(self) -> None:
-        """End at once."""
-        self.stop()
-        self._server.stop_now()
-
-    def _interrupt(self) -> None:
-        if self._stopping:
-            self.stop_now()
-        else:
-            self.stop()
-
-    def _needs_arbiter(self, number: signal.Signals) -> None:
-        logger.warning("%s ignored: rolling restarts and scaling need --workers", number.name)
-
-
-def _interrupt_boot(number: int, frame: FrameType | None) -> NoReturn:
-    # Nothing is served yet, so nothing has to be drained.
-    raise SystemExit(0)
-
-
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Leave nothing of the loop behind, as asyncio.run() does."""
-    # Closing the loop restores the defaults: a second SIGTERM would now make a clean exit look like a death.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -210,14 +145,6 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def _show_stacks_on(fd: int) -> None:
-    """Write the stacks of all threads to `fd` on STACK_SIGNAL, and when the process dies of a fault."""
-    # An arbiter that does not read must not hold up a dying worker.
-    os.set_blocking(fd, False)
-    faulthandler.enable(fd)
-    faulthandler.register(STACK_SIGNAL, fd, all_threads=True, chain=False)
 
 
 def _set_title(title: str) -> None:

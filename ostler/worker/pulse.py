@@ -17,19 +17,22 @@ import threading
 from ostler import messages
 from ostler.assignment import Assignment
 from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
+from ostler.worker.orders import MARGIN, Orders
 from ostler.worker.server import tick_seconds
 from ostler.worker.service import Service
 
 logger = logging.getLogger("ostler.error")
 
-# A worker that cannot even drain in time is ended this long after its grace.
-_MARGIN = 3.0
+# If not even the thread can run, faulthandler's ends the process this much later.
+_LAST_RESORT = 1.0
 
 
 class Pulse:
     """Speaks for one worker on its heartbeat pipe; a `server.Watcher`."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, assignment: Assignment, orders: Orders) -> None:
+        self._orders = orders
+        self._pid = os.getpid()
         self._pipe = assignment.beats.fileno()
         self._lifeline = assignment.lifeline.fileno()
         self._period = tick_seconds(assignment.settings)
@@ -88,6 +91,8 @@ class Pulse:
         )
 
     def _tell(self, message: Message) -> None:
+        if os.getpid() != self._pid:
+            return  # a copy that the application has forked does not speak for its worker
         # A frame is shorter than PIPE_BUF, so it is written whole or not at all.
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             os.write(self._pipe, messages.encode(message))
@@ -100,18 +105,15 @@ class Pulse:
         return int(os.pread(self._schedstat, 64, 0).split()[1])
 
     def _orphaned(self) -> None:
-        logger.warning("The arbiter is gone: draining")
+        # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
+        grace = self._grace + MARGIN
+        self._orders.set_deadline(grace + _LAST_RESORT)
         os.kill(os.getpid(), signal.SIGTERM)
-        end_by(self._grace + _MARGIN)
-
-
-def end_by(seconds: float) -> None:
-    """Wait, and then end this process, whatever its event loop or its other threads may be doing."""
-    threading.Event().wait(seconds)
-    logger.error("Not stopped %.0f s after it was asked to: ended by force", seconds)
-    if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)  # along with what the application has spawned
-    os._exit(1)
+        threading.Thread(target=logger.warning, args=("The arbiter is gone: draining",), daemon=True).start()
+        threading.Event().wait(grace)
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)  # along with what the application has spawned
+        os._exit(1)
 
 
 def _open_schedstat() -> int | None:

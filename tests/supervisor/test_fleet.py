@@ -8,7 +8,7 @@ from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Timings
 from ostler.supervisor.fleet import Fleet
-from ostler.supervisor.slot import State, UnlistedEvent
+from ostler.supervisor.slot import State
 
 TIMINGS = Timings(startup=20, healthcheck=30, graceful=5)
 
@@ -113,16 +113,16 @@ def test_a_failed_first_boot_stops_everything_with_code_3_and_the_reason() -> No
 
 def test_a_first_boot_that_ends_by_itself_or_takes_too_long_or_cannot_fork_stops_with_code_3_too() -> None:
     scene = Scene(1)
-    reason = "was killed by SIGSEGV (not sent by ostler) before it was ready"
+    reason = "Worker 1 (pid 101) was killed by SIGSEGV (not sent by ostler) before it was ready"
     assert done(scene.dies(101)) == [ev.Finish(3, reason)]
     scene = Scene(1)
     assert done(scene.after(20)) == [ev.Abort(101)]
-    assert done(scene.gone(101)) == [ev.Finish(3, "not ready after 20 s")]
+    assert done(scene.gone(101)) == [ev.Finish(3, "Worker 1 (pid 101) was not ready after 20 s")]
     fleet = Fleet(2, TIMINGS)
     fleet.start(0.0)
     assert done(fleet.handle(ev.SpawnFailed(1, "no memory"), 0.0)) == []
     assert done(fleet.handle(ev.SpawnFailed(2, "no memory"), 0.0)) == [
-        ev.Finish(3, "could not be spawned: no memory"),
+        ev.Finish(3, "Worker 1 could not be spawned: no memory"),
     ]
 
 
@@ -674,8 +674,13 @@ def test_what_cannot_be_raises() -> None:
     for event in (ev.Exited(999, "x"), ev.Started(77, 5), ev.SpawnFailed(1, "x")):
         with pytest.raises(ValueError, match=r"pid 999|awaited"):
             scene.do(event)
-    with pytest.raises(UnlistedEvent):
-        scene.ready(101)
+
+
+def test_what_a_worker_or_a_forked_copy_of_it_says_out_of_place_is_harmless() -> None:
+    scene = serving(1)
+    assert scene.ready(101) == []
+    assert scene.told(101, BootFailed("said by a copy")) == []
+    assert scene.fleet.ready == 1
 
 
 def test_two_workers_cannot_have_one_pid() -> None:

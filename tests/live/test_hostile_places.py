@@ -1,0 +1,265 @@
+"""Environments and applications that get in the way: what is asked for happens all the same."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.live.harness import Ostler, environment, wait_until
+from tests.live.test_serving import both, get
+
+GRACE = ["--timeout-graceful-shutdown", "1"]
+
+BLOCKING_LIFESPAN = """
+import time
+
+
+async def app(scope, receive, send):
+    print("starting", flush=True)
+    time.sleep(600)  # in the app
+"""
+
+
+def block(port: int) -> socket.socket:
+    """Block the event loop of whoever takes this connection."""
+    client = socket.create_connection(("127.0.0.1", port))
+    client.sendall(b"GET /block?600 HTTP/1.1\r\nHost: test\r\n\r\n")
+    return client
+
+
+@both
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_blocked_loop_does_not_hold_up_a_stop(project: Path, mode: list[str], loop: str) -> None:
+    one = ["--workers", "1"] if mode else []
+    with Ostler(project, "main:app", "--port", "0", "--loop", loop, *GRACE, *one) as ostler:
+        assert get(ostler.port).status_code == 200
+        with block(ostler.port):
+            began = time.monotonic()
+            ostler.family()
+            ostler.send(signal.SIGTERM)
+            ostler.wait()
+            wait_until(lambda: not ostler.family(), "no process is left")
+            assert time.monotonic() - began < 40
+        ostler.log.wait_for(r'File ".*main.py", line \d+ in block_the_loop')
+
+
+@both
+def test_a_lifespan_that_blocks_does_not_hold_up_a_stop(project: Path, mode: list[str]) -> None:
+    (project / "main.py").write_text(BLOCKING_LIFESPAN)
+    with Ostler(project, "main:app", "--port", "0", *GRACE, *mode) as ostler:
+        ostler.out.wait_for("starting")
+        ostler.family()
+        ostler.send(signal.SIGTERM)
+        ostler.wait()
+        wait_until(lambda: not ostler.family(), "no process is left")
+
+
+def test_a_failed_start_ends_although_a_thread_is_left(project: Path) -> None:
+    (project / "main.py").write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()  # in the app\n"
+        "raise RuntimeError('boom')\n"
+    )
+    with Ostler(project, "main:app", "--port", "0", *GRACE) as ostler:
+        ostler.log.wait_for("could not be imported: RuntimeError: boom")
+        assert ostler.wait() != 0
+
+
+@both
+def test_a_stop_is_heeded_although_nobody_reads_the_log(project: Path, mode: list[str]) -> None:
+    reader, writer = os.pipe()
+    fill(writer)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ostler", "main:app", "--uds", "app.sock", *GRACE, *mode],
+        cwd=project,
+        env=environment(None),
+        stdout=writer,
+        stderr=writer,
+    )
+    try:
+        wait_until((project / "app.sock").exists, "the socket is there")
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) in (0, 1)
+        psutil.wait_procs(family, 30)
+        assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reader)
+        os.close(writer)
+
+
+def fill(pipe: int) -> None:
+    os.set_blocking(pipe, False)
+    try:
+        while True:
+            os.write(pipe, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(pipe, True)
+
+
+def test_a_large_env_file_reaches_the_application(project: Path) -> None:
+    (project / "big.env").write_text("".join(f"VALUE_{n}={'x' * 1000}\n" for n in range(200)))
+    (project / "main.py").write_text(
+        "import os\nassert len(os.environ['VALUE_199']) == 1000\n" + (project / "main.py").read_text()
+    )
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1", "--env-file", "big.env") as ostler:
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+
+
+def test_a_forked_copy_of_a_worker_does_not_speak_for_it(project: Path) -> None:
+    (project / "main.py").write_text("import os\nos.fork()\nraise RuntimeError('boom')\n")
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
+        assert ostler.wait() == 3
+    assert "RuntimeError: boom" in ostler.log.text.splitlines()[-1]
+
+
+@both
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_closed_standard_streams_are_no_obstacle(project: Path, mode: list[str], closed: str) -> None:
+    main = project / "main.py"
+    main.write_text("print('to nowhere', flush=True)\n" + main.read_text())
+    args = " ".join(["main:app", "--uds", "app.sock", *mode])
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {sys.executable} -m ostler {args} {closed}"], cwd=project, env=environment(None)
+    )
+    try:
+        wait_until(lambda: served_at(project / "app.sock"), "a request is answered")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def served_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return client.recv(1000).startswith(b"HTTP/1.1 200")
+        except OSError:
+            return False
+
+
+EXECUTOR = """
+import concurrent.futures
+import multiprocessing
+
+executor = concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+async def pooled(scope, receive, send):
+    if scope["type"] == "http":
+        assert executor.submit(abs, -1).result() == 1
+    await app(scope, receive, send)
+"""
+
+
+def test_an_idle_process_pool_does_not_hold_up_a_stop(project: Path) -> None:
+    (project / "main.py").write_text((project / "main.py").read_text() + EXECUTOR)
+    with Ostler(project, "main:pooled", "--port", "0", "--workers", "1") as ostler:
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+    assert "aborted" not in ostler.log.text
+
+
+@both
+def test_signals_that_the_parent_had_blocked_are_heeded(project: Path, mode: list[str]) -> None:
+    blocked = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+    code = (
+        f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {set(map(int, blocked))});"
+        "os.execv(sys.executable, [sys.executable, '-m', 'ostler', *sys.argv[1:]])"
+    )
+    with Ostler(project, "main:app", "--port", "0", *mode, program=["-c", code]) as ostler:
+        assert get(ostler.port).status_code == 200
+        if mode:
+            ostler.wait_ready(2)
+            psutil.Process(next(iter(ostler.workers()))).kill()
+            ostler.wait_ready(3)
+        assert ostler.stop() == 0
+
+
+@both
+@pytest.mark.parametrize(
+    "failure",
+    ["import sys; sys.exit(0)", "raise KeyboardInterrupt", "import asyncio; raise asyncio.CancelledError"],
+)
+def test_however_an_application_ends_its_import_it_is_a_failure_to_start(
+    project: Path, mode: list[str], failure: str
+) -> None:
+    (project / "main.py").write_text(failure + "\n")
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        assert ostler.wait() == 3
+    assert "main.py, line 1" in ostler.log.text.splitlines()[-1]
+
+
+@both
+def test_a_lifespan_that_is_cancelled_is_a_failure_to_start(project: Path, mode: list[str]) -> None:
+    (project / "main.py").write_text(
+        "import asyncio\nasync def app(scope, receive, send):\n    raise asyncio.CancelledError\n"
+    )
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        assert ostler.wait() == 3
+    assert "CancelledError" in ostler.log.text.splitlines()[-1]
+
+
+def test_a_worker_that_has_gone_leaves_no_copy_of_itself_on_the_port(project: Path) -> None:
+    (project / "main.py").write_text(
+        (project / "main.py").read_text()
+        + "\nif os.fork() == 0:\n    time.sleep(600)  # in the app\n    os._exit(0)\n"
+    )
+    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
+        port = ostler.port
+        assert get(port).status_code == 200
+        assert ostler.stop() == 0
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def test_the_number_of_workers_follows_the_file_also_to_auto_and_to_nothing(project: Path) -> None:
+    config = project / "ostler.toml"
+    config.write_text("workers = 1\n")
+    with Ostler(project, "main:app", "--port", "0", "--config", "ostler.toml") as ostler:
+        ostler.wait_ready(1)
+        config.write_text('workers = "auto"\n')
+        ostler.send(signal.SIGHUP)
+        cpus = len(os.sched_getaffinity(0))
+        wait_until(lambda: len(ostler.workers()) == cpus, f"{cpus} workers")
+        config.write_text("")
+        ostler.send(signal.SIGHUP)
+        ostler.log.wait_for("workers is not set any more")
+        assert ostler.stop() == 0
+
+
+def test_a_plain_server_heeds_signals_while_the_application_is_imported(project: Path) -> None:
+    main = project / "main.py"
+    main.write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(2)  # in the app\n" + main.read_text()
+    )
+    with Ostler(project, "main:app", "--port", "0") as ostler:
+        ostler.out.wait_for("importing")
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN):
+            ostler.send(number)
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+    assert "SIGHUP ignored" in ostler.log.text
+
+
+def test_a_stop_at_any_instant_of_a_plain_servers_boot_ends_it_quietly(project: Path) -> None:
+    for step in range(20):
+        with Ostler(project, "main:app", "--port", "0") as ostler:
+            ostler.log.wait_for("running on")
+            threading.Event().wait(step * 0.01)  # another instant each time: nothing is waited for
+            ostler.send(signal.SIGTERM)
+            assert ostler.wait() == 0
+        assert "Traceback" not in ostler.log.text
