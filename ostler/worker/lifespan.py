@@ -65,7 +65,7 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
             await self._app(scope, self._inbox.get, self._send)
-        except BaseException as exc:  # noqa: BLE001 - whatever the application raises is its answer
+        except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and (self._answer is None or self._answer.done()):
                 raise  # ours: nobody waits for it any more
             self._raised(exc)

@@ -70,7 +70,7 @@ class Orders:
         self._server = server
 
     def over(self) -> None:
-        """The server has ended, or never began: further orders change nothing, and threads have their time."""
+        """The server has ended, or never began: orders change nothing any more, threads have their time."""
         self._over = True
         if not self._stopping:
             self.set_deadline(MARGIN)
