@@ -68,8 +68,8 @@ def test_elements_come_nearest_first_over_all_fields() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        "for", "for=", "=a", "for=a b", "for = a", 'for="a', 'for=a"', 'for="a"b', "for=a;;proto=b", "f(r=a", ";",
-        "for=a;for=b", "for=\\a", 'for="a\\"', "for=\x00 \xff=", '"', "\\",
+        "for", "for=", "=a", "for=a b", "for = a", 'for="a', 'for=a"', 'for="a"b', "for=a;;proto=b", "f(r=a",
+        ";", "for=a;for=b", "for=\\a", 'for="a\\"', "for=\x00 \xff=", '"', "\\",
     ],
 )  # fmt: skip
 def test_garbage_is_told_and_ends_the_reading(value: str) -> None:
