@@ -133,10 +133,17 @@ class Settings:
         "Add this header to every response. May be given several times; in the variable, one a line.")
 
     proxy_headers: bool = setting(True, Switch(), "Proxies",
-        "Take client address and scheme from X-Forwarded-For and X-Forwarded-Proto of trusted peers.")
+        "Take client address and scheme from what trusted peers say in --forwarded-header.")
+    forwarded_header: Literal["x-forwarded", "forwarded"] = setting("x-forwarded",
+        Choice("x-forwarded", "forwarded"), "Proxies",
+        "What the proxies write: X-Forwarded-For and X-Forwarded-Proto, or Forwarded (RFC 7239). The other "
+        "is not read, as they pass on what a client has written there.")
+    proxy_protocol: bool = setting(False, Switch(), "Proxies",
+        "Demand a PROXY protocol header, version 1 or 2, on every connection, and close those from peers "
+        "that are not trusted.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1", Peers(), "Proxies",
-        "Peers to trust with those headers, split at commas: addresses, networks, unix: for peers over a "
-        "Unix socket, or * for everyone.",
+        "Peers to trust with those headers and that protocol, split at commas: addresses, networks, unix: "
+        "for peers over a Unix socket, or * for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
     log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = setting("info",

@@ -36,6 +36,8 @@ PURE = {
     "ostler.supervisor.place",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.worker.middleware.forwarded",
+    "ostler.worker.proxy_protocol",
 }
 IMPURE = {"os", "time", "signal", "socket", "asyncio", "random", "logging"}
 WORKERS_ONLY = {"uvloop", "httptools", "websockets"}

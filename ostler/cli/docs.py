@@ -51,7 +51,9 @@ SIGHUP reads the files again. What is wrong then changes nothing: the log says w
 `forwarded_allow_ips` lists the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count: addresses
 (`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for whoever calls over a Unix socket. The
 client is then the right-most address in `X-Forwarded-For` that is not itself a trusted proxy, and the
-scheme is the last in `X-Forwarded-Proto`.
+scheme is the last in `X-Forwarded-Proto`. With `--forwarded-header forwarded` the same is read from
+`Forwarded`, and with `--proxy-protocol` the client is in the first bytes of a connection:
+[deployment/cdn.md](deployment/cdn.md) and [deployment/nginx.md](deployment/nginx.md#proxy-protocol) say more.
 
 With `*` everyone is believed and the left-most counts, as with uvicorn. That is right only where every
 request comes through a proxy that discards what the client sent: any client can write those headers.

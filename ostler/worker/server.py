@@ -114,7 +114,8 @@ class Server:
 
     def _open(self, lifespan: Lifespan) -> Service:
         settings = self._settings
-        proxies = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_headers else None
+        trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
+        proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
         if settings.limit_max_requests is not None:
             jitter = random.randint(0, settings.limit_max_requests_jitter)

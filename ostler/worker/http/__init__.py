@@ -9,6 +9,7 @@ from functools import partial
 from ostler import libraries
 from ostler.settings import Settings
 from ostler.worker.http.connection import Connection, MakeParser
+from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
 
@@ -18,7 +19,12 @@ def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
     Raises:
         SettingsError: that parser is not installed.
     """
-    return partial(Connection, make_parser=_parser(settings))
+    make = partial(Connection, make_parser=_parser(settings))
+    if not settings.proxy_protocol:
+        return make
+    from ostler.worker.http.introduction import Introduction
+
+    return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
 
 
 def _parser(settings: Settings) -> MakeParser:

@@ -179,7 +179,7 @@ def test_with_a_star_the_left_most_scheme_counts_as_the_left_most_client_does() 
 
 
 def test_a_request_without_those_headers_stays_as_it_is() -> None:
-    scope = forwarded("10.0.0.1", ("host", "example.com"), ("forwarded", "for=6.6.6.6"))
+    scope = forwarded("10.0.0.1", ("host", "example.com"), ("forwarded", "for=6.6.6.6;proto=https"))
 
     assert (scope["client"], scope["scheme"]) == (PROXY, "http")
 

@@ -1,0 +1,220 @@
+"""Behind a real nginx, with the very files that docs/deployment/nginx.md shows."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hosting.nginx import APP, FILES, PAGES, PLACES, Nginx, place
+from tests.live.harness import PATIENCE, Ostler, wait_until
+from tests.live.load import Load
+from tests.worker.test_proxy_protocol import V4, ssl, v2
+
+MEGABYTE = 1 << 20
+CLIENT = "127.0.0.5"  # another address than the proxy's, and none that is trusted
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    with place() as directory:
+        (directory / "main.py").write_text(APP)
+        yield directory
+
+
+@contextlib.contextmanager
+def served(here: Path, over: str, *args: str, name: str = "ostler.conf", **replaced: str) -> Iterator[Any]:
+    """ostler on TCP or a Unix socket, and nginx before it."""
+    path = here / "app.sock"
+    where = ["--port", "0"] if over == "tcp" else ["--uds", str(path), "--forwarded-allow-ips", "unix:"]
+    with Ostler(here, "main:app", *where, *args) as ostler:
+        ostler.log.wait_for("running on")
+        if "--workers" in args:
+            ostler.wait_ready(int(args[args.index("--workers") + 1]))
+        upstream = f"127.0.0.1:{ostler.port}" if over == "tcp" else f"unix:{path}"
+        with Nginx(here, name, upstream, **replaced) as nginx:
+            yield ostler, nginx
+
+
+def ask(nginx: Nginx, path: str = "/", headers: dict[str, str] | None = None, **options: Any) -> Any:
+    """What the application tells of one request, by JSON."""
+    with contextlib.closing(nginx.client(CLIENT)) as client:
+        client.request(options.pop("method", "GET"), path, headers=headers or {}, **options)
+        answer = client.getresponse()
+        assert answer.status == 200
+        return json.loads(answer.read())
+
+
+over_both = pytest.mark.parametrize("over", ["tcp", "unix"])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir()))
+def test_a_page_shows_the_very_file_that_is_tested(name: str) -> None:
+    page = PAGES / ("tls.md" if "tls" in name else "nginx.md")
+
+    assert f"```nginx\n{(FILES / name).read_text(encoding='utf-8')}```\n" in page.read_text(encoding="utf-8")
+    assert name in PLACES
+
+
+@over_both
+def test_the_client_is_right_in_scope_and_access_log_whatever_it_claims(here: Path, over: str) -> None:
+    spoofed = {
+        "X-Forwarded-For": "6.6.6.6",
+        "X-Forwarded-Proto": "https",
+        "Forwarded": "for=6.6.6.6;proto=https",
+    }
+    with served(here, over) as (ostler, nginx):
+        for headers in ({}, spoofed):
+            told = ask(nginx, headers=headers)
+            assert (told["client"], told["scheme"]) == ([CLIENT, 0], "http")
+            assert "forwarded" not in told["headers"]
+        ostler.out.wait_for(rf'{re.escape(CLIENT)}:0 - "GET / HTTP/1\.1" 200', count=2)
+        assert "6.6.6.6" not in ostler.out.text
+        assert not nginx.complaints()
+
+
+def test_connections_to_ostler_are_kept(here: Path) -> None:
+    # Without the forwarding fields, the client is nginx, at the port of its connection.
+    with served(here, "tcp", "--no-proxy-headers") as (_, nginx):
+        clients = {tuple(ask(nginx)["client"]) for _ in range(20)}
+
+        assert len(clients) == 1
+        assert not nginx.complaints()
+
+
+@over_both
+def test_the_first_piece_of_a_response_arrives_before_the_last_is_made(here: Path, over: str) -> None:
+    with served(here, over) as (_, nginx), contextlib.closing(nginx.client()) as client:
+        client.request("GET", "/stream")
+        answer = client.getresponse()
+
+        assert answer.read(5) == b"first"
+        with contextlib.closing(nginx.client()) as other:
+            other.request("GET", "/go")
+            other.getresponse().read()
+        assert answer.read() == b"last"
+        assert not nginx.complaints()
+
+
+@over_both
+@pytest.mark.parametrize("buffering", ["on", "off"])
+def test_an_upload_of_100_megabytes_arrives(here: Path, over: str, buffering: str) -> None:
+    piece = bytes(range(256)) * 4096
+    digest = hashlib.sha256()
+    for _ in range(100):
+        digest.update(piece)
+    with served(here, over, uploads=f"proxy_request_buffering {buffering};") as (_, nginx):
+        body = (piece for _ in range(100))
+
+        told = ask(nginx, "/upload", {"Content-Length": str(100 * MEGABYTE)}, method="POST", body=body)
+
+        assert told == {"size": 100 * MEGABYTE, "sha256": digest.hexdigest()}
+        # That it keeps the body in a file is what buffering means.
+        assert [line for line in nginx.complaints() if "buffered to a temporary file" not in line] == []
+
+
+def test_an_upload_reaches_the_application_as_it_comes_if_it_is_not_buffered(here: Path) -> None:
+    with (
+        served(here, "tcp", uploads="proxy_request_buffering off;") as (_, nginx),
+        contextlib.closing(nginx.client()) as client,
+        contextlib.closing(nginx.client()) as other,
+    ):
+        client.putrequest("POST", "/upload")
+        client.putheader("Content-Length", "10")
+        client.endheaders(b"first")
+        other.request("GET", "/stream")  # which ends once the upload's first piece is there
+
+        assert other.getresponse().read() == b"firstlast"
+        client.send(b"last.")
+        assert json.loads(client.getresponse().read())["size"] == 10
+
+
+@over_both
+def test_a_download_of_100_megabytes_arrives(here: Path, over: str) -> None:
+    piece = bytes(range(256)) * 256
+    with served(here, over) as (_, nginx), contextlib.closing(nginx.client()) as client:
+        client.request("GET", f"/download?{100 * MEGABYTE}")
+        answer = client.getresponse()
+
+        pieces = [answer.read(len(piece)) == piece for _ in range(1600)]
+
+        assert all(pieces)
+        assert answer.read() == b""
+        assert not nginx.complaints()
+
+
+@over_both
+def test_rolling_and_scaling_under_load_costs_no_request_and_needs_no_retry(here: Path, over: str) -> None:
+    with served(here, over, "--workers", "2") as (ostler, nginx):
+        old = set(ostler.workers())
+        with Load(nginx.port) as load:
+            ostler.send(signal.SIGHUP)
+            ostler.wait_ready(4)
+            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.send(signal.SIGTTIN)
+            ostler.wait_ready(5)
+            load.wait_answers(100)
+            for left in (2, 1):
+                ostler.send(signal.SIGTTOU)
+                wait_until(lambda left=left: len(ostler.workers()) == left, f"{left} workers are left")  # type: ignore[misc]
+            load.wait_answers(100)
+        assert not load.failures
+        assert not nginx.complaints()
+        # One upstream address and one status for each request: nothing was tried twice.
+        assert all(re.search(r" 200 \[[^, ]+\] \[200\]$", line) for line in nginx.requests)
+        assert len(nginx.requests) >= load.answered > 300
+    assert " 200" in ostler.out.text
+
+
+def test_the_stream_module_introduces_its_clients_in_version_1(here: Path) -> None:
+    with served(here, "tcp", "--proxy-protocol", name="ostler-stream.conf") as (ostler, nginx):
+        with contextlib.closing(nginx.client(CLIENT)) as client:
+            client.request("GET", "/", headers={"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"})
+            told = json.loads(client.getresponse().read())
+            host, port = client.sock.getsockname()
+
+        assert (told["client"], told["scheme"]) == ([host, port], "http")
+        ostler.out.wait_for(rf'{re.escape(host)}:{port} - "GET / HTTP/1\.1" 200')
+        assert not nginx.complaints()
+
+
+def test_the_stream_module_introduces_its_clients_over_a_unix_socket(here: Path) -> None:
+    with served(here, "unix", "--proxy-protocol", name="ostler-stream.conf") as (ostler, nginx):
+        assert ask(nginx)["client"][0] == CLIENT
+        ostler.out.wait_for(rf'{re.escape(CLIENT)}:\d+ - "GET / HTTP/1\.1" 200')
+
+
+def test_a_proxy_introduces_its_client_in_version_2(here: Path) -> None:
+    with (
+        Ostler(here, "main:app", "--port", "0", "--proxy-protocol") as ostler,
+        socket.create_connection(("127.0.0.1", ostler.port), PATIENCE) as proxy,
+    ):
+        request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        proxy.sendall(v2(V4 + ssl(1), 0x11) + request)
+
+        with proxy.makefile("rb") as answer:
+            told = json.loads(answer.read().partition(b"\r\n\r\n")[2])
+        assert (told["client"], told["scheme"]) == (["203.0.113.9", 5678], "https")
+        ostler.out.wait_for(r'203\.0\.113\.9:5678 - "GET / HTTP/1\.1" 200')
+
+
+def test_a_roll_under_load_through_the_proxy_protocol_costs_no_request(here: Path) -> None:
+    args = "--workers", "2", "--proxy-protocol"
+    with served(here, "tcp", *args, name="ostler-stream.conf") as (ostler, nginx):
+        old = set(ostler.workers())
+        with Load(nginx.port) as load:
+            ostler.send(signal.SIGHUP)
+            ostler.wait_ready(4)
+            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            load.wait_answers(100)
+        assert not load.failures
+        assert not nginx.complaints()
+    assert "closed" not in ostler.log.text
