@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from socket import socket
 
 from ostler.errors import BindError
 from ostler.sockets import Listener, adopt
@@ -63,6 +65,7 @@ def listeners(passed: Passed, backlog: int) -> list[Listener]:
     opened: list[Listener] = []
     try:
         for index, fd in enumerate(passed.descriptors()):
+            _refuse_connection(fd, passed.count)
             sock = adopt(fd, backlog, giver=f"LISTEN_FDS={passed.count}")
             name = passed.names[index] if passed.names else ""
             opened.append(Listener(sock, origin=f"systemd ({name})" if name else "systemd"))
@@ -72,6 +75,15 @@ def listeners(passed: Passed, backlog: int) -> list[Listener]:
             listener.close()
         raise
     return opened
+
+
+def _refuse_connection(fd: int, count: int) -> None:
+    with contextlib.suppress(OSError), socket(fileno=os.dup(fd)) as sock:
+        sock.getpeername()
+        raise BindError(
+            f"LISTEN_FDS={count}: descriptor {fd} is a connection and no listening socket; "
+            f"the socket unit needs Accept=no"
+        )
 
 
 def _most_descriptors() -> int:
