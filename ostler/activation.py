@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from socket import socket
@@ -62,28 +63,41 @@ def listeners(passed: Passed, backlog: int) -> list[Listener]:
     Raises:
         BindError: one of them is no listening stream socket.
     """
+    # All are looked at before any is duplicated: a duplicate would take the number of one that is missing.
+    for fd in passed.descriptors():
+        _refuse_wrong(fd, passed.count)
     opened: list[Listener] = []
     try:
         for index, fd in enumerate(passed.descriptors()):
-            _refuse_connection(fd, passed.count)
-            sock = adopt(fd, backlog, giver=f"LISTEN_FDS={passed.count}")
             name = passed.names[index] if passed.names else ""
-            opened.append(Listener(sock, origin=f"systemd ({name})" if name else "systemd"))
-            os.close(fd)
+            origin = f"systemd ({name})" if name else "systemd"
+            opened.append(Listener(adopt(fd, backlog, giver=_giver(passed.count)), origin=origin))
     except BaseException:
         for listener in opened:
             listener.close()
         raise
+    for fd in passed.descriptors():
+        os.close(fd)
     return opened
 
 
-def _refuse_connection(fd: int, count: int) -> None:
+def _refuse_wrong(fd: int, count: int) -> None:
+    try:
+        kind = os.fstat(fd).st_mode
+    except OSError:
+        raise BindError(f"{_giver(count)}: descriptor {fd} is not open") from None
+    if not stat.S_ISSOCK(kind):
+        raise BindError(f"{_giver(count)}: descriptor {fd} is not a socket")
     with contextlib.suppress(OSError), socket(fileno=os.dup(fd)) as sock:
         sock.getpeername()
         raise BindError(
-            f"LISTEN_FDS={count}: descriptor {fd} is a connection and no listening socket; "
+            f"{_giver(count)}: descriptor {fd} is a connection and no listening socket; "
             f"the socket unit needs Accept=no"
         )
+
+
+def _giver(count: int) -> str:
+    return f"LISTEN_FDS={count}"
 
 
 def _most_descriptors() -> int:
