@@ -108,7 +108,12 @@ def test_the_watchdog_restarts_a_fleet_that_is_stuck(app: Application) -> None:
 
     assert get(app).startswith("one ")
     wait_until(lambda: not any(worker.is_running() for worker in stuck), "the stuck workers are gone")
-    assert "sent by ostler" not in app.journal()
+    journal = app.journal()
+    assert (
+        "stopped by a signal" in journal
+    )  # ostler has seen it, with its evidence, and was not the one to act
+    assert "RSS" in journal
+    assert "sent by ostler" not in journal
 
 
 def test_the_watchdog_leaves_a_fleet_alone_that_is_well(app: Application) -> None:
@@ -151,6 +156,49 @@ def test_an_application_that_fails_to_start_leaves_the_unit_failed_with_the_reas
 
     assert "No module named 'no_such_module_at_all'" in app.show("StatusText")
     assert app.show("ExecMainStatus") == "3"
+
+
+def test_clients_of_a_socket_are_refused_once_its_application_has_failed_for_good(app: Application) -> None:
+    app.write("import no_such_module_at_all\n")
+    app.systemctl("start", app.socket)
+    with socket.create_connection(("127.0.0.1", app.port)) as client:
+        wait_until(lambda: app.show("ActiveState") == "failed", "systemd gives up", timeout=60)
+        client.settimeout(30)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1000)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", app.port))
+
+    app.write(APP)
+    app.systemctl("reset-failed")
+    app.systemctl("start", app.socket)
+    assert get(app).startswith("one ")
+
+
+def test_a_plain_server_serves_the_socket_and_its_blocked_loop_is_restarted(app: Application) -> None:
+    app.set(OSTLER_WORKERS="")  # empty is unset
+    app.drop_in(app.service, "[Service]\nWatchdogSec=4\nTimeoutAbortSec=2\n")
+    app.systemctl("start", app.socket)
+    assert get(app).startswith("one ")
+    app.wait_status("ready")
+    before = app.show("MainPID")
+    assert not app.workers()
+    with socket.create_connection(("127.0.0.1", app.port)) as client:
+        client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
+        wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started anew")
+    assert get(app).startswith("one ")
+    assert "Watchdog timeout" in app.journal()
+    assert "in block_the_loop" in app.journal()
+
+
+def test_an_arbiter_that_does_not_run_is_restarted_by_the_watchdog(app: Application) -> None:
+    app.drop_in(app.service, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
+    app.systemctl("start", app.socket)
+    app.systemctl("start")
+    before = app.show("MainPID")
+    app.machine.systemctl("kill", "--signal=SIGSTOP", "--kill-who=main", app.service)
+    wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started anew")
+    assert get(app).startswith("one ")
 
 
 def test_the_workers_of_a_hardened_unit_see_nothing_of_the_machine(app: Application) -> None:
