@@ -27,6 +27,8 @@ class Listener:
     socket: socket.socket
     path: str | None = None
     inode: tuple[int, int] | None = None
+    origin: str = ""
+    """Who opened it, when it was not ostler: in words, for the log."""
 
     @property
     def address(self) -> str:
@@ -66,8 +68,8 @@ def describe(sock: socket.socket) -> str:
     return f"unix socket {name}"
 
 
-def adopt(fd: int, backlog: int) -> socket.socket:
-    """Return the inherited socket `fd` as our own, listening.
+def adopt(fd: int, backlog: int, *, giver: str = "") -> socket.socket:
+    """Return the inherited socket `fd` as our own, listening; `giver` is who named it, for the message.
 
     The descriptor is duplicated, and a standard stream is then pointed at /dev/null: a descriptor 0
     that were closed would be given to the next file opened.
@@ -75,16 +77,17 @@ def adopt(fd: int, backlog: int) -> socket.socket:
     Raises:
         BindError: `fd` is not open, no stream socket, or connected already.
     """
+    giver = giver or f"--fd {fd}"
     try:
         sock = socket.socket(fileno=os.dup(fd))
     except OSError as exc:
         what = "is not open" if exc.errno == errno.EBADF else "is not a socket"
         raise BindError(
-            f"--fd {fd}: descriptor {fd} {what}; the parent process must pass a socket on it"
+            f"{giver}: descriptor {fd} {what}; the parent process must pass a socket on it"
         ) from None
     try:
         if sock.type != socket.SOCK_STREAM:
-            raise BindError(f"--fd {fd}: descriptor {fd} is not a stream socket")
+            raise BindError(f"{giver}: descriptor {fd} is not a stream socket")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             _listen(sock, backlog, f"descriptor {fd}")
     except BaseException:

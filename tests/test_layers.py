@@ -29,11 +29,13 @@ FRONT_DOORS = {"ostler", "ostler.__main__"}
 PURE = {
     "ostler.kinds",
     "ostler.messages",
+    "ostler.meter",
     "ostler.peers",
     "ostler.settings",
     "ostler.supervisor.events",
     "ostler.supervisor.fleet",
     "ostler.supervisor.place",
+    "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
     "ostler.worker.middleware.forwarded",

@@ -2,6 +2,7 @@
 
 import signal
 
+from ostler.notify import Notifier
 from ostler.signals import MEANINGS
 from ostler.sockets import Listener
 from ostler.sources import Sources
@@ -13,7 +14,13 @@ def test_the_arbiter_handles_every_signal_that_is_documented_and_no_other() -> N
     configuration = Sources(values={"app": "main:app"}).load()
     listeners: list[Listener] = []
     arbiter = Arbiter(
-        configuration, size=1, load=lambda: configuration, listeners=listeners, entry=print, directory="."
+        configuration,
+        size=1,
+        load=lambda: configuration,
+        listeners=listeners,
+        entry=print,
+        directory=".",
+        notifier=Notifier(),
     )
     try:
         handled = {number.name for number in arbiter.handlers}

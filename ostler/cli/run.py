@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from ostler import libraries, logs, sockets
-from ostler.assignment import Assignment
+from ostler import activation, libraries, logs, notify, sockets
+from ostler.assignment import ARBITERS_OWN, Assignment
 from ostler.cpus import worker_count
-from ostler.errors import StartupError
+from ostler.errors import OstlerError, StartupError
+from ostler.notify import Notifier
 from ostler.sockets import Listener
-from ostler.sources import Configuration, Sources
+from ostler.sources import DEFAULT, Configuration, Sources
 
 logger = logging.getLogger("ostler.error")
+
+# The settings that say where to listen.
+_PLACES = ("fd", "uds", "host", "port")
 
 
 def serve(sources: Sources, configuration: Configuration) -> int:
@@ -26,7 +30,6 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         StartupError: the application failed to start.
         SettingsError: a loop or parser is asked for that is not installed.
     """
-    settings = configuration.settings
     listeners: list[Listener] = []
 
     def leave(*_: object) -> NoReturn:
@@ -39,36 +42,71 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     for number in orders:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
-    logs.configure(settings)
-    libraries.event_loop(settings)
-    libraries.http_parser(settings)
-    directory = _working_directory()
-    listeners += sockets.open_listeners(settings)
-    for listener in listeners:
-        logger.info("Ostler running on %s (Press CTRL+C to quit)", listener.address)
+    logs.configure(configuration.settings)
+    # For this process alone: neither the workers nor what the application starts are to see it.
+    environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
+    notifier = notify.from_environment(environ, os.getpid())
     try:
-        size = worker_count(settings)
+        libraries.event_loop(configuration.settings)
+        libraries.http_parser(configuration.settings)
+        directory = _working_directory()
+        listeners += _open(configuration, environ)
+        size = worker_count(configuration.settings)
         if size is None:
-            return _serve_plain(configuration, listeners, directory, leave)
-        return _supervise(sources, configuration, size, listeners, directory)
+            return _serve_plain(configuration, listeners, directory, notifier, leave)
+        return _supervise(sources, configuration, size, listeners, directory, notifier)
+    except OstlerError as error:
+        notifier.send(*notify.failure(error))
+        raise
     finally:
+        notifier.close()
         for listener in listeners:
             listener.close()
 
 
+def _open(configuration: Configuration, environ: Mapping[str, str]) -> list[Listener]:
+    """Open what the settings ask for; where they ask for nothing, what the service manager has passed."""
+    settings, origins = configuration.settings, configuration.origins
+    asked = [f"{name} from {origins[name]}" for name in _PLACES if origins[name] != DEFAULT]
+    passed = activation.read(environ, os.getpid())
+    if passed.count and not asked:
+        listeners = activation.listeners(passed, settings.backlog)
+    else:
+        if asked and any(fd != settings.fd for fd in passed.descriptors()):
+            why = f"{asked[0]} says where to listen; nobody answers on them"
+            logger.warning("Sockets from systemd are not used: %s", why)
+        elif passed.stranger and not asked:
+            logger.warning("Sockets from systemd are not used: %s", passed.stranger)
+        listeners = sockets.open_listeners(settings)
+    for listener in listeners:
+        hint = f"from {listener.origin}" if listener.origin else "(Press CTRL+C to quit)"
+        logger.info("Ostler running on %s %s", listener.address, hint)
+    return listeners
+
+
 def _serve_plain(
-    configuration: Configuration, listeners: list[Listener], directory: str, leave: Callable[[], NoReturn]
+    configuration: Configuration,
+    listeners: list[Listener],
+    directory: str,
+    notifier: Notifier,
+    leave: Callable[[], NoReturn],
 ) -> int:
     from ostler.worker.main import run_plain
 
     for name, value in configuration.environment.items():
         os.environ.setdefault(name, value)
-    run_plain(configuration.settings, directory, [listener.socket for listener in listeners], leave)
+    opened = [listener.socket for listener in listeners]
+    run_plain(configuration.settings, directory, opened, notifier, leave)
     return 0
 
 
 def _supervise(
-    sources: Sources, configuration: Configuration, size: int, listeners: list[Listener], directory: str
+    sources: Sources,
+    configuration: Configuration,
+    size: int,
+    listeners: list[Listener],
+    directory: str,
+    notifier: Notifier,
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
@@ -79,6 +117,7 @@ def _supervise(
         listeners=listeners,
         entry=_run_worker,
         directory=directory,
+        notifier=notifier,
     )
     outcome = arbiter.run()
     if outcome.code == StartupError.exit_code:

@@ -107,6 +107,10 @@ class Silence:
             excused = min((waited - before) / 1e9, self.lasts(now))
             self._excused = excused if excused >= NEGLIGIBLE else 0.0
 
+    def suspicious(self, now: float) -> bool:
+        """Whether it has lasted for half the limit, what is excused not counted."""
+        return now >= self._due(0.5)
+
     def left(self, now: float) -> float:
         """Return the seconds until the worker is aborted, if it stays silent."""
         return self._due(1.0) - now

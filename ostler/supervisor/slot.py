@@ -125,6 +125,10 @@ class Slot:
         """Seconds since it was READY; 0 if it never was."""
         return 0.0 if self.ready_since is None else now - self.ready_since
 
+    def well(self, now: float) -> bool:
+        """Whether it is READY and its event loop has been heard lately."""
+        return self.state is State.READY and not self._listening().suspicious(now)
+
     def deadline(self) -> float | None:
         """When to call `handle(Tick(), now)`, if nothing happens before."""
         if self.state is State.READY:

@@ -15,14 +15,15 @@ from typing import NoReturn
 from ostler import logs
 from ostler.assignment import Assignment
 from ostler.errors import OstlerError, StartupError
+from ostler.notify import Notifier
 from ostler.settings import Settings
 from ostler.worker import application
+from ostler.worker.alone import Alone
 from ostler.worker.asgi import Application
 from ostler.worker.loops import new_event_loop
 from ostler.worker.orders import Orders
 from ostler.worker.pulse import Pulse
 from ostler.worker.server import Server, Watcher
-from ostler.worker.service import Service
 
 logger = logging.getLogger("ostler.error")
 
@@ -63,7 +64,11 @@ def run_worker(assignment: Assignment) -> NoReturn:
 
 
 def run_plain(
-    settings: Settings, directory: str, sockets: Sequence[socket], leave: Callable[[], NoReturn]
+    settings: Settings,
+    directory: str,
+    sockets: Sequence[socket],
+    notifier: Notifier,
+    leave: Callable[[], NoReturn],
 ) -> None:
     """Serve in this process, without an arbiter, until a signal ends it.
 
@@ -75,24 +80,9 @@ def run_plain(
     """
     orders = Orders(settings.timeout_graceful_shutdown, _STDERR, supervised=False, leave=leave)
     orders.install()
-    _serve(settings, directory, sockets, orders, _Alone(orders))
-
-
-class _Alone:
-    """Watches a plain server: nobody can replace it, so a limit stops it (`server.Watcher`)."""
-
-    def __init__(self, orders: Orders) -> None:
-        self._orders = orders
-
-    def ready(self, service: Service) -> None:
-        pass
-
-    def ticked(self, lag: float) -> None:
-        pass
-
-    def retire(self, reason: str) -> None:
-        logger.info("%s Terminating process.", reason)
-        self._orders.stop()
+    alone = Alone(settings, notifier, orders)
+    alone.starting()
+    _serve(settings, directory, sockets, orders, alone)
 
 
 def _leave() -> NoReturn:

@@ -59,6 +59,9 @@ class Pulse:
         """Tell the arbiter why this worker will not get ready."""
         self._tell(BootFailed(reason))
 
+    def stopping(self) -> None:
+        """Nothing to do: it is the arbiter that asked for it."""
+
     def retire(self, reason: str) -> None:
         """Ask the arbiter for a successor; this worker serves on until it is drained."""
         self._tell(RetireAsked(reason))

@@ -43,6 +43,9 @@ class Watcher(Protocol):
     def ticked(self, lag: float) -> None:
         """The loop has come round, `lag` seconds late."""
 
+    def stopping(self) -> None:
+        """The server drains from now on."""
+
     def retire(self, reason: str) -> None:
         """A limit is reached: the server should be replaced."""
 
@@ -93,6 +96,7 @@ class Server:
             service = self._open(lifespan)
             await self._stopping
             logger.info("Shutting down")
+            self._watcher.stopping()
             await self._drain(service)
             if not self._now.done():
                 await self._first(lifespan.shutdown(), self._now)

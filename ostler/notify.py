@@ -1,0 +1,129 @@
+"""systemd's notification protocol (sd_notify(3)): how a service tells its manager how it fares.
+
+Used by the arbiter and by a plain server; what to say and when is theirs to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Mapping
+
+logger = logging.getLogger("ostler.error")
+
+# A manager that is busy for long misses the oldest; more than these are never under way.
+_MOST_PENDING = 32
+
+
+class Notifier:
+    """Sends messages to a service manager; to nobody when there is none. Never raises, never blocks.
+
+    What a busy manager has no room for (its queue is full) stays `pending`: call `flush()` a second later.
+    """
+
+    def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
+        self.watchdog = watchdog
+        """Seconds within which the manager wants to hear `WATCHDOG=1`; None if it does not."""
+        self._address = None if address is None else _kernel_name(address)
+        self._pending: deque[bytes] = deque(maxlen=_MOST_PENDING)
+        self._socket: socket.socket | None = None
+        if self._address is None:
+            self.watchdog = None
+
+    def __repr__(self) -> str:
+        return f"<Notifier {self._address!r} watchdog={self.watchdog}>"
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is a manager that listens."""
+        return self._address is not None
+
+    @property
+    def pending(self) -> bool:
+        """Whether something could not be sent yet."""
+        return bool(self._pending)
+
+    def send(self, *fields: str) -> None:
+        """Send one message, such as `send("READY=1", "STATUS=serving")`."""
+        if self._address is not None:
+            # A line break would begin a field of its own.
+            lines = (" ".join(field.splitlines()) for field in fields)
+            self._pending.append("\n".join(lines).encode("utf-8", "replace"))
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is pending, in order."""
+        while self._pending:
+            try:
+                self._transmit(self._pending[0])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                logger.debug("The service manager cannot be told: %s", exc.strerror or exc)
+            self._pending.popleft()
+
+    def close(self) -> None:
+        """Close the socket; what is pending gets its last chance."""
+        self.flush()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _transmit(self, message: bytes) -> None:
+        assert self._address is not None
+        if self._socket is None:
+            # Close-on-exec, as Python makes every descriptor (PEP 446): nobody else speaks for this process.
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+        # Not connected: a manager that executes itself anew may bind its socket anew.
+        self._socket.sendto(message, self._address)
+
+
+def from_environment(environ: Mapping[str, str], pid: int) -> Notifier:
+    """Return the notifier for NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
+
+    What is not understood is left alone, with a warning: a service must not fail for want of its manager.
+    """
+    address = environ.get("NOTIFY_SOCKET")
+    if not address:
+        return Notifier()
+    if address[0] not in "/@" or len(address) < 2:
+        logger.warning(
+            "NOTIFY_SOCKET is %r, expected a path or @name: the service manager is told nothing", address
+        )
+        return Notifier()
+    return Notifier(address, _watchdog(environ, pid))
+
+
+def failure(error: BaseException) -> tuple[str, ...]:
+    """Return the fields that tell the manager why this process is about to exit."""
+    fields = [f"STATUS={error}"]
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno:
+        fields.append(f"ERRNO={error.__cause__.errno}")
+    return tuple(fields)
+
+
+def microseconds(seconds: float) -> int:
+    """Return a time in the unit in which the protocol has it."""
+    return int(seconds * 1e6)
+
+
+def _watchdog(environ: Mapping[str, str], pid: int) -> float | None:
+    if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None  # meant for another process
+    text = environ.get("WATCHDOG_USEC", "")
+    with contextlib.suppress(ValueError):
+        if int(text) > 0:
+            return int(text) / 1e6
+    if text:
+        logger.warning("WATCHDOG_USEC is %r, expected microseconds: no watchdog", text)
+    return None
+
+
+def _kernel_name(address: str) -> bytes:
+    """Return an address as bind(2) has it: a leading @ stands for the NUL of the abstract namespace."""
+    name = os.fsencode(address)
+    return b"\0" + name[1:] if name.startswith(b"@") else name

@@ -1,0 +1,93 @@
+"""A stand-in for a service manager: it passes sockets, and hears what the service says."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tests.live.harness import PATIENCE
+
+# sd_listen_fds(3): the sockets begin at descriptor 3, and the variables name the pid that they are for.
+_LAUNCH = """
+import os, sys
+for wanted, fd in enumerate(map(int, os.environ.pop("PASSED").split(",")), 3):
+    os.dup2(fd, wanted)
+os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "ostler", *sys.argv[1:]])
+"""
+PROGRAM = ("-c", _LAUNCH)
+
+
+class Passing:
+    """Duplicates of sockets for a child, above the numbers where it expects them."""
+
+    def __init__(self, *sockets: socket.socket) -> None:
+        self.fds = [fcntl.fcntl(sock, fcntl.F_DUPFD, 200) for sock in sockets]
+        self.environment = {
+            "PASSED": ",".join(map(str, self.fds)),
+            "LISTEN_FDS": str(len(self.fds)),
+        }
+
+    def close(self) -> None:
+        for fd in self.fds:
+            socket.close(fd)
+
+
+class Manager:
+    """Listens on a NOTIFY_SOCKET, a path or with `@` in the abstract namespace, while the context lasts."""
+
+    def __init__(self, address: str | Path) -> None:
+        self.address = str(address)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(self.address.replace("@", "\0", 1))
+        self._messages: list[str] = []
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Manager:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            error.__notes__ = [*getattr(error, "__notes__", ()), f"heard: {self.messages}"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", self.address.replace("@", "\0", 1))
+        self._thread.join(PATIENCE)
+        self._socket.close()
+
+    def _listen(self) -> None:
+        while message := self._socket.recv(65536).decode():
+            with self._changed:
+                self._messages.append(message)
+                self._changed.notify_all()
+
+    @property
+    def messages(self) -> Sequence[str]:
+        with self._changed:
+            return tuple(self._messages)
+
+    @property
+    def fields(self) -> list[str]:
+        """Every field that was heard, in order."""
+        return [field for message in self.messages for field in message.split("\n")]
+
+    def wait_for(self, start: str, count: int = 1) -> str:
+        """Return the `count`-th field that starts so, as soon as it has been heard."""
+        found: list[str] = []
+
+        def heard() -> bool:
+            fields = [field for message in self._messages for field in message.split("\n")]
+            found[:] = [field for field in fields if field.startswith(start)]
+            return len(found) >= count
+
+        with self._changed:
+            if not self._changed.wait_for(heard, PATIENCE):
+                raise AssertionError(f"{start!r} was not heard: {self._messages}")
+        return found[count - 1]
