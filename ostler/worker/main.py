@@ -129,10 +129,11 @@ async def _main(settings: Settings, sockets: Sequence[socket], watcher: Pulse | 
     # raises SystemExit out of the import; from here on it is the loop's to handle.
     app = _load(settings)
     server = Server(settings, app, sockets, watcher)
-    orders = _Orders(server, settings.timeout_graceful_shutdown)
+    supervised = not isinstance(watcher, _Alone)
+    orders = _Orders(server, settings, supervised=supervised)
     if isinstance(watcher, _Alone):
         watcher.stop = orders.stop
-    orders.install(asyncio.get_running_loop(), supervised=not isinstance(watcher, _Alone))
+    orders.install(asyncio.get_running_loop())
     await server.serve()
 
 
@@ -150,36 +151,55 @@ def _load(settings: Settings) -> Application:
 class _Orders:
     """What the signals order a server to do."""
 
-    def __init__(self, server: Server, grace: float) -> None:
+    def __init__(self, server: Server, settings: Settings, *, supervised: bool) -> None:
         self._server = server
-        self._grace = grace
-        self._stopping = False
+        self._grace = settings.timeout_graceful_shutdown
+        # A worker drains whenever its arbiter says so, and who withdraws the instance is the arbiter.
+        self._delay = 0.0 if supervised else settings.drain_delay
+        self._supervised = supervised
+        self._withdrawn = False
+        self._draining = False
 
-    def install(self, loop: asyncio.AbstractEventLoop, *, supervised: bool) -> None:
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
         """Heed signals on this loop; SIGINT and the orders to an arbiter only where there is none."""
+        self._loop = loop
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGQUIT, self.stop_now)
         loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
-        if not supervised:
+        if not self._supervised:
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
             for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
                 loop.add_signal_handler(number, self._needs_arbiter, number)
 
     def stop(self) -> None:
-        """Drain, and be gone by force some seconds past the grace."""
-        if not self._stopping:
-            self._stopping = True
-            deadline = self._grace + _MARGIN
-            threading.Thread(target=end_by, args=(deadline,), name="ostler-deadline", daemon=True).start()
-        self._server.stop()
+        """Withdraw, and drain after the delay, or when asked once more."""
+        if self._supervised or self._withdrawn or not self._server.withdraw() or not self._delay:
+            self._drain()
+            return
+        self._withdrawn = True
+        logger.info(
+            "Draining in %g s: until then, health checks say 503 and requests are served", self._delay
+        )
+        self._end_within(self._delay + self._grace + _MARGIN)
+        self._loop.call_later(self._delay, self._drain)
 
     def stop_now(self) -> None:
         """End at once."""
-        self.stop()
+        self._drain()
         self._server.stop_now()
 
+    def _drain(self) -> None:
+        if not self._draining:
+            self._draining = True
+            self._end_within(self._grace + _MARGIN)
+        self._server.stop()
+
+    def _end_within(self, seconds: float) -> None:
+        """Be gone by force after so long, even if the loop is blocked by then."""
+        threading.Thread(target=end_by, args=(seconds,), name="ostler-deadline", daemon=True).start()
+
     def _interrupt(self) -> None:
-        if self._stopping:
+        if self._draining:
             self.stop_now()
         else:
             self.stop()
