@@ -128,7 +128,7 @@ class Settings:
     timeout_graceful_shutdown: float = setting(30.0, Seconds(zero=True), "Timeouts",
         "Let requests in flight finish for this long when a worker stops; then they are cancelled.")
     drain_delay: float = setting(0.0, Seconds(zero=True), "Timeouts",
-        "Serve on for this long when told to stop, while health checks say 503, so that load balancers see it.")
+        "Serve on for this long when told to stop, while health checks say 503 for load balancers to see.")
 
     server_header: bool = setting(True, Switch(), "Responses", "Send the Server header.")
     date_header: bool = setting(True, Switch(), "Responses", "Send the Date header.")
