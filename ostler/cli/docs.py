@@ -105,7 +105,7 @@ second later, its stacks in the log, and killed after one second more.
 
 With `--drain-delay` all that begins so many seconds later. Until then everything goes on as usual, save that
 the health check (`--health-path`) says 503 and every answer `Connection: close`, so that load balancers look
-elsewhere. A second SIGTERM or SIGINT ends the delay at once, SIGQUIT ends everything at once. Every process is
+elsewhere. A second SIGTERM or SIGINT ends the delay, SIGQUIT ends everything at once. Every process is
 gone at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the first SIGTERM. A
 worker that is sent SIGTERM directly drains without the delay: another one takes its place.
 
