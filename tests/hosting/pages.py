@@ -15,7 +15,8 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 def shown(page: str, language: str, nth: int = 0) -> str:
     """The `nth` block of code in `language` on a page."""
     text = (DEPLOYMENT / page).read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[nth]
+    blocks: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return blocks[nth]
 
 
 def put(text: str, places: Mapping[str, object]) -> str:

@@ -110,7 +110,6 @@ def test_a_worker_that_dies_in_the_delay_is_replaced_by_one_that_says_503_too(pr
         assert len(ostler.workers()) == 2
         assert [health(ostler.port) for _ in range(20)] == [503] * 20
         assert get(ostler.port).status_code == 200
-        ostler.send(signal.SIGTERM)
         assert ostler.stop() == 0
 
 
@@ -129,7 +128,6 @@ def test_a_rolling_restart_withdraws_nothing_and_one_in_the_delay_does_not_bring
         ostler.send(signal.SIGHUP)
         ostler.log.wait_for("Rolling restart to generation 3 complete")
         assert [health(ostler.port) for _ in range(20)] == [503] * 20
-        ostler.send(signal.SIGTERM)
         assert ostler.stop() == 0
 
 
@@ -140,7 +138,7 @@ def test_a_supervised_worker_that_is_told_to_drain_does_so_without_the_delay(pro
         ostler.wait_ready(3)
         wait_until(lambda: first not in ostler.workers(), "the worker has drained")
         assert health(ostler.port) == 200
-        ostler.send(signal.SIGTERM)
+        withdraw(ostler)
         assert ostler.stop() == 0
 
 
