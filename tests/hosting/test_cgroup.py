@@ -15,19 +15,20 @@ from tests.live.test_serving import get
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 100_000
 
-# Joins the group and becomes ostler; "0" stands for the process that writes it (cgroups(7)).
-JOIN = (
-    "import os, sys; open(sys.argv[1], 'w').write('0'); "
-    "os.execv(sys.executable, [sys.executable, '-m', 'ostler', *sys.argv[2:]])"
-)
+# Joins the group (cgroups(7): "0" is the process that writes it), and becomes ostler.
+JOIN = """
+import os, pathlib, sys
+pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
+os.execv(sys.executable, [sys.executable, "-m", "ostler", *sys.argv[2:]])
+"""
 
-# The same, seen as a container sees it: its own group is the root of what is mounted.
+# The same, seen as from inside a container: its own group is the root of what is mounted.
 ENCLOSED = """
-import os, subprocess, sys
-open(sys.argv[1], "w").write("0")
-mount = "mount -t {} none {}".format(*sys.argv[2].split("|"))
-start = [sys.executable, "-m", "ostler", *sys.argv[3:]]
-os.execvp("unshare", ["unshare", "--cgroup", "--mount", "sh", "-ec", mount + '; exec "$@"', "sh", *start])
+import os, pathlib, sys
+group, root, *options = sys.argv[1:]
+pathlib.Path(group, "cgroup.procs").write_text("0")
+enter = ["unshare", "--cgroup", "--mount", "sh", "-ec", 'mount --bind "$1" "$2"; shift 2; exec "$@"', "sh"]
+os.execvp(enter[0], [*enter, group, root, sys.executable, "-m", "ostler", *options])
 """
 
 
@@ -36,17 +37,14 @@ class Group:
 
     def __init__(self) -> None:
         name = f"ostler-test-{os.getpid()}"
-        if (CGROUPS / "cpu" / "cpu.cfs_quota_us").exists() or (CGROUPS / "cpu" / "cgroup.procs").exists():
-            self.version, self.path, self.mount = (
-                1,
-                CGROUPS / "cpu" / name,
-                "cgroup -o cpu|/sys/fs/cgroup/cpu",
-            )
+        if (CGROUPS / "cpu" / "cgroup.procs").exists():
+            self.version, self.root = 1, CGROUPS / "cpu"
         elif "cpu" in _controllers():
-            self.version, self.path, self.mount = 2, CGROUPS / name, "cgroup2|/sys/fs/cgroup"
-            (CGROUPS / "cgroup.subtree_control").write_text("+cpu")
+            self.version, self.root = 2, CGROUPS
+            (self.root / "cgroup.subtree_control").write_text("+cpu")
         else:
-            pytest.fail("neither version of cgroups has the cpu controller here, or it is not for us to use")
+            pytest.fail("neither version of cgroups has the cpu controller at /sys/fs/cgroup")
+        self.path = self.root / name
         self.path.mkdir()
 
     def grant(self, cpus: float | None) -> None:
@@ -85,7 +83,10 @@ def group() -> Iterator[Group]:
 def started(directory: Path, group: Group, *, enclosed: bool) -> Iterator[Ostler]:
     (directory / "main.py").write_text(APP)
     options = ["main:app", "--port", "0", "--workers", "auto"]
-    program = ["-c", ENCLOSED if enclosed else JOIN, str(group.procs), *([group.mount] if enclosed else [])]
+    if enclosed:
+        program = ["-c", ENCLOSED, str(group.path), str(group.root)]
+    else:
+        program = ["-c", JOIN, str(group.path)]
     with Ostler(directory, *options, program=program) as ostler:
         ostler.wait_ready(1)
         assert get(ostler.port).status_code == 200
