@@ -17,12 +17,12 @@ from tests.live.harness import PATIENCE
 # over it, `mode` ro or rw, `python` where Python is. The host's programs stand for those of the base image.
 ENTER = """
 set -eu
-root=$1 layers=$2 mode=$3 python=$4 user=$5
-shift 5
+root=$1 layers=$2 mode=$3 python=$4 user=$5 name=$6
+shift 6
 mount -t tmpfs -o mode=755 tmpfs "$root"
-for name in usr bin sbin lib lib64 etc; do
-  if [ -L "/$name" ]; then cp -P "/$name" "$root/$name"
-  elif [ -d "/$name" ]; then mkdir "$root/$name"; mount -o bind,ro "/$name" "$root/$name"; fi
+for path in usr bin sbin lib lib64 etc; do
+  if [ -L "/$path" ]; then cp -P "/$path" "$root/$path"
+  elif [ -d "/$path" ]; then mkdir "$root/$path"; mount -o bind,ro "/$path" "$root/$path"; fi
 done
 mkdir "$root/proc" "$root/dev" "$root/tmp"
 mount -t proc proc "$root/proc"
@@ -35,6 +35,10 @@ for path in opt/venv srv/app build wheels; do
   mkdir -p "$root/$path" "$layers/$path"
   mount -o "bind,$mode" "$layers/$path" "$root/$path"
 done
+# The base image has a `python`, which not every machine has under that name.
+mkdir "$root/base"
+printf '#!/bin/sh\\nexec %s "$@"\\n' "$python/bin/$name" > "$root/base/python"
+chmod 755 "$root/base/python"
 [ "$mode" = rw ] || mount -o remount,ro "$root"
 exec chroot --userspec="$user" --groups= "$root" "$@"
 """
@@ -127,6 +131,7 @@ class Machine:
         return [
             *("unshare", "--fork", "--pid", "--mount", "--kill-child"),
             *("sh", "-c", ENTER, "sh", str(self._root), str(self.layers), mode, sys.base_prefix, self.user),
+            f"python{sys.version_info[0]}.{sys.version_info[1]}",
             *("env", "-i", f"--chdir={self.workdir}"),
             *(f"{name}={value}" for name, value in env.items()),
             *words,
@@ -136,4 +141,4 @@ class Machine:
 def build_environment() -> dict[str, str]:
     """What a step of the build sees: the host's, for its package index and certificates."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OSTLER_"))}
-    return {**kept, "PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin", "PIP_ROOT_USER_ACTION": "ignore"}
+    return {**kept, "PATH": "/base:/usr/bin:/bin", "PIP_ROOT_USER_ACTION": "ignore"}

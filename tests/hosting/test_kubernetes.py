@@ -43,8 +43,8 @@ POD_FIELDS = {
     "topologySpreadConstraints", "containers", "volumes",
 }  # fmt: skip
 CONTAINER_FIELDS = {
-    "name", "image", "command", "env", "ports", "startupProbe", "readinessProbe", "livenessProbe", "resources",
-    "securityContext", "volumeMounts",
+    "name", "image", "command", "env", "ports", "startupProbe", "readinessProbe", "livenessProbe",
+    "resources", "securityContext", "volumeMounts",
 }  # fmt: skip
 PROBE_FIELDS = {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"}
 
