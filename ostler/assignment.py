@@ -38,4 +38,5 @@ class Assignment:
     stacks: Connection
     """Write end of the pipe for faulthandler's stacks."""
     lifeline: Connection
-    """Read end of a pipe whose other end only the arbiter holds: end-of-file means that it is gone."""
+    """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
+    going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""

@@ -60,6 +60,21 @@ class Text(Kind):
         return value
 
 
+class TargetPath(Kind):
+    """The path of a request, as it stands in the request line."""
+
+    metavar = "PATH"
+    expected = "a path that starts with / and has neither spaces, ? nor #"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value.startswith("/"):
+            raise ValueError
+        # Compared byte for byte with request lines: what cannot stand in one would never be found.
+        if not all("!" <= c <= "~" and c not in "?#" for c in value):
+            raise ValueError
+        return value
+
+
 class ImportString(Kind):
     """Where the application is: `module:attribute`, both possibly dotted."""
 

@@ -22,6 +22,7 @@ from ostler.kinds import (
     Peers,
     Seconds,
     Switch,
+    TargetPath,
     Text,
     Workers,
 )
@@ -107,6 +108,9 @@ class Settings:
         "Replace a worker whose event loop has been silent for this long; its stack is logged at half of it.")
     timeout_worker_startup: float = setting(300.0, Seconds(), "Workers",
         "Give up on a worker that is not ready after this long; importing the application counts.")
+    health_path: str | None = setting(None, TargetPath(), "Workers",
+        "Answer GET and HEAD of this path before the application: 200, or 503 once ostler is told to stop. "
+        "Neither logged nor counted.")
 
     loop: Literal["auto", "uvloop", "asyncio"] = setting("auto",
         Choice("auto", "uvloop", "asyncio"), "Protocol",
@@ -126,6 +130,8 @@ class Settings:
         "Refuse, with 408, a request whose head takes longer than this to arrive.")
     timeout_graceful_shutdown: float = setting(30.0, Seconds(zero=True), "Timeouts",
         "Let requests in flight finish for this long when a worker stops; then they are cancelled.")
+    drain_delay: float = setting(0.0, Seconds(zero=True), "Timeouts",
+        "Serve on for this long when told to stop, while health checks say 503 for load balancers to see.")
 
     server_header: bool = setting(True, Switch(), "Responses", "Send the Server header.")
     date_header: bool = setting(True, Switch(), "Responses", "Send the Date header.")

@@ -110,6 +110,12 @@ is blocked.
 A signal that comes within the first instants of the command, before it has read its settings, has the
 effect that the system gives it. As PID 1 of a container, the arbiter reaps orphans; a plain server does not.
 
+With `--drain-delay` all that begins so many seconds later. Until then everything goes on as usual, save that
+the health check (`--health-path`) says 503 and every answer `Connection: close`, so that load balancers look
+elsewhere. A second SIGTERM or SIGINT ends the delay, SIGQUIT ends everything at once. Every process is
+gone at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the first SIGTERM. A
+worker that is sent SIGTERM directly drains without the delay: another one takes its place.
+
 ## Exit codes
 
 | code | meaning |

@@ -90,6 +90,7 @@ class Arbiter:
         self._handling = False
         self._alarm: asyncio.TimerHandle | None = None
         self._outcome: Finish | None = None
+        self._withdrawn = False
         self._interrupted = False
         self._oom_kills = evidence.oom_kills()
         self._loop = asyncio.SelectorEventLoop()
@@ -137,6 +138,18 @@ class Arbiter:
     # --- events in ---
 
     def _stop(self) -> None:
+        """Let load balancers know, and drain after the delay, or when asked once more."""
+        first, self._withdrawn = not self._withdrawn, True
+        delay = self._configurations[self._newest].settings.drain_delay
+        for child in self._children.values():
+            child.withdraw()
+        if first and delay and self._fleet.ready:
+            logger.info("Draining in %g s: until then, health checks say 503 and requests are served", delay)
+            self._loop.call_later(delay, self._drain)
+        else:
+            self._drain()
+
+    def _drain(self) -> None:
         self._feed(Stop())
         self._close_listeners()
 
@@ -149,8 +162,8 @@ class Arbiter:
         if self._interrupted:
             self._stop_now()
         else:
-            self._interrupted = True
             self._stop()
+            self._interrupted = self._fleet.stopping
 
     def _roll(self) -> None:
         """SIGHUP: read and check the settings first; a bad file changes nothing."""
@@ -328,6 +341,8 @@ class Arbiter:
             self._events.append(SpawnFailed(order.ticket, str(reason)))
             return
         self._children[child.pid] = child
+        if self._withdrawn:
+            child.withdraw()
         self._loop.add_reader(child.beats.fileno(), self._hear, child)
         self._loop.add_reader(child.stacks_pipe.fileno(), self._show, child)
         self._events.append(Started(order.ticket, child.pid))

@@ -181,6 +181,11 @@ class Child:
         self.stacks_pipe.close()
         self.let_go()
 
+    def withdraw(self) -> None:
+        """Tell the worker that the whole instance is going to stop: its health checks say so from now on."""
+        with contextlib.suppress(BrokenPipeError):  # it is ending
+            os.write(self._lifeline.fileno(), b"\0")
+
     def wait(self, seconds: float) -> None:
         """Wait for the process to end, and kill it when it has not within `seconds`."""
         self._process.join(seconds)

@@ -45,8 +45,7 @@ def run_worker(assignment: Assignment) -> NoReturn:
         os.set_inheritable(fd, False)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
-    grace = settings.timeout_graceful_shutdown
-    orders = Orders(grace, assignment.stacks.fileno(), supervised=True, leave=_leave)
+    orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
     orders.install()
     logs.configure(settings)
     pulse = Pulse(assignment, orders)
@@ -78,7 +77,7 @@ def run_plain(
         StartupError: the application could not be imported, or its lifespan start-up failed.
         SettingsError: the loop or the parser asked for is not installed.
     """
-    orders = Orders(settings.timeout_graceful_shutdown, _STDERR, supervised=False, leave=leave)
+    orders = Orders(settings, _STDERR, supervised=False, leave=leave)
     orders.install()
     alone = Alone(settings, notifier, orders)
     alone.starting()

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ostler import logs
+from ostler.settings import Settings
 from ostler.worker.server import Server
 
 logger = logging.getLogger("ostler.error")
@@ -38,14 +39,19 @@ class Orders:
     ends the process.
     """
 
-    def __init__(self, grace: float, stacks: int, *, supervised: bool, leave: Callable[[], NoReturn]) -> None:
-        self._grace = grace
+    def __init__(
+        self, settings: Settings, stacks: int, *, supervised: bool, leave: Callable[[], NoReturn]
+    ) -> None:
+        self._grace = settings.timeout_graceful_shutdown
+        # A worker drains whenever its arbiter says so; who withdraws the instance is the arbiter.
+        self._delay = 0.0 if supervised else settings.drain_delay
         self._stacks = stacks
         self._supervised = supervised
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
-        self._stopping = False
+        self._withdrawn = False
+        self._draining = False
         self._over = False
 
     def install(self) -> None:
@@ -72,17 +78,37 @@ class Orders:
     def over(self) -> None:
         """The server has ended, or never began: orders change nothing any more, threads have their time."""
         self._over = True
-        if not self._stopping:
+        if not self._draining:
             self.set_deadline(MARGIN)
 
     def stop(self) -> None:
-        """Drain, and be gone by force some seconds past the grace."""
+        """Withdraw, and drain after the delay or when asked once more; be gone some seconds past the grace."""
         if self._server is None or self._loop is None:
             self._leave()
-        if not self._stopping:
-            self._stopping = True
+        if self._delay and not self._withdrawn:
+            self._withdrawn = True
+            self.set_deadline(self._delay + self._grace + MARGIN)
+            self._loop.call_soon_threadsafe(self._withdraw)
+        elif not self._draining:
+            self._draining = True
             self.set_deadline(self._grace + MARGIN)
-            self._loop.call_soon_threadsafe(self._server.stop)
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _withdraw(self) -> None:
+        assert self._server is not None
+        assert self._loop is not None
+        if self._server.withdraw():
+            text = "Draining in %g s: until then, health checks say 503 and requests are served"
+            logger.info(text, self._delay)
+            self._loop.call_later(self._delay, self.stop)
+        else:
+            self.stop()
+
+    def _drain(self) -> None:
+        assert self._server is not None
+        if not self._supervised:
+            self._server.withdraw()
+        self._server.stop()
 
     def set_deadline(self, seconds: float) -> None:
         """End this process by force in so many seconds, whatever it is doing then; its stacks tell what."""
@@ -97,12 +123,12 @@ class Orders:
             return
         if self._server is None or self._loop is None:
             self._leave()
-        self._stopping = True
+        self._draining = True
         self.set_deadline(_AT_ONCE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._stopping:
+        if self._draining:
             self._on_stop_now(number, frame)
         else:
             self._on_stop(number, frame)

@@ -2,7 +2,8 @@
 
 One thread does both. It beats about once a second, telling how far the event loop and itself have come, so
 that the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all.
-And it waits on the lifeline: end-of-file there means that the arbiter is gone, even by SIGKILL.
+And it waits on the lifeline: a byte there means that the whole instance is going to stop, end-of-file that
+the arbiter is gone, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Pulse:
         self._period = tick_seconds(assignment.settings)
         self._grace = assignment.settings.timeout_graceful_shutdown
         self._service: Service | None = None
+        self._withdrawn = False
         self._loop_count = 0
         self._thread_count = 0
         self._waited = 0
@@ -53,6 +55,8 @@ class Pulse:
     def ready(self, service: Service) -> None:
         """Tell the arbiter that this worker accepts connections."""
         self._service = service
+        if self._withdrawn:  # set before the thread looks for the service, read after that is here
+            service.withdraw()
         self._tell(Ready())
 
     def failed(self, reason: str) -> None:
@@ -75,11 +79,21 @@ class Pulse:
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
-        while not poll.poll(self._period * 1000):
+        while True:
+            if poll.poll(self._period * 1000):
+                if not os.read(self._lifeline, 64):
+                    break
+                self._withdraw()
             self._thread_count += 1
             if self._service is not None:
                 self._tell(self._beat(self._service))
         self._orphaned()
+
+    def _withdraw(self) -> None:
+        self._withdrawn = True
+        if self._service is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has drained already
+                self._service.loop.call_soon_threadsafe(self._service.withdraw)
 
     def _beat(self, service: Service) -> Beat:
         return Beat(
@@ -111,6 +125,7 @@ class Pulse:
         # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
         grace = self._grace + MARGIN
         self._orders.set_deadline(grace + _LAST_RESORT)
+        self._withdraw()
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=logger.warning, args=("The arbiter is gone: draining",), daemon=True).start()
         threading.Event().wait(grace)

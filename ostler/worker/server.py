@@ -72,6 +72,13 @@ class Server:
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
 
+    def withdraw(self) -> bool:
+        """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
+        if self._service is None:
+            return False
+        self._service.withdraw()
+        return True
+
     def stop(self) -> None:
         """Drain: finish what is in flight, then shut down."""
         if not self._stopping.done():

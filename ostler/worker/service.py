@@ -62,10 +62,14 @@ class Service:
         self.proxies = proxies
         self.root_path = settings.root_path
         self.limit_concurrency = settings.limit_concurrency
+        self.health_path = None if settings.health_path is None else settings.health_path.encode()
         self.connections: set[Connection] = set()
         self.requests: set[Request] = set()
         """What the app is at work on, whether or not its connection is still there. Keeps the tasks alive."""
         self.served = 0
+        self.withdrawn = False
+        """The instance is going to stop: health checks say so, and clients are to let go. More than a
+        worker that drains, whose place another one has taken."""
         self.draining = False
         self.cancelled = False
         self.retire_after: int | None = None
@@ -87,7 +91,7 @@ class Service:
         self.tick(time.monotonic())
 
     def __repr__(self) -> str:
-        state = "draining" if self.draining else "serving"
+        state = "draining" if self.draining else "withdrawn" if self.withdrawn else "serving"
         counts = f"{len(self.connections)} connections, {self.in_flight} in flight, {self.served} served"
         return f"<Service {state}, {counts}>"
 
@@ -109,6 +113,10 @@ class Service:
         self.static = (server + date + extra, date + extra, server + extra, extra)
         for connection in tuple(self.connections):
             connection.check(settled)
+
+    def withdraw(self) -> None:
+        """Serve on, but let load balancers know that they should ask elsewhere."""
+        self.withdrawn = True
 
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""

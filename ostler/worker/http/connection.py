@@ -253,12 +253,25 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._deadline = inf
         service = self.service
+        if service.health_path is not None and cycle.head.asks_for(service.health_path):
+            # Not at once: the request is still being read, and a pipeline of probes would pile up frames.
+            service.loop.call_soon(self._answer_probe, cycle)
+            return
         limit = service.limit_concurrency
         if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
             service.log.warning("Exceeded concurrency limit.")
             cycle.run_in_task(service_unavailable)
         else:
             cycle.run_in_task(service.app)
+
+    def _answer_probe(self, cycle: Cycle) -> None:
+        """Say how the instance fares, as far as load balancers are concerned."""
+        if self._active is not cycle or self._state != OPEN or cycle.gone:
+            return
+        if self.service.withdrawn:
+            cycle.answer(503, b"stopping\n")
+        else:
+            cycle.answer(200, b"ready\n")
 
     def _next(self) -> None:
         """The active request is read and answered: on to the next one, or to waiting for it."""
@@ -293,7 +306,7 @@ class Connection(asyncio.Protocol):
         self._pending, length, self._chunked, self._keep_alive = render_head(
             status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
         )
-        if service.access is not None:
+        if service.access is not None and cycle.scope:  # a probe has none
             log_access(service.access, cycle.scope, status)
         return length
 
@@ -303,7 +316,7 @@ class Connection(asyncio.Protocol):
         service = self.service
         if not head.keep_alive or not service.settings.timeout_keep_alive:
             return False
-        if service.draining and not self._queue and not self._held:
+        if (service.draining or service.withdrawn) and not self._queue and not self._held:
             return False
         if not cycle.arrived:
             # A client that waits for 100 might never send its body; a long one is not worth reading.

@@ -102,6 +102,13 @@ class Cycle:
         service.requests.add(self)
         self.task = service.loop.create_task(self._run(app))
 
+    def answer(self, status: int, body: bytes) -> None:
+        """Answer in the app's place: without a scope, a task or a count."""
+        self.state = COMPLETE
+        length = self.stream.start(self, status, _text_fields(len(body)))
+        self.stream.body(self, b"" if length == BODILESS else body, False)
+        self.stream.complete(self)
+
     def _fill_scope(self, service: Service) -> None:
         stream = self.stream
         head = self.head
@@ -323,11 +330,11 @@ def _out_of_order(kind: str, state: int) -> RuntimeError:
 
 def error_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
     """The fields of a response that the server makes up in the app's place."""
-    return (
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", b"%d" % length),
-        (b"connection", b"close"),
-    )
+    return (*_text_fields(length), (b"connection", b"close"))
+
+
+def _text_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % length))
 
 
 def _as_bytes(data: object) -> bytes:

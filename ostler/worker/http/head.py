@@ -69,6 +69,15 @@ class Head:
         self.upgrade = b""
         """The protocol asked for, lower case, when the Connection field announces an upgrade."""
 
+    def asks_for(self, path: bytes) -> bool:
+        """Whether this is GET or HEAD of `path`, with or without a query."""
+        target = self.target
+        return (
+            target.startswith(path)
+            and self.method in ("GET", "HEAD")
+            and target[len(path) : len(path) + 1] in (b"", b"?", b"#")
+        )
+
     def __repr__(self) -> str:
         return f"<Head {self.method} {self.target!r} HTTP/{self.version}>"
 

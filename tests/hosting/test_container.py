@@ -1,0 +1,232 @@
+"""docs/deployment/Dockerfile: read, built and run as far as that goes without Docker."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from ostler import __version__
+from tests.hosting.image import Instruction, Machine, build_environment, read
+from tests.hosting.pages import DEPLOYMENT, free_ports, shown
+from tests.live.harness import APP, PATIENCE, Output, wait_until
+from tests.live.load import Load
+from tests.live.test_serving import get
+
+ROOT = DEPLOYMENT.parents[1]
+DOCKERFILE = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
+STAGES = read(DOCKERFILE)
+
+ORPHANS = """
+import subprocess
+
+
+async def nanny(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/orphan":
+        subprocess.run(["sh", "-c", "sleep 1.5 &"], check=True)
+    await app(scope, receive, send)
+"""
+
+
+def only(name: str) -> Instruction:
+    """The one instruction of this name in the last stage."""
+    [instruction] = [each for each in STAGES[-1] if each.name == name]
+    return instruction
+
+
+# -- what can be seen by reading
+
+
+def test_the_page_shows_the_file() -> None:
+    assert shown("containers.md", "dockerfile") == DOCKERFILE
+
+
+def test_base_images_are_pinned_and_the_same_in_both_stages() -> None:
+    bases = {stage[0].text.split()[0] for stage in STAGES}
+    assert len(STAGES) == 2
+    assert len(bases) == 1
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", bases.pop())
+
+
+def test_everything_is_in_exec_form_and_no_shell_is_asked_for() -> None:
+    for instruction in (each for stage in STAGES for each in stage):
+        if instruction.name in ("RUN", "CMD", "HEALTHCHECK"):
+            assert not {"sh", "bash", "/bin/sh", "sudo"} & set(instruction.words)
+        assert instruction.name not in ("ADD", "ENTRYPOINT", "SHELL", "MAINTAINER", "VOLUME")
+
+
+def test_stages_are_named_before_they_are_copied_from() -> None:
+    names = [stage[0].text.partition(" AS ")[2] for stage in STAGES]
+    sources = re.findall(r"--from=(\S+)", DOCKERFILE)
+    assert sources == ["build"]
+    assert set(sources) <= set(names[:-1])
+
+
+def test_directories_are_absolute_and_pip_leaves_no_cache() -> None:
+    directories = [each.text for stage in STAGES for each in stage if each.name == "WORKDIR"]
+    assert all(directory.startswith("/") for directory in directories)
+    [install] = [each.words for each in STAGES[0] if each.name == "RUN" and "install" in each.words]
+    assert "--no-cache-dir" in install
+
+
+def test_the_user_is_a_number_other_than_root_and_set_before_the_command() -> None:
+    names = [each.name for each in STAGES[-1]]
+    assert names.index("USER") < names.index("HEALTHCHECK") < names.index("CMD") == len(names) - 1
+    assert all(int(part) >= 10000 for part in only("USER").text.split(":"))
+    assert "RUN" not in names[names.index("USER") :]
+
+
+def test_command_health_check_port_and_signal_fit_together() -> None:
+    command = only("CMD").words
+    assert command[:2] == ["ostler", "main:app"]
+    path = command[command.index("--health-path") + 1]
+    assert path in only("HEALTHCHECK").words[2]
+    assert f"OSTLER_PORT={only('EXPOSE').text}" in only("ENV").text
+    assert only("STOPSIGNAL").text == "SIGTERM"
+
+
+def test_the_shell_form_is_found_out() -> None:
+    with pytest.raises(ValueError, match="not in exec form"):
+        _ = Instruction("CMD", "ostler main:app").words
+    with pytest.raises(ValueError, match="not in exec form"):
+        _ = Instruction("RUN", "test -f x && pip install [x]").words
+    assert json.loads('["a"]') == Instruction("CMD", '["a"]').words
+
+
+# -- what can be seen by doing it
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """The image, built step by step from a wheel of this very source."""
+    directory = tmp_path_factory.mktemp("image")
+    context = directory / "context"
+    context.mkdir()
+    machine = Machine(directory, context)
+    wheels = machine.layers / "wheels"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)],
+        env=build_environment(),
+        check=True,
+        timeout=10 * PATIENCE,
+    )
+    [wheel] = wheels.iterdir()
+    assert wheel.name == f"ostler-{__version__}-py3-none-any.whl"
+    (context / "requirements.txt").write_text(f"ostler @ file:///wheels/{wheel.name}\n")
+    (context / "main.py").write_text(APP + ORPHANS)
+    for stage in STAGES:
+        machine.build(stage)
+    assert list((machine.layers / "srv/app/__pycache__").iterdir())
+    yield machine
+    shutil.rmtree(directory)
+
+
+class Container:
+    """The image's command as PID 1, in a root that nobody can write to."""
+
+    def __init__(self, image: Machine, words: list[str], port: int) -> None:
+        env = {**image.env, "OSTLER_HOST": "127.0.0.1", "OSTLER_PORT": str(port), "HOME": "/nonexistent"}
+        self.port = port
+        self.env = env
+        self.process = subprocess.Popen(
+            image.command(words, mode="ro", env=env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.out = Output(self.process.stdout)
+        self.log = Output(self.process.stderr)
+
+    @property
+    def first(self) -> psutil.Process:
+        """Its PID 1, as the host sees it."""
+        [child] = psutil.Process(self.process.pid).children()
+        return child
+
+    def stop(self) -> int:
+        """What `docker stop` does; returns the exit code of PID 1, which unshare passes on."""
+        self.first.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def running(image: Machine, words: list[str]) -> Iterator[Container]:
+    container = Container(image, words, free_ports(1)[0])
+    try:
+        container.log.wait_for("Worker 1 .* is ready")
+        yield container
+    finally:
+        container.process.kill()  # and --kill-child ends all that is left
+        container.process.wait(PATIENCE)
+        container.out.close()
+        container.log.close()
+
+
+def test_the_command_is_pid_1_serves_as_nobody_and_drains_at_sigterm(image: Machine) -> None:
+    with running(image, image.cmd) as container:
+        container.log.wait_for(r"Started arbiter process \[1\]")
+        assert container.first.uids().real == container.first.gids().real == 10001
+        assert {child.uids().real for child in container.first.children()} == {10001}
+        mounts = Path(f"/proc/{container.first.pid}/mountinfo").read_text().splitlines()
+        [options] = [fields[5] for line in mounts if (fields := line.split())[4] == "/"]
+        assert options.split(",")[0] == "ro"
+        assert get(container.port).text.startswith("one ")
+        assert get(container.port, "/healthz").status_code == 200
+        with Load(container.port, path="/slow?0.2", pause=0.01) as load:
+            assert container.stop() == 0
+        assert set(load.failures) <= {"ConnectionRefusedError"}
+        assert "Traceback" not in container.log.text
+
+
+def test_the_health_check_tells_up_from_stopping(image: Machine) -> None:
+    check = only("HEALTHCHECK").words
+    words = [*image.cmd, "--drain-delay", "60"]
+    with running(image, words) as container:
+
+        def healthy() -> bool:
+            # `docker exec` enters the container; here the address is the same outside.
+            done = subprocess.run(
+                [sys.executable, *check[1:]], env=container.env, capture_output=True, timeout=PATIENCE
+            )
+            return done.returncode == 0
+
+        assert healthy()
+        container.first.send_signal(signal.SIGTERM)
+        container.log.wait_for("Draining in 60 s")
+        wait_until(lambda: not healthy(), "the health check fails")
+        assert container.stop() == 0
+
+
+def test_pid_1_reaps_the_orphans_of_the_application(image: Machine) -> None:
+    words = ["main:nanny" if word == "main:app" else word for word in image.cmd]
+    with running(image, words) as container:
+
+        def orphans() -> list[psutil.Process]:
+            return [child for child in container.first.children() if child.name() == "sleep"]
+
+        assert get(container.port, "/orphan").status_code == 200
+        wait_until(orphans, "the orphan is PID 1's")
+        wait_until(lambda: not orphans(), "it has ended and was reaped")
+        assert get(container.port).status_code == 200
+        assert container.stop() == 0
+
+
+def test_nothing_answers_once_the_container_is_gone(image: Machine) -> None:
+    with running(image, image.cmd) as container:
+        container.first.kill()
+        container.process.wait(PATIENCE)
+        with pytest.raises(httpx.ConnectError):
+            get(container.port)

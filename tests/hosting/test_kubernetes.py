@@ -1,0 +1,212 @@
+"""docs/deployment/kubernetes.yaml: as far as it can be checked without a cluster."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ostler.settings import Settings, defaults
+from ostler.sources import Sources
+from tests.hosting.image import read
+from tests.hosting.pages import DEPLOYMENT, free_ports, shown
+from tests.live.harness import APP, Ostler, wait_until
+from tests.live.load import Load
+from tests.live.test_serving import get
+
+TEXT = (DEPLOYMENT / "kubernetes.yaml").read_text(encoding="utf-8")
+DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
+KINDS = {document["kind"]: document for document in DOCUMENTS}
+POD = KINDS["Deployment"]["spec"]["template"]
+[CONTAINER] = POD["spec"]["containers"]
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+
+# What the API server insists on, and what each of these is (Kubernetes API reference, v1.32).
+REQUIRED: dict[str, tuple[str, dict[str, type]]] = {
+    "Deployment": ("apps/v1", {"selector.matchLabels": dict, "template.spec.containers": list}),
+    "Service": ("v1", {"ports": list, "selector": dict}),
+    "HorizontalPodAutoscaler": (
+        "autoscaling/v2",
+        {"scaleTargetRef.kind": str, "scaleTargetRef.name": str, "maxReplicas": int, "metrics": list},
+    ),
+    "PodDisruptionBudget": ("policy/v1", {"selector.matchLabels": dict, "maxUnavailable": int}),
+}
+
+# Every field that the pod has, so that a slip of the pen is found: the API server would drop or refuse it.
+POD_FIELDS = {
+    "enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext",
+    "topologySpreadConstraints", "containers", "volumes",
+}  # fmt: skip
+CONTAINER_FIELDS = {
+    "name", "image", "command", "env", "ports", "startupProbe", "readinessProbe", "livenessProbe",
+    "resources", "securityContext", "volumeMounts",
+}  # fmt: skip
+PROBE_FIELDS = {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"}
+
+
+def at(document: dict[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        document = document[name]
+    return document
+
+
+def settings() -> Settings:
+    """What the container's command line comes to."""
+    app, *words = CONTAINER["command"][1:]
+    flags = {
+        flag[2:].replace("-", "_"): (value,) for flag, value in zip(words[::2], words[1::2], strict=True)
+    }
+    return Sources(directory="/nowhere", flags={"app": (app,), **flags}).load().settings
+
+
+def cpus(quantity: str) -> float:
+    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
+
+
+def test_the_page_shows_the_file() -> None:
+    assert shown("kubernetes.md", "yaml") == TEXT
+
+
+def test_every_document_has_what_its_kind_requires() -> None:
+    assert sorted(KINDS) == sorted(REQUIRED)
+    assert len(DOCUMENTS) == len(KINDS)
+    for kind, (version, fields) in REQUIRED.items():
+        document = KINDS[kind]
+        assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
+        assert document["apiVersion"] == version
+        assert document["metadata"]["name"] == "inn"
+        for path, expected in fields.items():
+            value = at(document["spec"], path)
+            assert isinstance(value, expected), f"{kind}: {path}"
+            assert value
+
+
+def test_the_pod_has_no_field_that_is_not_known() -> None:
+    assert set(POD["spec"]) == POD_FIELDS
+    assert set(CONTAINER) == CONTAINER_FIELDS
+    for probe in PROBES:
+        assert set(CONTAINER[probe]) == PROBE_FIELDS
+    assert all(isinstance(word, str) for word in CONTAINER["command"])
+    assert all(isinstance(variable["value"], str) for variable in CONTAINER["env"])
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [
+        lambda: at(KINDS["Deployment"], "spec.selector.matchLabels"),
+        lambda: at(KINDS["Service"], "spec.selector"),
+        lambda: at(KINDS["PodDisruptionBudget"], "spec.selector.matchLabels"),
+        lambda: POD["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+    ],
+    ids=["Deployment", "Service", "PodDisruptionBudget", "topologySpreadConstraints"],
+)
+def test_selectors_match_the_pods_labels(selector: Callable[[], dict[str, str]]) -> None:
+    labels = POD["metadata"]["labels"]
+    assert selector()
+    assert selector().items() <= labels.items()
+
+
+def test_the_autoscaler_scales_the_deployment_which_has_no_number_of_its_own() -> None:
+    target = KINDS["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    deployment = KINDS["Deployment"]
+    assert target == {
+        "apiVersion": deployment["apiVersion"],
+        "kind": "Deployment",
+        "name": deployment["metadata"]["name"],
+    }
+    assert "replicas" not in deployment["spec"]
+    # One may always be taken away, so that nodes can be emptied, and one is left then.
+    fewest = KINDS["HorizontalPodAutoscaler"]["spec"]["minReplicas"]
+    assert fewest > KINDS["PodDisruptionBudget"]["spec"]["maxUnavailable"] >= 1
+    assert KINDS["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_ports_are_those_of_the_image_by_name() -> None:
+    [port] = CONTAINER["ports"]
+    [served] = KINDS["Service"]["spec"]["ports"]
+    [exposed] = [
+        each.text
+        for each in read((DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8"))[-1]
+        if each.name == "EXPOSE"
+    ]
+    assert port["containerPort"] == int(exposed)
+    assert served["targetPort"] == port["name"]
+    assert {CONTAINER[probe]["httpGet"]["port"] for probe in PROBES} == {port["name"]}
+
+
+def test_probes_ask_for_the_health_path() -> None:
+    assert {CONTAINER[probe]["httpGet"]["path"] for probe in PROBES} == {settings().health_path}
+
+
+def test_the_grace_period_covers_delay_drain_and_margin_and_not_much_more() -> None:
+    given = settings()
+    needed = given.drain_delay + given.timeout_graceful_shutdown + 3
+    assert needed <= POD["spec"]["terminationGracePeriodSeconds"] <= needed + 5
+
+
+def test_readiness_goes_within_the_delay_and_liveness_waits_for_the_arbiter() -> None:
+    readiness, liveness = CONTAINER["readinessProbe"], CONTAINER["livenessProbe"]
+    given = settings()
+    assert readiness["periodSeconds"] * readiness["failureThreshold"] < given.drain_delay
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] > given.timeout_worker_healthcheck
+    assert given.timeout_worker_healthcheck == defaults()["timeout_worker_healthcheck"]
+
+
+def test_there_is_a_cpu_limit_for_workers_auto_to_count() -> None:
+    resources = CONTAINER["resources"]
+    assert settings().workers == "auto"
+    assert math.ceil(cpus(resources["limits"]["cpu"])) == 2
+    assert cpus(resources["requests"]["cpu"]) <= cpus(resources["limits"]["cpu"])
+    assert "memory" in resources["limits"]
+    assert "memory" in resources["requests"]
+
+
+def test_the_pod_may_do_no_more_than_it_needs() -> None:
+    spec = POD["spec"]
+    assert spec["enableServiceLinks"] is False
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] >= 10000
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert CONTAINER["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [mount["name"] for mount in CONTAINER["volumeMounts"]] == [
+        each["name"] for each in spec["volumes"]
+    ]
+
+
+def test_the_image_has_a_version() -> None:
+    name, _, tag = CONTAINER["image"].rpartition(":")
+    assert name
+    assert tag not in ("", "latest")
+
+
+def test_a_service_link_would_stop_ostler_with_a_word_of_why(tmp_path: Path) -> None:
+    """The reason for `enableServiceLinks: false`."""
+    link = {"OSTLER_PORT": "tcp://10.96.0.17:80"}
+    with Ostler(tmp_path, *CONTAINER["command"][1:], env=link) as ostler:
+        assert ostler.wait() == 2
+        ostler.log.wait_for("OSTLER_PORT")
+
+
+def test_the_containers_command_withdraws_drains_and_ends_in_time(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    [port] = free_ports(1)
+    with Ostler(tmp_path, *CONTAINER["command"][1:], env={"OSTLER_PORT": str(port)}) as ostler:
+        ostler.wait_ready(1)
+        path = CONTAINER["readinessProbe"]["httpGet"]["path"]
+        wait_until(lambda: get(port, path).status_code == 200, "the pod is ready")
+        with Load(port) as load:
+            ostler.send(signal.SIGTERM)
+            wait_until(lambda: get(port, path).status_code == 503, "the pod is not ready any more")
+            load.wait_answers(100)
+            assert load.failures == {}
+        assert ostler.wait(POD["spec"]["terminationGracePeriodSeconds"]) == 0
