@@ -17,6 +17,7 @@ from tests.live.harness import PATIENCE
 # over it, `mode` ro or rw, `python` where Python is. The host's programs stand for those of the base image.
 ENTER = """
 set -eu
+umask 022
 root=$1 layers=$2 mode=$3 python=$4 user=$5 name=$6
 shift 6
 mount -t tmpfs -o mode=755 tmpfs "$root"
