@@ -46,7 +46,7 @@ from ostler.supervisor.events import (
     Told,
 )
 from ostler.supervisor.fleet import Fleet
-from ostler.supervisor.service_manager import Announcements, facts
+from ostler.supervisor.herald import Herald
 
 logger = logging.getLogger("ostler.error")
 
@@ -79,8 +79,7 @@ class Arbiter:
         self._listeners = listeners
         self._entry = entry
         self._directory = directory
-        self._notifier = notifier
-        self._announcements = Announcements(os.getpid(), notifier.watchdog)
+        self._herald = Herald(notifier)
         # By generation: a worker that is spawned again gets what its generation was started with.
         self._configurations: dict[int, Configuration] = {1: configuration}
         self._newest = 1
@@ -139,6 +138,7 @@ class Arbiter:
 
     def _stop(self) -> None:
         """Let load balancers know, and drain after the delay, or when asked once more."""
+        self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
         delay = self._configurations[self._newest].settings.drain_delay
         for child in self._children.values():
@@ -146,6 +146,7 @@ class Arbiter:
         if first and delay and self._fleet.ready:
             logger.info("Draining in %g s: until then, health checks say 503 and requests are served", delay)
             self._loop.call_later(delay, self._drain)
+            self._set_alarm()
         else:
             self._drain()
 
@@ -168,13 +169,12 @@ class Arbiter:
     def _roll(self) -> None:
         """SIGHUP: read and check the settings first; a bad file changes nothing."""
         before = self._configurations[self._newest].settings
-        self._tell(self._announcements.reload_asked(time.monotonic()))
+        self._herald.reload_asked()
         try:
             configuration = self._load()
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
-            self._announcements.reload_refused(str(exc))
-            self._drain_events()
+            self._herald.reload_refused(str(exc), self._fleet)
             return
         settings = configuration.settings
         for name in _FIXED:
@@ -183,7 +183,7 @@ class Arbiter:
                     "SIGHUP: a new value of %s takes a restart, the sockets stay as they are", name
                 )
         self._newest += 1
-        self._announcements.reload_begins(self._newest)
+        self._herald.reload_begins(self._newest)
         self._configurations[self._newest] = configuration
         logs.configure(settings)
         self._feed(Roll(self._newest, _timings(settings)))
@@ -282,7 +282,7 @@ class Arbiter:
                 self._carry_out(self._fleet.handle(self._events.popleft(), time.monotonic()))
         finally:
             self._handling = False
-        self._announce()
+        self._herald.update(self._fleet)
         self._set_alarm()
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
@@ -308,17 +308,6 @@ class Arbiter:
                 case Kill(pid=pid):
                     if pid in self._children:
                         self._children[pid].kill()
-
-    def _announce(self) -> None:
-        """Tell the service manager, if there is one, what it should know."""
-        if self._notifier.listens and self._outcome is None:
-            self._notifier.flush()
-            now = time.monotonic()
-            self._tell(self._announcements.update(facts(self._fleet, now), now))
-
-    def _tell(self, messages: Sequence[Sequence[str]]) -> None:
-        for fields in messages:
-            self._notifier.send(*fields)
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         if pid in self._children:
@@ -351,10 +340,7 @@ class Arbiter:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = [self._fleet.deadline()]
-        if self._notifier.listens:
-            times.append(self._announcements.deadline())
-            times.append(time.monotonic() + 1.0 if self._notifier.pending else None)
+        times = (self._fleet.deadline(), self._herald.deadline())
         wake_at = min((at for at in times if at is not None), default=None)
         if wake_at is not None and self._outcome is None:
             delay = max(0.0, wake_at - time.monotonic())

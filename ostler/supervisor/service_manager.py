@@ -83,6 +83,7 @@ class Announcements:
         self._counts = ""
         self._status_at = 0.0
         self._note = ""
+        self._stop_asked = False
         self._asked = 0
         """The newest generation that was asked for in a reload that has not ended."""
         self._meter = Meter()
@@ -115,6 +116,10 @@ class Announcements:
         """The reload is a rolling restart to this generation."""
         self._asked = generation
 
+    def stop_asked(self) -> None:
+        """The service stops, although the fleet may serve on for a while before it drains."""
+        self._stop_asked = True
+
     def update(self, facts: Facts, now: float) -> list[Message]:
         """Return what is to be said now."""
         self._meter.read(facts.served)
@@ -136,7 +141,7 @@ class Announcements:
 
     def _turn(self, facts: Facts, now: float) -> Message:
         """Enter the phase that the facts call for, and return how that is announced."""
-        if facts.stopping:
+        if facts.stopping or self._stop_asked:
             entered, self.phase = self.phase is not Phase.STOPPING, Phase.STOPPING
             return ("STOPPING=1",) if entered else ()
         if self.phase is Phase.STARTING and self._complete:

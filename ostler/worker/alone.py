@@ -25,7 +25,7 @@ class Alone:
         self._notifier = notifier
         self._orders = orders
         self._startup = settings.timeout_worker_startup
-        self._grace = settings.timeout_graceful_shutdown
+        self._time_to_stop = settings.drain_delay + settings.timeout_graceful_shutdown + MARGIN + _TICK
         # The loop's own tick answers: a loop that is blocked does not.
         self._interval = None if notifier.watchdog is None else notifier.watchdog / 2
         self._next_watchdog = 0.0
@@ -61,10 +61,11 @@ class Alone:
             self._notifier.send(f"STATUS={status}")
 
     def stopping(self) -> None:
-        """Say that the server drains."""
-        self._stopping = True
-        time_left = microseconds(self._grace + MARGIN + _TICK)
-        self._notifier.send("STOPPING=1", "STATUS=stopping", f"EXTEND_TIMEOUT_USEC={time_left}")
+        """Say that the server is going to stop, at once or after its delay."""
+        if not self._stopping:
+            self._stopping = True
+            time_left = microseconds(self._time_to_stop)
+            self._notifier.send("STOPPING=1", "STATUS=stopping", f"EXTEND_TIMEOUT_USEC={time_left}")
 
     def retire(self, reason: str) -> None:
         """A limit is reached."""

@@ -82,7 +82,7 @@ class Orders:
             self.set_deadline(MARGIN)
 
     def stop(self) -> None:
-        """Withdraw, and drain after the delay or when asked once more; be gone some seconds past the grace."""
+        """Withdraw, and drain after the delay or when asked once more; be gone soon after the grace."""
         if self._server is None or self._loop is None:
             self._leave()
         if self._delay and not self._withdrawn:

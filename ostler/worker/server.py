@@ -44,7 +44,7 @@ class Watcher(Protocol):
         """The loop has come round, `lag` seconds late."""
 
     def stopping(self) -> None:
-        """The server drains from now on."""
+        """The server is going to stop, at once or after its delay."""
 
     def retire(self, reason: str) -> None:
         """A limit is reached: the server should be replaced."""
@@ -77,6 +77,7 @@ class Server:
         if self._service is None:
             return False
         self._service.withdraw()
+        self._watcher.stopping()
         return True
 
     def stop(self) -> None:
@@ -103,7 +104,6 @@ class Server:
             service = self._open(lifespan)
             await self._stopping
             logger.info("Shutting down")
-            self._watcher.stopping()
             await self._drain(service)
             if not self._now.done():
                 await self._first(lifespan.shutdown(), self._now)

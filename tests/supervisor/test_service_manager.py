@@ -127,6 +127,13 @@ def test_a_stop_is_told_once_and_asks_for_time_while_it_drains() -> None:
     assert announcements.reload_asked(61.0) == []
 
 
+def test_a_stop_that_was_asked_for_is_told_while_the_fleet_still_serves() -> None:
+    announcements = serving()
+    announcements.stop_asked()
+    assert said(announcements.update(WELL, 1.0)) == ["STOPPING=1", *EXTEND]
+    assert said(announcements.update(replace(WELL, stopping=True), 12.0)) == [*EXTEND]
+
+
 def test_the_watchdog_is_answered_at_half_its_time() -> None:
     announcements = serving(watchdog=10.0)
     assert announcements.deadline() == 5.0

@@ -1,0 +1,57 @@
+"""The arbiter's line to its service manager: what `service_manager` decides, `ostler.notify` sends."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from ostler.notify import Notifier
+from ostler.supervisor.fleet import Fleet
+from ostler.supervisor.service_manager import Announcements, facts
+
+# Seconds after which a manager that had no room for a message is told again.
+_RETRY = 1.0
+
+
+class Herald:
+    """Tells a service manager how a fleet fares; nobody, when there is none."""
+
+    def __init__(self, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._announcements = Announcements(os.getpid(), notifier.watchdog)
+
+    def deadline(self) -> float | None:
+        """When to call `update`, if nothing happens before. None: not at all."""
+        if not self._notifier.listens:
+            return None
+        due = self._announcements.deadline()
+        if self._notifier.pending:
+            return min(time.monotonic() + _RETRY, due or float("inf"))
+        return due
+
+    def update(self, fleet: Fleet) -> None:
+        """Tell what has changed."""
+        if self._notifier.listens:
+            self._notifier.flush()
+            now = time.monotonic()
+            for fields in self._announcements.update(facts(fleet, now), now):
+                self._notifier.send(*fields)
+
+    def reload_asked(self) -> None:
+        """SIGHUP has come."""
+        for fields in self._announcements.reload_asked(time.monotonic()):
+            self._notifier.send(*fields)
+
+    def reload_refused(self, reason: str, fleet: Fleet) -> None:
+        """The reload changes nothing."""
+        self._announcements.reload_refused(reason)
+        self.update(fleet)
+
+    def reload_begins(self, generation: int) -> None:
+        """The reload is a rolling restart to this generation."""
+        self._announcements.reload_begins(generation)
+
+    def stop_asked(self, fleet: Fleet) -> None:
+        """An order to stop has come, whether or not the fleet drains already."""
+        self._announcements.stop_asked()
+        self.update(fleet)
