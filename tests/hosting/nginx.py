@@ -16,8 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pytest
-
+from tests.hosting.needs import need
 from tests.live.harness import PATIENCE, Output, wait_until
 
 PAGES = Path(__file__).parents[2] / "docs" / "deployment"
@@ -118,8 +117,9 @@ async def download(scope, receive, send):
 @contextlib.contextmanager
 def place() -> Iterator[Path]:
     """A directory that an unprivileged nginx can use: pytest's own lets no other user through."""
-    if PROGRAM is None or not STREAM_MODULE.exists():
-        pytest.skip("needs nginx and its stream module (Debian: apt install nginx libnginx-mod-stream)")
+    packages = "nginx and its stream module (Debian: apt install nginx libnginx-mod-stream)"
+    need(PROGRAM is not None and STREAM_MODULE.exists(), packages)
+    assert PROGRAM is not None
     directory = Path(tempfile.mkdtemp(prefix="ostler-nginx-"))
     try:
         directory.chmod(0o755)

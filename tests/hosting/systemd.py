@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 import ostler
+from tests.hosting.needs import need, need_namespaces
 from tests.live.harness import APP, PATIENCE, wait_until
 
 HERE = Path(__file__).parent
@@ -37,11 +38,8 @@ class Machine:
         self.log = tree / "boot.log"
 
     def __enter__(self) -> Machine:
-        if os.geteuid() != 0:
-            raise AssertionError("the tests under systemd boot one, which takes root")
-        for program in ("/lib/systemd/systemd", shutil.which("unshare"), shutil.which("nsenter")):
-            if program is None or not os.path.exists(program):
-                raise AssertionError("the tests under systemd need systemd and util-linux (see .ci/run)")
+        need_namespaces()
+        need(os.path.exists("/lib/systemd/systemd"), "systemd (Debian: apt install systemd)")
         self._lay_out()
         places = (sys.base_prefix, sysconfig.get_path("purelib"), str(Path(ostler.__file__).parent))
         boot = ["sh", str(HERE / "boot.sh"), self._group, str(self.tree), *places]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosting.needs import need_namespaces
 from tests.live.harness import APP, Ostler, wait_until
 from tests.live.test_serving import get
 
@@ -74,6 +75,7 @@ def _controllers() -> list[str]:
 
 @pytest.fixture
 def group() -> Iterator[Group]:
+    need_namespaces()
     group = Group()
     yield group
     group.close()

@@ -18,6 +18,7 @@ import pytest
 
 from ostler import __version__
 from tests.hosting.image import Instruction, Machine, build_environment, read
+from tests.hosting.needs import need_namespaces
 from tests.hosting.pages import DEPLOYMENT, free_ports, shown
 from tests.live.harness import APP, PATIENCE, Output, wait_until
 from tests.live.load import Load
@@ -109,6 +110,7 @@ def test_the_shell_form_is_found_out() -> None:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """The image, built step by step from a wheel of this very source."""
+    need_namespaces()
     directory = tmp_path_factory.mktemp("image")
     context = directory / "context"
     context.mkdir()
