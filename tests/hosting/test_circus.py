@@ -68,7 +68,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def deploy(host: Host) -> None:
-    (host.directory / "main.py").write_text(APP.replace('"one"', '"two"'))
+    (host.directory / "main.py").write_text(APP.replace('"one"', '"second"'))
 
 
 def test_reload_replaces_the_plain_servers_without_a_lost_request(host: Host) -> None:
@@ -80,7 +80,7 @@ def test_reload_replaces_the_plain_servers_without_a_lost_request(host: Host) ->
         assert not before & host.servers()
         load.bodies.clear()
         load.wait_answers(100)
-        assert set(load.bodies) == {"two"}
+        assert set(load.bodies) == {"second"}
     assert load.failures == {}
     assert len(host.servers()) == 4
 
@@ -121,7 +121,7 @@ def test_reload_rolls_the_arbiters_workers_over_without_a_lost_request(host: Hos
         host.circus.wait_gone(before)
         load.bodies.clear()
         load.wait_answers(100)
-        assert set(load.bodies) == {"two"}
+        assert set(load.bodies) == {"second"}
     assert load.failures == {}
     assert host.arbiters() == arbiters
 

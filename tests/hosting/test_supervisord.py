@@ -71,7 +71,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 def deploy(host: Host) -> None:
-    (host.directory / "main.py").write_text(APP.replace('"one"', '"two"'))
+    (host.directory / "main.py").write_text(APP.replace('"one"', '"second"'))
 
 
 def test_four_plain_servers_are_restarted_one_by_one_without_a_lost_request(host: Host) -> None:
@@ -80,10 +80,10 @@ def test_four_plain_servers_are_restarted_one_by_one_without_a_lost_request(host
         deploy(host)
         for number in range(4):
             host.supervisord.order("restart", f"web:web_{number}")
-        wait_until(lambda: get(host.web).text.startswith("two"), "the new code answers")
+        wait_until(lambda: get(host.web).text.startswith("second"), "the new code answers")
         load.bodies.clear()
         load.wait_answers(100)
-        assert set(load.bodies) == {"two"}
+        assert set(load.bodies) == {"second"}
     assert load.failures == {}
     assert not before & host.servers()
     assert len(host.servers()) == 4
@@ -112,7 +112,7 @@ def test_hup_rolls_the_arbiters_workers_over_without_a_lost_request(host: Host) 
         host.supervisord.wait_gone(before)
         load.bodies.clear()
         load.wait_answers(100)
-        assert set(load.bodies) == {"two"}
+        assert set(load.bodies) == {"second"}
     assert load.failures == {}
     assert host.arbiters() == arbiters
     assert len(host.supervisord.workers()) == 4

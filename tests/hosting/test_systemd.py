@@ -55,14 +55,14 @@ def test_a_reload_under_load_costs_no_request_and_the_manager_knows_when_it_is_o
     app.systemctl("start", app.socket)
     app.systemctl("start")
     with Load(app.port) as load:
-        app.write(APP.replace('VERSION = "one"', 'VERSION = "two"'))
+        app.write(APP.replace('VERSION = "one"', 'VERSION = "second"'))
         app.systemctl("reload")
         app.wait_status("2 of 2 workers ready, generation 2")
         wait_until(lambda: app.show("ActiveState") == "active", "the reload is over")
         wait_until(lambda: len(app.workers()) == 2, "the old workers are gone")
         load.bodies.clear()
         load.wait_answers(200)
-        assert set(load.bodies) == {"two"}
+        assert set(load.bodies) == {"second"}
     assert not load.failures
 
 
