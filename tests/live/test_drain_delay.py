@@ -63,7 +63,8 @@ def test_in_the_delay_everyone_is_served_though_probes_say_503(project: Path, mo
         assert elapsed(begun) > 2.8
         assert ostler.wait() == 0
         wait_until(lambda: health(port) is None, "new clients are refused")
-        assert set(load.failures) <= {"ConnectionRefusedError"}
+        # Reset: a client that came between the last look at the queue and its close, after the delay.
+        assert set(load.failures) <= {"ConnectionRefusedError", "ConnectionResetError"}
         assert not ostler.family()
 
 
