@@ -89,9 +89,11 @@ def _measure(
             if server == "limit" and not workload.limit:
                 continue
             try:
-                samples[server].append(_sample(server, workload, options.seconds, cores, tls))
+                sample = _sample(server, workload, options.seconds, cores, tls)
             except RuntimeError as error:
                 print(f"  {server}: {error}", flush=True)
+                continue
+            samples[server].append(sample)
     return samples
 
 
