@@ -155,7 +155,9 @@ ostler.run(
 
 
 def test_what_is_given_in_code_counts_before_variables_and_files(project: Path) -> None:
-    (project / "pyproject.toml").write_text("[tool.ostler]\nworkers = 1\nheader = ['X-From: file']\nport = 1\n")
+    (project / "pyproject.toml").write_text(
+        "[tool.ostler]\nworkers = 1\nheader = ['X-From: file']\nport = 1\n"
+    )
     source = "import ostler\nostler.run('main:app', port=0)\n"
     (project / "script.py").write_text(source)
     with Ostler(project, program=["script.py"], env={"OSTLER_PORT": "2", "OSTLER_WORKERS": "2"}) as ostler:
@@ -261,8 +263,16 @@ if "OSTLER_SLOT" in os.environ:
     [
         ("ostler.run(app, prot=1)", 2, "unknown setting 'prot', did you mean port?"),
         ("ostler.run(app, port='80')", 2, "port from argument port is '80': expected a whole number of "),
-        ("ostler.run(app, headers=[('a',)])", 2, "header from argument headers is [('a',)]: expected a header"),
-        ("ostler.run(app, header='A: b', headers=[])", 2, "header and headers are the same setting: expected"),
+        (
+            "ostler.run(app, headers=[('a',)])",
+            2,
+            "header from argument headers is [('a',)]: expected a header",
+        ),
+        (
+            "ostler.run(app, header='A: b', headers=[])",
+            2,
+            "header and headers are the same setting: expected",
+        ),
         ("ostler.run(app, uds='a', port=1)", 2, "uds from argument uds and port from argument port exclude"),
         ("ostler.run()", 2, "no application given: expected APP as module:attribute, such as main:app"),
         ("ostler.run('main')", 2, "app from argument app is 'main': expected module:attribute, such as main"),
@@ -316,7 +326,9 @@ def in_a_thread():
 
 
 def test_ctrl_c_during_the_import_is_quiet(project: Path) -> None:
-    (project / "slow.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)  # in the app\n")
+    (project / "slow.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(60)  # in the app\n"
+    )
     with serving(project, "import ostler\nostler.run('slow:app', port=0)\n") as ostler:
         ostler.out.wait_for("importing")
         ostler.send(signal.SIGINT)

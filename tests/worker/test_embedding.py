@@ -625,11 +625,12 @@ def test_signals_can_be_left_alone(run: Runner[Any], heard: list[int]) -> None:
 def test_run_owns_the_program_and_so_passes_nothing_on(heard: list[int]) -> None:
     app = App()
     serving = server(app)
-    timer = threading.Thread(
-        target=lambda: serving.started.wait(PATIENCE) and signal.pthread_kill(main, signal.SIGTERM)
-    )
-    main = threading.main_thread().ident
-    assert main is not None
+
+    def interrupt() -> None:
+        serving.started.wait(PATIENCE)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Thread(target=interrupt)
     timer.start()
 
     serving.run()
