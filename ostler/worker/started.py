@@ -39,7 +39,12 @@ class Started:
 
         Raises:
             OstlerError: the server could not start; see `Server.serve`.
+            RuntimeError: an event loop runs in this thread, which would wait as well.
         """
+        if not self._settled.is_set() and asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                "wait() would block the event loop of this thread: await server.started instead"
+            )
         self._settled.wait(timeout)
         return self._outcome()
 

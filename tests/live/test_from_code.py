@@ -166,6 +166,20 @@ def test_what_is_given_in_code_counts_before_variables_and_files(project: Path) 
         assert ostler.stop() == 0
 
 
+def test_sighup_reads_the_files_again_and_keeps_what_code_says(project: Path) -> None:
+    settings = project / "pyproject.toml"
+    settings.write_text("[tool.ostler]\nheader = ['X-From: one']\nserver_header = true\n")
+    source = "import ostler\nostler.run('main:app', port=0, workers=1, server_header=False)\n"
+    with serving(project, source) as ostler:
+        ostler.wait_ready(1)
+        settings.write_text("[tool.ostler]\nheader = ['X-From: two']\nserver_header = true\n")
+        ostler.send(signal.SIGHUP)
+        ostler.wait_ready(2)
+        wait_until(lambda: get(ostler.port, "/").headers["x-from"] == "two", "the new header is sent")
+        assert "server" not in get(ostler.port, "/").headers
+        assert ostler.stop() == 0
+
+
 def test_it_serves_in_a_thread_without_signals(project: Path) -> None:
     source = """
 import signal, threading, ostler

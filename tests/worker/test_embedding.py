@@ -491,6 +491,18 @@ def test_a_start_can_be_awaited_in_another_loop_than_the_servers() -> None:
     thread.join(PATIENCE)
 
 
+def test_a_wait_that_would_block_a_loop_is_refused(run: Runner[Any]) -> None:
+    async def main() -> None:
+        serving = server(App())
+        task = asyncio.create_task(serving.serve())
+        with pytest.raises(RuntimeError, match=r"await server\.started instead"):
+            serving.started.wait(PATIENCE)
+        serving.stop()
+        await task
+
+    run(main())
+
+
 async def _awaited(what: Awaitable[bool]) -> bool:
     return await what
 
