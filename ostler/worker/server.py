@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -54,7 +55,7 @@ class Server:
     """Serves one application on listening sockets, from lifespan start-up to shutdown.
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
-    at any time, from the loop's thread, and again.
+    at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._lifespan = Lifespan(app, settings.lifespan)
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -99,7 +101,7 @@ class Server:
             SettingsError: the HTTP parser that is asked for is not installed.
         """
         logger.info("Started server process [%d]", os.getpid())
-        lifespan = Lifespan(self._app, self._settings.lifespan)
+        lifespan = self._lifespan
         if await self._unless_stopped(lifespan.startup()):
             service = self._open(lifespan)
             await self._stopping
@@ -109,6 +111,20 @@ class Server:
                 await self._first(lifespan.shutdown(), self._now)
         logger.info("Finished server process [%d]", os.getpid())
 
+    async def clear(self) -> None:
+        """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._service is not None:
+            emptied = asyncio.Event()
+            self._service.on_change = emptied.set
+            self._service.abort()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
+        await self._lifespan.cancel(_CANCELLED)
+
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
         await self._first(startup, self._stopping)
@@ -116,7 +132,11 @@ class Server:
 
     async def _first(self, work: Coroutine[Any, Any, None], until: asyncio.Future[None]) -> None:
         task = self._loop.create_task(work)
-        await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
         if not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCELLED)
@@ -164,29 +184,32 @@ class Server:
         emptied = asyncio.Event()
         service.on_change = emptied.set
         grace = self._settings.timeout_graceful_shutdown
-        await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
+        await self._within(grace, self._until_empty(service, emptied))
         if self._now.done():
             service.abort()
         elif self._busy(service):
             cancelled = service.cancel()
             if cancelled:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
-            await self._first(self._until_empty(service, emptied), self._grace_or_now(_CANCELLED))
+            await self._within(_CANCELLED, self._until_empty(service, emptied))
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
 
-    def _grace_or_now(self, seconds: float) -> asyncio.Future[None]:
-        """Return a future that is done after `seconds`, or as soon as the server is to stop now."""
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
         over: asyncio.Future[None] = self._loop.create_future()
 
         def done(_: object = None) -> None:
             if not over.done():
                 over.set_result(None)
 
-        self._loop.call_later(seconds, done)
+        timer = self._loop.call_later(seconds, done)
         self._now.add_done_callback(done)
-        return over
+        try:
+            await self._first(work, over)
+        finally:
+            timer.cancel()
 
     def _busy(self, service: Service) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""
