@@ -23,8 +23,16 @@ MAY_IMPORT = {
 }
 """Which layers each layer may import; `ostler` is the modules of the package itself."""
 
-FRONT_DOORS = {"ostler", "ostler.__main__"}
-"""They start the command line, and so may import it."""
+FRONT_DOORS = {
+    "ostler": {"cli"},
+    "ostler.__main__": {"cli"},
+    "ostler.gunicorn": {"worker"},
+    "ostler.gunicorn_access": {"worker"},
+}
+"""They start the command line, or serve under another supervisor, and may import what they open on to."""
+
+OUTSIDE = {"ostler.gunicorn", "ostler.gunicorn_access"}
+"""They need a library that is no dependency: nothing else imports them."""
 
 PURE = {
     "ostler.kinds",
@@ -83,8 +91,10 @@ def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
         top = name.split(".")[0]
         where = f"{module} line {line}"
         if top == "ostler" and layer(name) not in MAY_IMPORT[layer(module)]:
-            if not (module in FRONT_DOORS and layer(name) == "cli"):
+            if layer(name) not in FRONT_DOORS.get(module, ()):
                 found.append(f"{where}: {layer(module)} imports {name}")
+        elif module not in OUTSIDE and _is_outside(name):
+            found.append(f"{where}: {name} is for another supervisor")
         elif module in PURE and (top in IMPURE or (top == "ostler" and not _is_pure(name))):
             found.append(f"{where}: a pure module imports {name}")
         elif layer(module) != "worker" and top in WORKERS_ONLY:
@@ -95,6 +105,11 @@ def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
 def _is_pure(name: str) -> bool:
     """Whether `name`, a module or something in one, is pure: purity by way of an impure module is none."""
     return name in PURE or name.rpartition(".")[0] in PURE
+
+
+def _is_outside(name: str) -> bool:
+    """Whether `name` is, or is in, a module for another supervisor, or is that supervisor."""
+    return name.split(".")[0] == "gunicorn" or any(f"{name}.".startswith(f"{door}.") for door in OUTSIDE)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -136,6 +151,11 @@ def test_every_pure_module_exists() -> None:
         ("ostler.settings", "from ostler.sources import Sources"),
         ("ostler.supervisor.fleet", "from ostler import logs"),
         ("ostler", "from ostler.worker.main import run"),
+        ("ostler.gunicorn", "from ostler.cli.main import main"),
+        ("ostler.gunicorn_access", "from ostler.supervisor.fleet import Fleet"),
+        ("ostler.worker.main", "from ostler import gunicorn"),
+        ("ostler.cli.run", "from ostler.gunicorn import Worker"),
+        ("ostler.worker.server", "import gunicorn.arbiter"),
     ],
 )
 def test_the_checker_objects_to_an_import_against_the_grain(module: str, source: str) -> None:
@@ -148,6 +168,8 @@ def test_the_checker_objects_to_an_import_against_the_grain(module: str, source:
         ("ostler", "def run():\n    from ostler.cli.main import main"),
         ("ostler", "from .errors import OstlerError"),
         ("ostler.__main__", "from ostler.cli.main import main"),
+        ("ostler.gunicorn", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
+        ("ostler.gunicorn", "from ostler.gunicorn_access import Account"),
         ("ostler.worker.main", "import uvloop, os, ostler.logs"),
         ("ostler.worker.http.cycle", "from ..lifespan import Lifespan\nfrom .head import Head"),
         ("ostler.supervisor.fleet", "from ostler.supervisor.slot import Slot\nimport ostler.messages"),

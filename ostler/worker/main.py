@@ -20,7 +20,7 @@ from ostler.settings import Settings
 from ostler.worker import application
 from ostler.worker.alone import Alone
 from ostler.worker.asgi import Application
-from ostler.worker.loops import new_event_loop
+from ostler.worker.loops import close_event_loop, new_event_loop
 from ostler.worker.orders import Orders
 from ostler.worker.pulse import Pulse
 from ostler.worker.server import Server, Watcher
@@ -100,7 +100,7 @@ def _serve(
         loop.run_until_complete(_main(settings, sockets, orders, watcher))
     finally:
         orders.over()
-        _close(loop)
+        close_event_loop(loop)
 
 
 async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
@@ -119,21 +119,6 @@ def _load(settings: Settings) -> Application:
         where = exc.with_traceback(application.own_traceback(exc))
         logger.error("The application could not be imported:\n", exc_info=where)
         raise StartupError(f"{settings.app} could not be imported: {application.one_line(exc)}") from None
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave nothing of the loop behind, as asyncio.run() does."""
-    try:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
 
 
 def _set_title(title: str) -> None:
