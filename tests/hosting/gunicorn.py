@@ -35,6 +35,9 @@ class Gunicorn(Ostler):
         program = (str(SCRIPTS / "gunicorn"),)
         super().__init__(directory, *options, program=program, env={"PYTHONWARNINGS": "ignore", **env})
 
+    def __enter__(self) -> Gunicorn:
+        return self
+
     @property
     def port(self) -> int:
         return int(self.log.wait_for(r"Listening at: https?://127\.0\.0\.1:(\d+)")[1])
@@ -50,6 +53,10 @@ class Gunicorn(Ostler):
     def wait_replaced(self, old: set[int], count: int) -> None:
         """Wait until none of the `old` workers is left, and `count` others are there."""
         wait_until(lambda: not old & self.pids() and len(self.pids()) == count, f"{old} are replaced")
+
+    def wait_count(self, count: int) -> None:
+        """Wait until there are so many workers."""
+        wait_until(lambda: len(self.pids()) == count, f"there are {count} workers")
 
     def reload(self, count: int) -> None:
         """SIGHUP; wait until all workers are others."""

@@ -100,7 +100,7 @@ def test_ttin_and_ttou_change_the_number_of_workers_without_a_lost_request(proje
             load.wait_answers(100)
             for count in (2, 1):
                 gunicorn.send(signal.SIGTTOU)
-                wait_until(lambda count=count: len(gunicorn.pids()) == count, f"{count} are left")
+                gunicorn.wait_count(count)
             load.wait_answers(100)
         assert gunicorn.stop() == 0
     assert load.failures == {}
