@@ -7,6 +7,9 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+from gunicorn.config import Config
 
 from tests.hosting.pages import SCRIPTS
 from tests.live.harness import APP, Ostler, wait_until
@@ -28,12 +31,16 @@ class Gunicorn(Ostler):
         worker: str = WORKER,
         bind: str = "127.0.0.1:0",
         env: Mapping[str, str] = _NOTHING,
+        **popen: Any,
     ) -> None:
-        # Its control socket would lie in the home directory, for all instances of a user.
-        options = ("-k", worker, "-b", bind, "--no-control-socket", *args, app)
+        # Its control socket (from 25.1 on) would lie in the home directory, for all instances of a user.
+        alone = ["--no-control-socket"] if "control_socket" in Config().settings else []
+        options = ("-k", worker, "-b", bind, *alone, *args, app)
         # The script: `-m gunicorn` does not survive its own SIGUSR2. What it leaves open is its own affair.
         program = (str(SCRIPTS / "gunicorn"),)
-        super().__init__(directory, *options, program=program, env={"PYTHONWARNINGS": "ignore", **env})
+        super().__init__(
+            directory, *options, program=program, env={"PYTHONWARNINGS": "ignore", **env}, **popen
+        )
 
     def __enter__(self) -> Gunicorn:
         return self

@@ -435,7 +435,18 @@ def test_all_of_its_listeners_are_served(project: Path) -> None:
     assert not (project / "app.sock").exists()
 
 
-def test_a_socket_of_each_workers_own_and_an_inherited_one(project: Path) -> None:
+def test_an_inherited_socket_is_served(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as inherited:
+        fd, port = inherited.fileno(), inherited.getsockname()[1]
+        with Gunicorn(project, bind=f"fd://{fd}", pass_fds=(fd,)) as gunicorn:
+            gunicorn.wait_started(1)
+            assert get(port).status_code == 200
+            gunicorn.reload(1)
+            assert get(port).status_code == 200
+            assert gunicorn.stop() == 0
+
+
+def test_each_worker_has_a_socket_of_its_own_with_reuse_port(project: Path) -> None:
     [port] = free_ports(1)
     with Gunicorn(project, "--reuse-port", "-w", "2", bind=f"127.0.0.1:{port}") as gunicorn:
         gunicorn.wait_started(2)
