@@ -372,9 +372,10 @@ class _Forwarder(logging.Handler):
 
 def _forward_log(target: logging.Logger) -> None:
     general = logging.getLogger("ostler")
-    general.handlers = [_Forwarder(target)]
-    general.setLevel(target.level)
-    general.propagate = False
+    if not general.handlers:  # or else a logconfig of gunicorn's says where our lines go
+        general.addHandler(_Forwarder(target))
+        general.setLevel(target.level)
+        general.propagate = False
 
 
 def _stacks(interrupted: FrameType | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http
 import time
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -49,8 +50,8 @@ class Account:
     def keep(self, app: Application) -> Application:
         """Return `app` with every request accounted for."""
 
-        async def accounted(scope: Scope, receive: Receive, send: Send) -> None:
-            await _Exchange(self, scope, receive, send).run(app)
+        def accounted(scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+            return _Exchange(self, scope, receive, send).run(app)
 
         return accounted
 
@@ -59,9 +60,9 @@ class Account:
         if self._pre is not None:
             self._pre(self._worker, request)
 
-    def ended(self, request: Request, response: Response, scope: Scope, seconds: float) -> None:
+    def ended(self, request: Request, response: Response, seconds: float) -> None:
         """A response is out, or given up; what a logger or hook raises is logged, and hurts nobody."""
-        environ = request.environ(scope)
+        environ = request.environ()
         try:
             if self._logs:
                 self._worker.log.access(response, request, environ, timedelta(seconds=seconds))
@@ -72,42 +73,48 @@ class Account:
 
 
 class Request:
-    """A request, with what loggers and hooks read of gunicorn's own."""
+    """A request, with what loggers and hooks read of gunicorn's own.
+
+    Read before the application sees the scope: frameworks change it as they find their way.
+    """
 
     def __init__(self, scope: Scope) -> None:
+        self.root_path = scope["root_path"]
+        self.http_version = scope["http_version"]
+        self.server = scope["server"]
         # gunicorn's target is as the client sent it; ASGI's begins with the root path.
-        target = scope["raw_path"].decode("latin-1").removeprefix(scope["root_path"])
+        target = scope["raw_path"].decode("latin-1").removeprefix(self.root_path)
         self.method = scope.get("method", "GET")
         self.query = scope["query_string"].decode("latin-1")
         self.uri = f"{target}?{self.query}" if self.query else target
-        path = scope["path"].removeprefix(scope["root_path"])
+        path = scope["path"].removeprefix(self.root_path)
         # An escaped line feed would begin a line of its own in the log.
         self.path = path if path.isprintable() else quote(path)
         self.fragment = ""
-        major, _, minor = scope["http_version"].partition(".")
+        major, _, minor = self.http_version.partition(".")
         self.version = (int(major), int(minor or 0))
         self.headers = [(n.decode("latin-1").upper(), v.decode("latin-1")) for n, v in scope["headers"]]
         self.scheme = scope["scheme"]
         self.peer_addr = scope["client"]
         self.remote_addr = scope["client"]
 
-    def environ(self, scope: Scope) -> dict[str, Any]:
+    def environ(self) -> dict[str, Any]:
         """The variables of CGI (RFC 3875, section 4.1), as far as a log may want them."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
             "RAW_URI": self.uri,
-            "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-            "SCRIPT_NAME": scope["root_path"],
+            "SERVER_PROTOCOL": f"HTTP/{self.http_version}",
+            "SCRIPT_NAME": self.root_path,
             "PATH_INFO": self.path,
             "QUERY_STRING": self.query,
             "wsgi.url_scheme": self.scheme,
         }
-        if scope["client"]:
-            environ["REMOTE_ADDR"] = scope["client"][0]
-            environ["REMOTE_PORT"] = str(scope["client"][1])
-        if scope["server"]:
-            environ["SERVER_NAME"] = scope["server"][0]
-            environ["SERVER_PORT"] = str(scope["server"][1] or "")
+        if self.peer_addr:
+            environ["REMOTE_ADDR"] = self.peer_addr[0]
+            environ["REMOTE_PORT"] = str(self.peer_addr[1])
+        if self.server:
+            environ["SERVER_NAME"] = self.server[0]
+            environ["SERVER_PORT"] = str(self.server[1] or "")
         for name, value in self.headers:
             key = name.replace("-", "_")
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
@@ -205,7 +212,7 @@ class _Exchange:
         if not self._ended:
             self._ended = True
             seconds = time.perf_counter() - self._began
-            self._account.ended(self._request, self._response, self._scope, seconds)
+            self._account.ended(self._request, self._response, seconds)
 
 
 def _hook(cfg: Any, name: str) -> Any:
