@@ -35,7 +35,7 @@ def load(settings: Settings) -> Application:
         found = found()
     elif inspect.isfunction(found) and not _positional(found) and not inspect.iscoroutinefunction(found):
         raise StartupError(f'"{settings.app}" takes no arguments: if it makes the application, add --factory')
-    return _as_asgi3(found, settings)
+    return as_asgi3(found, settings)
 
 
 def load_or_say_why(settings: Settings) -> Application:
@@ -82,7 +82,12 @@ def import_from_string(text: str) -> Any:
     return found
 
 
-def _as_asgi3(found: Any, settings: Settings) -> Application:
+def as_asgi3(found: Any, settings: Settings) -> Application:
+    """Return what was found as one ASGI 3 callable.
+
+    Raises:
+        StartupError: it is no application, or one of an interface that is not served.
+    """
     if not callable(found):
         raise StartupError(
             f'"{settings.app}" is not an ASGI application: {type(found).__name__} is not callable'

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import Coroutine, Sequence
 from socket import socket
@@ -59,12 +60,19 @@ class Server:
     """
 
     def __init__(
-        self, settings: Settings, app: Application, sockets: Sequence[socket], watcher: Watcher
+        self,
+        settings: Settings,
+        app: Application,
+        sockets: Sequence[socket],
+        watcher: Watcher,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
+        self._ssl_context = ssl_context
         self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
@@ -156,7 +164,7 @@ class Server:
         self._service = service
         self._ticked(self._loop.time())
         for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service))
+            acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
             acceptor.start()
             self._acceptors.append(acceptor)
         self._watcher.ready(service)
