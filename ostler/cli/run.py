@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ostler import activation, libraries, logs, notify, sockets
 from ostler.assignment import ARBITERS_OWN, Assignment
@@ -15,6 +15,9 @@ from ostler.errors import OstlerError, StartupError
 from ostler.notify import Notifier
 from ostler.sockets import Listener
 from ostler.sources import DEFAULT, Configuration, Sources
+
+if TYPE_CHECKING:
+    from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 
@@ -110,6 +113,7 @@ def _supervise(
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
+    reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
     arbiter = Arbiter(
         configuration,
         size=size,
@@ -118,11 +122,20 @@ def _supervise(
         entry=_run_worker,
         directory=directory,
         notifier=notifier,
+        reloader=reloader,
     )
     outcome = arbiter.run()
     if outcome.code == StartupError.exit_code:
         raise StartupError(outcome.reason)
     return outcome.code
+
+
+def _reloader(sources: Sources, configuration: Configuration, directory: str) -> Reloader:
+    from ostler.supervisor.reloader import Reloader
+    from ostler.supervisor.watch import Watch, Watcher
+
+    watch = Watch.of(configuration.settings, directory, sources.files())
+    return Reloader(Watcher(watch), delay=configuration.settings.reload_delay, directory=directory)
 
 
 def _run_worker(assignment: Assignment) -> None:

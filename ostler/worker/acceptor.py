@@ -31,6 +31,7 @@ class Acceptor:
         self._factory = factory
         self._adopting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
+        self._held = False
         sock.setblocking(False)
 
     @property
@@ -47,6 +48,10 @@ class Acceptor:
         """Begin to accept."""
         self._resume = None
         self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def hold(self) -> None:
+        """Accept nothing more, without touching the loop: a signal's handler may call it."""
+        self._held = True
 
     def finish(self) -> None:
         """Accept all that waits in the queue by now, then close our copy of the socket."""
@@ -69,6 +74,8 @@ class Acceptor:
 
     def _accept(self) -> bool:
         """Take one connection from the queue; False when there was none to take."""
+        if self._held:
+            return False
         try:
             connection, _ = self._socket.accept()
         except (BlockingIOError, InterruptedError):
