@@ -53,11 +53,12 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         libraries.event_loop(configuration.settings)
         libraries.http_parser(configuration.settings)
         directory = _working_directory()
+        reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
         listeners += _open(configuration, environ)
         size = worker_count(configuration.settings)
         if size is None:
             return _serve_plain(configuration, listeners, directory, notifier, leave)
-        return _supervise(sources, configuration, size, listeners, directory, notifier)
+        return _supervise(sources, configuration, size, listeners, directory, notifier, reloader)
     except OstlerError as error:
         notifier.send(*notify.failure(error))
         raise
@@ -110,10 +111,10 @@ def _supervise(
     listeners: list[Listener],
     directory: str,
     notifier: Notifier,
+    reloader: Reloader | None,
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
-    reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
     arbiter = Arbiter(
         configuration,
         size=size,

@@ -58,8 +58,10 @@ from ostler.supervisor.reloader import Reloader
 logger = logging.getLogger("ostler.error")
 
 # Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
-_FIXED = ("host", "port", "uds", "uds_permissions", "fd", "backlog", "reload", "reload_dir", "reload_include")
-_FIXED += ("reload_exclude", "reload_delay")
+_FIXED = (
+    *("host", "port", "uds", "uds_permissions", "fd", "backlog"),
+    *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
+)
 
 # After a defect: how much longer than its grace a worker has to end by itself.
 _MARGIN = 5.0
@@ -126,10 +128,10 @@ class Arbiter:
             self._loop.add_signal_handler(number, handler)
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
-        started = (
-            "arbiter process [%d]" if self._reloader is None else "reloader process [%d] using WatchFiles"
-        )
-        logger.info(f"Started {started}", os.getpid())
+        if self._reloader is None:
+            logger.info("Started arbiter process [%d]", os.getpid())
+        else:
+            logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
         prepare()
         self._loop.set_exception_handler(self._defect)
         try:
@@ -140,7 +142,8 @@ class Arbiter:
             self.close()
         if self._outcome is None:
             raise OstlerError("internal error in the arbiter (see above): its workers have drained")
-        logger.info("Stopping arbiter process [%d]", os.getpid())
+        kind = "arbiter" if self._reloader is None else "reloader"
+        logger.info("Stopping %s process [%d]", kind, os.getpid())
         return self._outcome
 
     def _begin(self) -> None:
@@ -205,7 +208,7 @@ class Arbiter:
         self._renew(configuration, "SIGHUP", lambda timings: Roll(self._newest, timings))
 
     def _reload(self, why: str, settings_too: bool) -> None:
-        """Files have changed: settings that are wrong stay as they were, the code is started anew all the same."""
+        """Files have changed: start the code anew, with the old settings where the new ones are wrong."""
         configuration = self._configurations[self._newest]
         if settings_too:
             try:

@@ -141,7 +141,8 @@ def _load(settings: Settings) -> Application:
 def _take_terminal() -> None:
     """Read from the terminal, as a debugger does: multiprocessing has put /dev/null in its place.
 
-    Who reads from a terminal must be in its foreground process group (termios(3)): the arbiter's. Ctrl+C then comes here, too. It is for the arbiter: blocked, as pdb sets a handler of its own.
+    Who reads from a terminal must be in its foreground process group (termios(3)): the arbiter's.
+    Ctrl+C then comes here, too. It is for the arbiter: blocked, as pdb sets a handler of its own.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
