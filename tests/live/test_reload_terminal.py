@@ -115,7 +115,9 @@ def test_ctrl_c_ends_it_at_once_whatever_a_worker_does(project: Path, path: str,
         assert terminal.modes_now() == terminal.modes
 
 
-@pytest.mark.parametrize("code", [SWALLOWS, "import time\ntime.sleep(1000)  # in the app\n", "def broken(:\n"])
+@pytest.mark.parametrize(
+    "code", [SWALLOWS, "import time\ntime.sleep(1000)  # in the app\n", "def broken(:\n"]
+)
 def test_ctrl_c_ends_it_at_once_whatever_the_new_code_does(project: Path, code: str) -> None:
     with begin(project) as terminal:
         terminal.wait_for("is ready")

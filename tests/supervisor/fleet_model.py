@@ -16,7 +16,7 @@ the events and actions alone, so that it disagrees with a fleet that does not do
 With `reloads`, as in development:
 - a reload (or Ctrl+C) orders everybody to leave before it is told of: nobody serves from then on;
 - new code is tried by one worker alone, the others are spawned once that one is READY;
-- nobody is admitted, and so imports the application, while one that was hurried lives; everybody is at last;
+- nobody is admitted, and so imports the application, while old code runs; everybody is at last;
 - code that fails is waited for, without any spawn, until the next reload; it never ends the fleet.
 """
 
@@ -64,6 +64,7 @@ class Process:
     retiring: bool = False
     admitted: bool = False
     hurried: bool = False
+    old: bool = False  # it runs code that has changed
 
     @property
     def serves(self) -> bool:
@@ -230,6 +231,8 @@ class World:
             return
         self.calm, self._released, self.trying, self.held = False, True, True, False
         self.proven[generation] = self.now
+        for process in self._crew():
+            process.old = True
         for book in (self.crashes, self.misses, self.not_before, self.retry_at):
             book.clear()
 
@@ -322,13 +325,13 @@ class World:
             alone = all(p.role == "gone" for p in self._crew())
             assert alone or not self.trying, "more than one tries new code"
         role = "successor" if successor else "tenant"
-        self.pending.append(Process(order.ticket, number, generation, role))
+        self.pending.append(Process(order.ticket, number, generation, role, admitted=not self.reloads))
 
     def _admit(self, process: Process) -> None:
         assert self.reloads, "admitted, but nobody waits for that"
         assert not process.admitted, "admitted twice"
         assert process.role != "gone", "admitted after its order to leave"
-        assert not any(p.hurried for p in self.processes.values()), "admitted beside old code"
+        assert not any(p.old for p in self._crew()), "admitted beside old code"
         process.admitted = True
 
     def _drain(self, process: Process) -> None:
@@ -433,8 +436,8 @@ class World:
         assert len(self.finishes) <= 1
         assert bool(self.finishes) == (self.stopping and not self._crew()), "not finished when all are gone"
         if self.reloads and not self.stopping:
-            waits = {p for p in self.processes.values() if p.role != "gone" and not p.admitted}
-            assert not waits or any(p.hurried for p in self.processes.values()), f"{waits} not admitted"
+            waits = [p for p in self.processes.values() if p.role != "gone" and not p.admitted]
+            assert not waits or any(p.old for p in self._crew()), f"{waits} not admitted"
             assert (self.trying, self.held) == (fleet._scout is not None, fleet._unproven and not self.trying)
         if fleet._roll is None:
             self.calm = False
@@ -464,7 +467,8 @@ class World:
             if process.role == "gone" and (process.killed or not process.hangs or process.failed is not None):
                 self.exited(process)
                 return
-            if process.role != "gone" and process.ready_since is None and not process.hangs:
+            waits = process.ready_since is None and process.admitted
+            if process.role != "gone" and waits and not process.hangs:
                 self.ready(process)
                 return
         self.wait()

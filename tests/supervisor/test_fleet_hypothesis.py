@@ -18,7 +18,7 @@ anyone = st.integers(0, 1000)
 
 
 def unready(p: Process) -> bool:
-    return p.ready_since is None and p.failed is None
+    return p.ready_since is None and p.failed is None and p.admitted
 
 
 def serving(p: Process) -> bool:

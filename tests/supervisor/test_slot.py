@@ -86,6 +86,7 @@ LIVES: dict[State, Callable[[], Slot]] = {
 EVENTS = [
     Fill(100.0),
     Leave(),
+    LeaveSoon(),
     LeaveNow(),
     Started(7, 814),
     SpawnFailed(7, "no memory"),
