@@ -47,3 +47,16 @@ class Crew:
 
     def _surge(self) -> Place | None:
         return next((place for place in self._places.values() if place.successor is not None), None)
+
+    def _serving(self, on: str = "") -> str:
+        ready = [slot for slot in self.slots() if slot.state is State.READY]
+        if not ready:
+            return "no worker is ready at present"
+        generations = " and ".join(map(str, sorted({slot.generation for slot in ready})))
+        verb = "serves" if len(ready) == 1 else "serve"
+        return f"{workers(len(ready))} of generation {generations} {verb}{on}"
+
+
+def workers(count: int) -> str:
+    """Return how many workers, in words."""
+    return "1 worker" if count == 1 else f"{count} workers"

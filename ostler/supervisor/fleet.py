@@ -10,7 +10,7 @@ from math import inf
 from typing import TypeAlias
 
 from ostler.supervisor import events as ev
-from ostler.supervisor.crew import Crew
+from ostler.supervisor.crew import Crew, workers
 from ostler.supervisor.events import Finish, Reload, Report, Roll, Timings
 from ostler.supervisor.orders import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Vacated
 from ostler.supervisor.place import HEALTHY, Place, backoff
@@ -298,7 +298,7 @@ class Fleet(Crew):
             text = f"Rolling restart to generation {self._roll.generation} ends incomplete for a newer one"
             actions.append(Report("warning", text))
         self._roll, self._next_roll = roll, None
-        text = f"Rolling restart to generation {roll.generation} begins: {_workers(self.size)}, one by one"
+        text = f"Rolling restart to generation {roll.generation} begins: {workers(self.size)}, one by one"
         actions.append(Report("info", text))
         for place in self._places.values():
             place.misses, place.retry_at = 0, 0.0  # an operator's order is not a next try
@@ -335,14 +335,6 @@ class Fleet(Crew):
         cause = lost.cause[0].lower() + lost.cause[1:]
         text = f"Rolling restart to generation {generation} given up: {cause}; {self._serving(' on')}"
         return [Report("error", text)]
-
-    def _serving(self, on: str = "") -> str:
-        ready = [slot for slot in self.slots() if slot.state is State.READY]
-        if not ready:
-            return "no worker is ready at present"
-        generations = " and ".join(map(str, sorted({slot.generation for slot in ready})))
-        verb = "serves" if len(ready) == 1 else "serve"
-        return f"{_workers(len(ready))} of generation {generations} {verb}{on}"
 
     # --- reloading: nobody is answered by the old code -----------------------------------------------
 
@@ -417,7 +409,7 @@ class Fleet(Crew):
             actions += self._open_place(now)
         for _ in range(self.size, before):
             actions += self._close_place(now)
-        text = f"Scaled from {_workers(before)} to {self.size}" if self.size != before else "Not scaled"
+        text = f"Scaled from {workers(before)} to {self.size}" if self.size != before else "Not scaled"
         if before + by < 1:
             text += ": never below one"
         return [Report("info", text), *actions]
@@ -437,7 +429,7 @@ class Fleet(Crew):
             going = sum(slot.pid is not None for slot in self.slots())
             how = "to quit at once" if isinstance(order, LeaveNow) else "to drain"
             how = "to leave" if isinstance(order, LeaveSoon) else how
-            actions.append(Report("info", f"Stopping: {_workers(going)} {how}"))
+            actions.append(Report("info", f"Stopping: {workers(going)} {how}"))
         self._finish = self._finish or finish
         self._roll = self._next_roll = None
         if not isinstance(order, Leave):
@@ -447,7 +439,3 @@ class Fleet(Crew):
         for place in places.values():
             actions += self._clear(place, order, now)
         return actions
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"

@@ -195,7 +195,7 @@ def test_code_that_does_not_start_is_told_once_and_waited_for(
     project: Path, code: str, workers: tuple[str, ...]
 ) -> None:
     with begin(project, *workers) as ostler:
-        ostler.wait_ready(len(workers) and 3 or 1)
+        ostler.wait_ready(3 if workers else 1)
         save(project, code)
         ostler.log.wait_for("waiting for a change of its files")
         with socket.create_connection(("127.0.0.1", ostler.port), PATIENCE) as client:

@@ -276,7 +276,8 @@ class World:
                 case ev.Hurry(pid=pid):
                     process = self.processes[pid]
                     assert self.reloads or self.stopping, "hurried without a reload"
-                    assert not (process.hurried or process.killed or process.ended)
+                    assert not process.hurried, "hurried twice"
+                    assert process.ended is None, "hurried, but it was told to end"
                     process.hurried, process.ended, process.role = True, self.now, "gone"
                 case ev.Quit(pid=pid):
                     late = self.processes[pid].role == "gone"  # its spawn was answered after the reload
