@@ -13,7 +13,8 @@ from typing import Any
 
 from ostler.errors import SettingsError
 
-_PYPROJECT = "pyproject.toml"
+DEFAULT_FILE = "pyproject.toml"
+"""Where settings may stand when nothing else is said: below `[tool.ostler]`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_table(directory: str, config: str | None) -> Table | None:
     Raises:
         SettingsError: the file cannot be read, or is not TOML.
     """
-    file = _PYPROJECT if config is None else config
+    file = DEFAULT_FILE if config is None else config
     if config is None and not os.path.isfile(os.path.join(directory, file)):
         return None
     source = _read(directory, file)
@@ -54,7 +55,7 @@ def read_table(directory: str, config: str | None) -> Table | None:
         return Table(file, table, dict(_key_lines(source, "tool.ostler")))
     if table is not None:
         raise SettingsError(f"{file}: tool.ostler is {table!r}: expected a table [tool.ostler]")
-    if os.path.basename(file) != _PYPROJECT:
+    if os.path.basename(file) != DEFAULT_FILE:
         return Table(file, data, dict(_key_lines(source, "")))
     if config is not None:
         raise SettingsError(f"{file}: no ostler settings in it: expected a table [tool.ostler]")

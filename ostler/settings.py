@@ -62,6 +62,7 @@ GROUPS = (
     "Responses",
     "Proxies",
     "Logging",
+    "Development",
 )
 
 
@@ -173,6 +174,17 @@ class Settings:
     use_colors: bool | None = setting(None, Switch(), "Logging",
         "Colour the log. Default: only where it goes to a terminal.")
 
+    reload: bool = setting(False, Switch(), "Development",
+        "Start the application anew when its files change. Without --workers, with one worker.")
+    reload_dir: tuple[str, ...] = setting((), Many(Text("PATH", "a path")), "Development",
+        "Watch this directory instead of the working directory. May be given several times.")
+    reload_include: tuple[str, ...] = setting((), Many(Text("GLOB", "a pattern")), "Development",
+        "Let files that match this count, besides *.py; or watch this directory. May be given several times.")
+    reload_exclude: tuple[str, ...] = setting((), Many(Text("GLOB", "a pattern")), "Development",
+        "Let files that match this, or lie in this directory, not count, besides .*, .py[cod], .sw.* and ~*. "
+        "May be given several times.")
+    reload_delay: float = setting(0.25, Seconds(zero=True), "Development",
+        "Gather what changes within this long of a reload's beginning into one more.")
     def __post_init__(self) -> None:
         for name, declaration in declarations().items():
             value = getattr(self, name)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ostler.errors import SettingsError
-from ostler.files import Table, read_env_file, read_table
+from ostler.files import DEFAULT_FILE, Table, read_env_file, read_table
 from ostler.kinds import Kind, Many, Switch
 from ostler.settings import Settings, declarations, defaults, flag, taken, variables, wrong
 
@@ -89,7 +89,14 @@ class Sources:
         if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)))
+        warnings = (*_near_misses(self.environ), *_idle(settings, origins))
+        return Configuration(settings, origins, environment, warnings)
+
+    def files(self) -> tuple[str, ...]:
+        """The files that `load` reads, or would if they were there: paths relative to `directory`."""
+        config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
+        env_file = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
+        return (config or DEFAULT_FILE, *([] if env_file is None else [env_file]))
 
     def _nearest(
         self,
@@ -204,6 +211,14 @@ def _near_misses(environ: Mapping[str, str]) -> list[str]:
         if suggestion:
             warnings.append(f"variable {name} is ignored: unknown setting{suggestion}")
     return warnings
+
+
+def _idle(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """Warnings about settings that do nothing without another one."""
+    given = [name for name in origins if name.startswith("reload_") and origins[name] != DEFAULT]
+    if settings.reload or not given:
+        return []
+    return [f"{name} from {origins[name]} does nothing without --reload" for name in given]
 
 
 def _suggestion(word: str, known: list[str], likeness: float = 0.7) -> str:

@@ -49,6 +49,11 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "log_level": ("debug", '"debug"', "debug"),
     "access_log": ("false", "false", False),
     "use_colors": ("true", "true", True),
+    "reload": ("true", "true", True),
+    "reload_dir": ("src", '["src"]', ("src",)),
+    "reload_include": ("*.html", '["*.html"]', ("*.html",)),
+    "reload_exclude": ("tests", '["tests"]', ("tests",)),
+    "reload_delay": ("0.5", "0.5", 0.5),
 }
 
 BAD: dict[str, tuple[str, str]] = {
@@ -89,6 +94,11 @@ BAD: dict[str, tuple[str, str]] = {
     "log_level": ("loud", '"loud"'),
     "access_log": ("2", "0"),
     "use_colors": ("2", '"auto"'),
+    "reload": ("2", '"auto"'),
+    "reload_dir": ("\0", "[1]"),
+    "reload_include": ("\0", "[1]"),
+    "reload_exclude": ("\0", "[1]"),
+    "reload_delay": ("-1", "-1"),
 }
 
 FIELDS = list(declarations())

@@ -29,6 +29,9 @@ class Connection(Protocol):
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`."""
 
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
@@ -38,6 +41,10 @@ class Connection(Protocol):
 
 class Request(Protocol):
     """One request that the app is at work on."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is under way and nobody knows its length: it may never end."""
 
     def cancel(self) -> None:
         """Cancel the app's task."""
@@ -72,6 +79,8 @@ class Service:
         worker that drains, whose place another one has taken."""
         self.draining = False
         self.cancelled = False
+        self.turning_away = False
+        """The code has changed: what is asked from now on is for its successor to answer."""
         self.retire_after: int | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_served: Callable[[], None] | None = None
@@ -123,6 +132,27 @@ class Service:
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
         self.draining = True
+
+    def turn_away(self) -> None:
+        """Begin no further request, from this instant on: a signal's handler may call it."""
+        self.turning_away = True
+        # Requests pay for this check as they pay for the limit: not at all when there is none.
+        self.limit_concurrency = 0
+
+    def leave(self) -> None:
+        """Close what is idle, let finish what is in flight."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.leave()
+
+    def end_streams(self) -> None:
+        """Cancel streams, which may never end, and close what has still not asked for anything."""
+        self.cancelled = True
+        for request in tuple(self.requests):
+            if request.streaming:
+                request.cancel()
+        for connection in tuple(self.connections):
+            connection.cancel()
 
     def cancel(self) -> int:
         """Cancel what is in flight, close everything; return how many requests that were."""

@@ -62,7 +62,8 @@ class Connection(asyncio.Protocol):
         self._pending = b""
         """A response head that waits for the first of its body."""
         self._chunked = False
-        self._keep_alive = True
+        self._keep_alive: bool | None = None
+        """Whether the last response has kept the connection open; None before the first."""
         self._paused = False
         self._discarded = 0
         self._unsent = -1
@@ -258,7 +259,13 @@ class Connection(asyncio.Protocol):
             service.loop.call_soon(self._answer_probe, cycle)
             return
         limit = service.limit_concurrency
-        if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
+        if limit is None:
+            cycle.run_in_task(service.app)
+        elif service.turning_away and self._keep_alive is not None:
+            self._close()  # the client asks again, as for any kept connection that ends (RFC 9112, 9.3.1)
+        elif service.turning_away:
+            cycle.run_in_task(service.app)  # its client had connected before
+        elif len(service.connections) >= limit or len(service.requests) >= limit:
             service.log.warning("Exceeded concurrency limit.")
             cycle.run_in_task(service.overloaded or service_unavailable)
         else:
@@ -456,6 +463,16 @@ class Connection(asyncio.Protocol):
             self._last = True
             self._deadline = self.service.now + LINGER
             self._transport.close()
+
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+        active = self._active
+        if active is not None and active.state != COMPLETE:
+            self._queue = None  # came after it: the client asks again
+            self._last = True
+        elif self._keep_alive is not None:
+            self._close()
+        # Else it has just been accepted, with its first request on the way.
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
