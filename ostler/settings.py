@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from ostler.kinds import (
+    AccessFormat,
     Choice,
     HeaderLine,
     Host,
     ImportString,
     Integer,
     Kind,
+    LogConfig,
+    LogConfigFile,
     Many,
     Octal,
     Peers,
@@ -152,10 +155,18 @@ class Settings:
         "for peers over a Unix socket, or * for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
-    log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = setting("info",
+    log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",  # noqa: RUF009  # LogConfig is frozen
+        "Set up logging from this file: .json, .toml, .yaml or .yml for Python's dictConfig, any other "
+        "for its fileConfig. What is named for uvicorn in it counts for ostler.")
+    log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] | None = setting(None,
         Choice("critical", "error", "warning", "info", "debug", "trace"), "Logging",
-        "Log what is at least this serious.")
+        "Log what is at least this serious. Default: what --log-config says, else info.")
+    log_format: Literal["text", "json"] = setting("text", Choice("text", "json"), "Logging",
+        "Log lines as text, or each as one JSON object.")
     access_log: bool = setting(True, Switch(), "Logging", "Log every request, to stdout.")
+    access_log_format: str | None = setting(None, AccessFormat(), "Logging",
+        "Format of access log lines, in gunicorn's atoms, or common or combined. They are then logged when "
+        "the response is complete.")
     use_colors: bool | None = setting(None, Switch(), "Logging",
         "Colour the log. Default: only where it goes to a terminal.")
 # fmt: on

@@ -27,6 +27,7 @@ FRONT_DOORS = {"ostler", "ostler.__main__"}
 """They start the command line, and so may import it."""
 
 PURE = {
+    "ostler.atoms",
     "ostler.kinds",
     "ostler.messages",
     "ostler.meter",

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except OstlerError as error:
-        _complain(f"Error: {error}")
+        _last_words(error)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -50,8 +50,9 @@ def _run(arguments: Sequence[str]) -> int:
         directory=_directory(),
     )
     configuration = sources.load(complete=not request.show_settings)
-    for warning in configuration.warnings:
-        _complain(f"Warning: {warning}")
+    if request.show_settings or configuration.settings.log_format == "text":
+        for warning in configuration.warnings:
+            _complain(f"Warning: {warning}")
     if request.show_settings:
         from ostler.cli import show
 
@@ -98,6 +99,18 @@ def _directory() -> str:
         return os.getcwd()
     except OSError as error:
         raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
+
+
+def _last_words(error: OstlerError) -> None:
+    from ostler import logs
+
+    if logs.structured():
+        import logging
+
+        # Whatever reads stderr expects JSON by now. Of no lower level: what was filtered would say nothing.
+        logging.getLogger("ostler").critical("%s", error)
+    else:
+        _complain(f"Error: {error}")
 
 
 def _complain(line: str) -> None:

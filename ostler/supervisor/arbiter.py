@@ -172,6 +172,7 @@ class Arbiter:
         self._herald.reload_asked()
         try:
             configuration = self._load()
+            logs.reconfigure(configuration.settings, before)
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
@@ -185,7 +186,6 @@ class Arbiter:
         self._newest += 1
         self._herald.reload_begins(self._newest)
         self._configurations[self._newest] = configuration
-        logs.configure(settings)
         self._feed(Roll(self._newest, _timings(settings)))
         size = worker_count(settings)
         if size is None:

@@ -47,11 +47,11 @@ def run_worker(assignment: Assignment) -> NoReturn:
     os.set_blocking(assignment.stacks.fileno(), False)
     orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
     orders.install()
-    logs.configure(settings)
     pulse = Pulse(assignment, orders)
     pulse.start()
     code = 0
     try:
+        logs.configure(settings, slot=assignment.slot)
         _serve(settings, assignment.directory, assignment.sockets, orders, pulse)
     except OstlerError as exc:
         pulse.failed(str(exc))
@@ -105,7 +105,13 @@ def _serve(
 
 async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
     # The application is imported inside the running loop, as under uvicorn, which some rely on.
-    server = Server(settings, _load(settings), sockets, watcher)
+    app = _load(settings)
+    logs.revive()
+    if logging.getLogger("ostler.asgi").isEnabledFor(logs.TRACE):
+        from ostler.worker.middleware.trace import MessageLogger
+
+        app = MessageLogger(app)
+    server = Server(settings, app, sockets, watcher)
     orders.drain(server)
     await server.serve()
 
@@ -116,6 +122,7 @@ def _load(settings: Settings) -> Application:
     except StartupError:
         raise
     except BaseException as exc:
+        logs.revive()
         where = exc.with_traceback(application.own_traceback(exc))
         logger.error("The application could not be imported:\n", exc_info=where)
         raise StartupError(f"{settings.app} could not be imported: {application.one_line(exc)}") from None
