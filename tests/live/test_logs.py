@@ -61,9 +61,12 @@ def test_the_whole_life_of_a_fleet_is_json(project: Path) -> None:
     with Ostler(project, *ARGUMENTS, "--workers", "2", "--log-format", "json") as ostler:
         ostler.wait_ready(2)
         ask(ostler, "/a%20b%0a?c=%22", 'quo"ted \\ caf\xe9')
+        ostler.out.wait_for("a%20b")  # logged when the response is complete, which the client knows first
         ask(ostler, "/lost")
+        ostler.out.wait_for("/lost")
         with pytest.raises(urllib.error.HTTPError):
             ask(ostler, "/raise")
+        ostler.out.wait_for("/raise")
         os.kill(next(iter(ostler.workers())), signal.SIGKILL)
         ostler.wait_ready(3)
         ostler.send(signal.SIGHUP)
