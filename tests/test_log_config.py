@@ -404,3 +404,29 @@ def test_one_logger_that_the_application_silences_on_purpose_stays_silent(tmp_pa
     )
 
     assert lines(tmp_path, code)[0] == []
+
+
+# -- the page
+
+PAGE = (Path(__file__).parent.parent / "docs" / "logging.md").read_text(encoding="utf-8")
+
+
+def test_the_configuration_that_the_page_shows_works(tmp_path: Path) -> None:
+    (tmp_path / "log.toml").write_text(PAGE.partition("```toml\n")[2].partition("```")[0])
+
+    code = CONFIGURE + "\nassert logs.at_completion(settings('log.toml'))"
+    out, err = lines(tmp_path, code.format("log.toml"))
+
+    assert out == []
+    assert [line.split(" INFO:     ")[1] for line in err] == ["general", "error"]
+    line = (tmp_path / "access.log").read_text()
+    assert line.endswith(' 127.0.0.1:5000 "GET / HTTP/1.1" 200 OK 0.000000 0\n')
+
+
+def test_the_page_names_every_atom_and_every_member_of_a_line() -> None:
+    from ostler.atoms import NUMBERS, TEXTS
+
+    rows = " ".join(line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `"))
+    assert all(f"`{name}`" in rows for name in (*NUMBERS, *TEXTS))
+    shown = json.loads(PAGE.partition("```json\n")[2].partition("```")[0])
+    assert all(f"`{name}`" in rows for name in shown)

@@ -170,7 +170,7 @@ class Hostile:
 def test_extra_fields_are_members_whatever_they_are() -> None:
     circular: list[object] = []
     circular.append(circular)
-    extra = {
+    extra: dict[str, Any] = {
         "number": 1, "flag": True, "nothing": None, "inner": {"a": 1.5}, "nan": math.nan, "inf": [math.inf],
         "circular": circular, "odd": {(1, 2): 3}, "object": math, "hostile": Hostile(), "status": "theirs",
         "color_message": "left out",

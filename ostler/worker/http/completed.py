@@ -99,13 +99,12 @@ def logger_of_completed(settings: Settings) -> Callable[[CompletedCycle], None]:
             exchange = Exchange(cycle.head, cycle.scope, cycle.status, cycle.fields, cycle.sent, seconds)
             message = _Line(fill(exchange))
         record = logger.makeRecord(
-            logger.name, logging.INFO, __file__, 0, message, args, None, "log_completed",
-            {
-                "request_time": round(seconds, 6),
-                "response_length": cycle.sent,
-                "user_agent": _user_agent(cycle.head.headers),
-            },
-        )  # fmt: skip
+            logger.name, logging.INFO, __file__, 0, message, args, None, "log_completed"
+        )
+        # Not as `extra`, which would look for each in the record first: a sixth of the line.
+        record.request_time = round(seconds, 6)
+        record.response_length = cycle.sent
+        record.user_agent = _user_agent(cycle.head.headers)
         logger.handle(record)
 
     return log
