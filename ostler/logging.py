@@ -304,7 +304,7 @@ class LineHandler(logging.Handler):
         self._lost = 0
         self._why = ""
         self._watched = -1
-        self._poll = select.poll()
+        self._poll: select.poll | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -346,12 +346,17 @@ class LineHandler(logging.Handler):
 
     def _room(self, descriptor: int) -> bool:
         """Whether so much can be written without waiting: a log that nobody reads must not stop a server."""
-        if descriptor != self._watched:
-            self._poll = select.poll()
-            self._poll.register(descriptor, select.POLLOUT)
+        # Taken while in use: a signal handler that logs may come amid, and poll objects are not reentrant.
+        poll, self._poll = self._poll, None
+        if poll is None or descriptor != self._watched:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
             self._watched = descriptor
         # One line that was lost is patience enough with a reader.
-        return bool(self._poll.poll(0 if self._lost else _PATIENCE))
+        room = bool(poll.poll(0 if self._lost else _PATIENCE))
+        if descriptor == self._watched:
+            self._poll = poll
+        return room
 
 
 def _write_much(descriptor: int, data: bytes) -> int:
