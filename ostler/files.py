@@ -44,11 +44,11 @@ def read_table(directory: str, config: str | None) -> Table | None:
     file = DEFAULT_FILE if config is None else config
     if config is None and not os.path.isfile(os.path.join(directory, file)):
         return None
-    source = _read(directory, file)
+    source = read_text(directory, file)
     # Most pyproject.toml files do not mention ostler: those need not even be TOML.
     if config is None and "ostler" not in source:
         return None
-    data = _parse(file, source)
+    data = parse_toml(file, source)
     tool = data.get("tool")
     table = tool.get("ostler") if isinstance(tool, dict) else None
     if isinstance(table, dict):
@@ -75,7 +75,7 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
         raise SettingsError("--env-file needs python-dotenv: pip install 'ostler[dotenv]'") from None
     import io
 
-    source = _read(directory, path)
+    source = read_text(directory, path)
     for binding in parse_stream(io.StringIO(source)):
         # dotenv itself would skip such a line, and an application would miss a variable.
         if binding.error:
@@ -84,7 +84,12 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _read(directory: str, path: str) -> str:
+def read_text(directory: str, path: str) -> str:
+    """Return the text of a file that a person named; `path` may be relative to `directory`.
+
+    Raises:
+        SettingsError: it cannot be read, or is not UTF-8.
+    """
     try:
         with open(os.path.join(directory, path), encoding="utf-8") as file:
             return file.read()
@@ -95,7 +100,12 @@ def _read(directory: str, path: str) -> str:
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
 
 
-def _parse(path: str, source: str) -> dict[str, Any]:
+def parse_toml(path: str, source: str) -> dict[str, Any]:
+    """Return what the TOML in `source` says; `path` is for messages.
+
+    Raises:
+        SettingsError: it is not TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ostler import log_config
 from ostler.errors import SettingsError
 from ostler.files import DEFAULT_FILE, Table, read_env_file, read_table
 from ostler.kinds import Kind, Many, Switch
@@ -84,6 +85,8 @@ class Sources:
             given = self._nearest(name, declaration.kind, values, path, from_file, table)
             if given is not None:
                 found[name], origins[name] = given
+        if found["log_config"] is not None:
+            found["log_config"] = log_config.read(self.directory, found["log_config"])
         settings = Settings(**found)
         _refuse_contradictions(settings, origins)
         if complete and isinstance(settings.app, str) and not settings.app:
@@ -193,6 +196,11 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
                 f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
                 f"expected one place to listen on"
             )
+    if settings.log_config is not None and settings.log_format != "text":
+        raise SettingsError(
+            f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
+            f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
+        )
     if settings.limit_max_requests_jitter and settings.limit_max_requests is None:
         raise SettingsError(
             f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "

@@ -46,6 +46,9 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     logs.configure(configuration.settings)
+    if configuration.settings.log_format == "json":
+        for warning in configuration.warnings:
+            logger.warning("%s", warning)
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = notify.from_environment(environ, os.getpid())

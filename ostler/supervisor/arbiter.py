@@ -200,6 +200,7 @@ class Arbiter:
         self._herald.reload_asked()
         try:
             configuration = self._load()
+            logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
@@ -213,7 +214,9 @@ class Arbiter:
         if settings_too:
             try:
                 configuration = self._load()
+                logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
             except SettingsError as exc:
+                configuration = self._configurations[self._newest]
                 logger.error("Reload: the settings stay as they are: %s", exc)
         self._renew(configuration, "Reload", lambda timings: Reload(self._newest, timings, why))
 
@@ -227,7 +230,6 @@ class Arbiter:
                 logger.warning("%s: a new value of %s takes a restart", cause, name)
         self._newest += 1
         self._configurations[self._newest] = configuration
-        logs.configure(settings)
         self._feed(order(self._timings(settings)))
         size = worker_count(settings)
         if size is None:

@@ -49,13 +49,13 @@ def run_worker(assignment: Assignment) -> NoReturn:
     os.set_blocking(assignment.stacks.fileno(), False)
     orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
     orders.install(terminal=assignment.terminal)
-    logs.configure(settings)
     pulse = Pulse(assignment, orders)
     pulse.start()
     code = 0
     if settings.reload:
         freshness.install()
     try:
+        logs.configure(settings, slot=assignment.slot)
         _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate)
     except OstlerError as exc:
         pulse.failed(str(exc))

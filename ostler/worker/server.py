@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Sequence
 from socket import socket
 from typing import Any, Protocol
 
+from ostler import logs
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
@@ -195,6 +196,7 @@ class Server:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
+        logs.revive()
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 

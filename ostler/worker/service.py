@@ -9,6 +9,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol
 
+from ostler import logs
 from ostler.settings import Settings
 from ostler.worker.asgi import Application
 
@@ -88,8 +89,9 @@ class Service:
         """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
-        self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None
-        """The access log, or None when nobody listens."""
+        heard = settings.access_log and access.isEnabledFor(logging.INFO)
+        self.access = access if heard and not logs.at_completion(settings) else None
+        """The access log of responses that start, or None when nobody listens to it."""
         self.names: dict[bytes, int] = {}
         """Response field names that were found valid, and what each is to `ostler.worker.http.response`."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import ClassVar
 
 from ostler.worker.http.access import log_access
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
@@ -40,6 +41,9 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
     _parser: Parser
+
+    make_cycle: ClassVar[type[Cycle]] = Cycle
+    """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
 
     def __init__(self, service: Service, make_parser: MakeParser) -> None:
         self.service = service
@@ -220,7 +224,7 @@ class Connection(asyncio.Protocol):
         # ignored, as RFC 9110, section 7.8 allows.
         if not head.keep_alive:
             self._last = True
-        self._reading = cycle = Cycle(self, head)
+        self._reading = cycle = self.make_cycle(self, head)
         if self._eof:
             cycle.hang_up()
         if self._active is None:
