@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -68,6 +69,8 @@ class Service:
         self.state = state
         self.loop = loop
         self.proxies = proxies
+        self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
+        """Starts the task of a request."""
         self.root_path = settings.root_path
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
@@ -196,6 +199,20 @@ class Service:
     def _changed(self) -> None:
         if self.draining and not self.connections and self.on_change is not None:
             self.on_change()
+
+
+def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Task[Any]]:
+    """Return a `create_task` whose tasks see nothing of the context in which they are created.
+
+    Without it that is the context of whatever brought the request about: on asyncio, and for pipelined
+    requests, another request's (https://github.com/python/cpython/issues/140947).
+    """
+
+    def create_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        # Not the `context` argument: Python 3.10 does not have it.
+        return Context().run(loop.create_task, coroutine)
+
+    return create_task
 
 
 def _render_field(line: str) -> bytes:
