@@ -29,6 +29,9 @@ class Connection(Protocol):
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`."""
 
+    def on_drain(self) -> None:
+        """The server is to stop: let the client know, if it would not learn it from a response."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
@@ -121,6 +124,8 @@ class Service:
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
         self.draining = True
+        for connection in tuple(self.connections):
+            connection.on_drain()
 
     def cancel(self) -> int:
         """Cancel what is in flight, close everything; return how many requests that were."""

@@ -118,6 +118,9 @@ class Introduction(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def on_drain(self) -> None:
+        """Nothing to do: nothing runs on it yet."""
+
     def cancel(self) -> None:
         """Close: nothing runs on it yet."""
         self._transport.close()
