@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +66,7 @@ class Codec(Protocol):
         """Return a close frame. Nothing can be sent after it."""
 
 
-MakeCodec = Callable[[Sink, Limits, Sequence[str], logging.Logger], Codec]
+MakeCodec = Callable[[Sink, Limits, Sequence[str]], Codec]
 """From sink, limits and what the client has in Sec-WebSocket-Extensions, to an open connection's codec."""
 
 

@@ -174,7 +174,6 @@ class WebSocketCycle(Cycle):
             socket,
             Limits(settings.ws_max_size, settings.ws_per_message_deflate),
             [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
-            service.log,
         )
         response = render_accept(
             head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), service.static

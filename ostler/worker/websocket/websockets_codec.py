@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from websockets.datastructures import Headers
@@ -23,7 +22,7 @@ class WebsocketsCodec:
 
     __slots__ = ("_is_text", "_parts", "_plain", "_protocol", "_sink", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str], log: logging.Logger) -> None:
+    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
         # A window of 4 KiB instead of 32 costs little compression and saves most of the memory that zlib
         # takes for each connection.
         deflate = ServerPerMessageDeflateFactory(
@@ -33,7 +32,6 @@ class WebsocketsCodec:
             extensions=[deflate] if limits.deflate and offers else None,
             state=OPEN,
             max_size=limits.max_size,
-            logger=log,
         )
         self._sink = sink
         self.agreed = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
@@ -23,7 +22,7 @@ class WsprotoCodec:
 
     __slots__ = ("_connection", "_max_size", "_parts", "_plain", "_sink", "_size", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str], log: logging.Logger) -> None:
+    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
         self.agreed, extensions = _negotiate(offers) if limits.deflate else ("", [])
         self._connection = Connection(ConnectionType.SERVER, extensions)
         self._plain = not extensions
