@@ -9,7 +9,7 @@ from typing import Any
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.websocket.connection import WebSocket
 from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Client, Server
+from tests.worker.http.harness import Client, Server, until
 from tests.worker.websocket.harness import (
     DEFLATE,
     PING,
@@ -60,7 +60,8 @@ ENOUGH = 64 << 20
 
 def held(server: Server) -> list[int]:
     """How many messages each WebSocket of the server holds for its app."""
-    return server.call(lambda: [len(each._queue) for each in sockets(server)])
+    held: list[int] = server.call(lambda: [len(each._queue) for each in sockets(server)])
+    return held
 
 
 def sockets(server: Server) -> list[WebSocket]:
@@ -88,7 +89,7 @@ def test_messages_that_inflate_are_held_by_their_size(serve: Serve) -> None:
     message = frame(TEXT, deflate(b"x" * 1_000_000), rsv=4)  # a thousandth of that
     peer.send(message * 200)
 
-    server.until(lambda: sum(held(server)) > 0)
+    until(lambda: sum(held(server)) > 0)
     assert sum(held(server)) <= 20
     app.go = True
     server.until(lambda: len(app.sizes) == 200)

@@ -174,7 +174,7 @@ def test_without_a_library_a_handshake_is_a_plain_request(serve: Serve) -> None:
 
 
 def test_what_comes_with_the_handshake_waits_until_it_is_accepted(serve: Serve) -> None:
-    go = []
+    go: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while not go:  # noqa: ASYNC110
@@ -220,7 +220,7 @@ def test_a_handshake_byte_by_byte(serve: Serve) -> None:
 
 
 def test_to_close_before_accepting_is_a_403(serve: Serve) -> None:
-    told = []
+    told: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
