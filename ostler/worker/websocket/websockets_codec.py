@@ -10,8 +10,10 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.frames import Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
+from websockets.utils import apply_mask
 
 from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
+from ostler.worker.websocket.shortcut import Shortcut, decode
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
@@ -20,7 +22,7 @@ _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
 class WebsocketsCodec:
     """One per connection."""
 
-    __slots__ = ("_is_text", "_parts", "_plain", "_protocol", "_sink", "agreed")
+    __slots__ = ("_is_text", "_parts", "_plain", "_protocol", "_shortcut", "_sink", "agreed")
 
     def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
         # A window of 4 KiB instead of 32 costs little compression and saves most of the memory that zlib
@@ -44,11 +46,17 @@ class WebsocketsCodec:
             else:
                 self.agreed = agreed or ""
         self._plain = not protocol.extensions
+        self._shortcut = Shortcut(limits.max_size, apply_mask)
         self._is_text = False
         self._parts: bytearray | None = None
         """What is there of a message in several frames."""
 
     def feed(self, data: bytes | memoryview) -> bytes:
+        shortcut = self._shortcut
+        if shortcut.between and (message := shortcut.take(data)) is not None:
+            self._sink.on_message(message)
+            return b""
+        shortcut.follow(data)
         protocol = self._protocol
         protocol.receive_data(data)  # type: ignore[arg-type]  # it adds to a bytearray, which takes a view
         answers = False
@@ -81,14 +89,10 @@ class WebsocketsCodec:
         return b"".join(protocol.data_to_send()) if answers else b""
 
     def _push(self, payload: bytes | bytearray | memoryview, is_text: bool) -> None:
-        if not is_text:
+        if is_text:
+            self._sink.on_message(decode(payload))
+        else:
             self._sink.on_message(payload if type(payload) is bytes else bytes(payload))
-            return
-        try:
-            text = str(payload, "utf-8")
-        except UnicodeDecodeError as error:
-            raise Failure(1007, f"invalid UTF-8 at position {error.start}") from None
-        self._sink.on_message(text)
 
     def _failure(self, error: Exception) -> Failure:
         if isinstance(error, PayloadTooBig):

@@ -11,6 +11,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from wsproto.handshake import server_extensions_handshake
 
 from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
+from ostler.worker.websocket.shortcut import Shortcut, unmask
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are
@@ -20,12 +21,13 @@ looked at after each step."""
 class WsprotoCodec:
     """One per connection."""
 
-    __slots__ = ("_connection", "_max_size", "_parts", "_plain", "_sink", "_size", "agreed")
+    __slots__ = ("_connection", "_max_size", "_parts", "_plain", "_shortcut", "_sink", "_size", "agreed")
 
     def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
         self.agreed, extensions = _negotiate(offers) if limits.deflate else ("", [])
         self._connection = Connection(ConnectionType.SERVER, extensions)
         self._plain = not extensions
+        self._shortcut = Shortcut(limits.max_size, unmask)
         self._sink = sink
         self._max_size = limits.max_size
         self._parts: list[str | bytes] = []
@@ -33,6 +35,11 @@ class WsprotoCodec:
         self._size = 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
+        shortcut = self._shortcut
+        if shortcut.between and (message := shortcut.take(data)) is not None:
+            self._sink.on_message(message)
+            return b""
+        shortcut.follow(data)
         if self._plain or len(data) <= _STEP:
             return self._feed(data)
         return b"".join([self._feed(data[start : start + _STEP]) for start in range(0, len(data), _STEP)])
