@@ -41,8 +41,10 @@ class WebsocketsCodec:
             headers = Headers([("Sec-WebSocket-Extensions", offer) for offer in offers])
             try:
                 agreed, protocol.extensions = protocol.process_extensions(headers)
-            except InvalidHandshake:
-                pass  # malformed: none is agreed to
+            except (InvalidHandshake, AssertionError):
+                # Malformed, or a window of 8 bits, which zlib lacks and websockets 13 stumbles over: none is
+                # agreed to.
+                pass
             else:
                 self.agreed = agreed or ""
         self._plain = not protocol.extensions
