@@ -41,8 +41,8 @@ class WebsocketsCodec:
             headers = Headers([("Sec-WebSocket-Extensions", offer) for offer in offers])
             try:
                 agreed, protocol.extensions = protocol.process_extensions(headers)
-            except (InvalidHandshake, AssertionError):
-                # Malformed, or a window of 8 bits, which zlib lacks and websockets 13 stumbles over: none is
+            except (InvalidHandshake, ValueError):
+                # Malformed, or a window of 8 bits, which zlib lacks and websockets 13 asks of it all the same: none is
                 # agreed to.
                 pass
             else:
