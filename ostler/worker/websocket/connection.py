@@ -50,6 +50,7 @@ class WebSocket(asyncio.Protocol):
     )  # fmt: skip
 
     _codec: Codec
+    _cycle: Peer
     _transport: asyncio.Transport
 
     def __init__(self, service: Service, cycle: Peer) -> None:
@@ -113,7 +114,8 @@ class WebSocket(asyncio.Protocol):
         # RFC 6455, section 7.1.5: lost without a close frame.
         self._cycle.over(1006, "")
         self.resume_writing()
-        del self._codec  # it holds this object, as this holds it
+        # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
+        del self._codec, self._cycle
         self.service.left(self)
 
     def pause_writing(self) -> None:

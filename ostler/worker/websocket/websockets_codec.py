@@ -42,8 +42,7 @@ class WebsocketsCodec:
             try:
                 agreed, protocol.extensions = protocol.process_extensions(headers)
             except (InvalidHandshake, ValueError):
-                # Malformed, or a window of 8 bits, which zlib lacks and websockets 13 asks of it all the same: none is
-                # agreed to.
+                # Malformed; or a window of 8 bits: zlib lacks it, and websockets 13 asks for it all the same.
                 pass
             else:
                 self.agreed = agreed or ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http.cycle import ClientDisconnected
+from ostler.worker.websocket.connection import WebSocket
+from ostler.worker.websocket.cycle import WebSocketCycle
 from tests.worker.http.conftest import Serve
 from tests.worker.websocket.harness import CLOSE, TEXT, Recorder, accept, close, echo, frame, opened, text
 
@@ -275,3 +278,19 @@ def test_pings_can_be_switched_off(serve: Serve) -> None:
     server.advance(1000)
     peer.text("x")
     assert peer.read_text() == "x"
+
+
+def test_a_closed_websocket_leaves_nothing_for_the_garbage_collector(serve: Serve) -> None:
+    server = serve(echo)
+    peer = opened(server)
+    peer.text("x")
+    assert peer.read_text() == "x"
+    gc.collect()
+    gc.disable()
+    try:
+        peer.send(close(1000))
+        assert peer.read_close()[0] == 1000
+        server.until(lambda: not server.service.connections and not server.service.requests)
+        server.until(lambda: not any(type(each) in (WebSocket, WebSocketCycle) for each in gc.get_objects()))
+    finally:
+        gc.enable()
