@@ -15,6 +15,7 @@ from ostler.files import Table, read_env_file, read_table
 from ostler.kinds import Kind, Many, Switch
 from ostler.peers import WrongPeer
 from ostler.settings import Settings, declarations, defaults, flag, variables
+from ostler.tls_kinds import MASK
 
 DEFAULT = "default"
 """The origin of a value that no source gave."""
@@ -132,7 +133,7 @@ def _checked(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, st
 
 
 def _wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
-    shown = repr(value)
+    shown = MASK if kind.secret else repr(value)
     if isinstance(value, bool):
         shown = str(value).lower()  # as TOML has it
     if len(shown) > _LONGEST_SHOWN:
@@ -164,6 +165,44 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
         raise SettingsError(
             f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "
             f"{settings.limit_max_requests_jitter}: expected limit_max_requests with it"
+        )
+    _refuse_half_of_tls(settings, origins)
+
+
+_NEED_TLS = (
+    "ssl_keyfile",
+    "ssl_keyfile_password",
+    "ssl_version",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ciphers",
+)
+
+
+def _refuse_half_of_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Whoever gives some of it wants TLS: it must not become plain HTTP, or a check that checks nothing."""
+    if settings.ssl_context_factory is None:
+        for name in _NEED_TLS:
+            if origins[name] != DEFAULT and settings.ssl_certfile is None:
+                raise SettingsError(
+                    f"{name} is given by {origins[name]}: expected ssl_certfile with it, for TLS needs a "
+                    "certificate"
+                )
+        if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
+            raise SettingsError(
+                f"ssl_cert_reqs from {origins['ssl_cert_reqs']} is {settings.ssl_cert_reqs}: expected "
+                "ssl_ca_certs with it, to check the certificates of clients against"
+            )
+        if settings.ssl_ca_certs is not None and settings.ssl_cert_reqs == "none":
+            raise SettingsError(
+                f"ssl_ca_certs from {origins['ssl_ca_certs']} is {settings.ssl_ca_certs!r}: expected "
+                "ssl_cert_reqs with it, optional or required, for no client is asked for a certificate else"
+            )
+    elif callable(settings.ssl_context_factory) and settings.workers is not None:
+        raise SettingsError(
+            f"ssl_context_factory from {origins['ssl_context_factory']} is "
+            f"{settings.ssl_context_factory!r}: expected a function at the top level of a module, the script "
+            "itself excepted, as every worker imports it"
         )
 
 

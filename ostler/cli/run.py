@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from ostler import activation, libraries, logs, notify, sockets
+from ostler import activation, libraries, logs, notify, sockets, tls
 from ostler.assignment import ARBITERS_OWN, Assignment
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, StartupError
@@ -28,7 +28,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     Raises:
         BindError: an address cannot be listened on.
         StartupError: the application failed to start.
-        SettingsError: a loop or parser is asked for that is not installed.
+        SettingsError: a loop or parser is asked for that is not installed; certificate or key are wrong.
     """
     listeners: list[Listener] = []
 
@@ -50,6 +50,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         libraries.event_loop(configuration.settings)
         libraries.http_parser(configuration.settings)
         directory = _working_directory()
+        tls.check(configuration.settings, directory)
         listeners += _open(configuration, environ)
         size = worker_count(configuration.settings)
         if size is None:
@@ -80,7 +81,8 @@ def _open(configuration: Configuration, environ: Mapping[str, str]) -> list[List
         listeners = sockets.open_listeners(settings)
     for listener in listeners:
         hint = f"from {listener.origin}" if listener.origin else "(Press CTRL+C to quit)"
-        logger.info("Ostler running on %s %s", listener.address, hint)
+        scheme = "https" if tls.wanted(settings) else "http"
+        logger.info("Ostler running on %s %s", listener.url(scheme), hint)
     return listeners
 
 
@@ -110,10 +112,16 @@ def _supervise(
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
+    def load() -> Configuration:
+        """Read the settings again, and find there and then what would fail in every worker."""
+        fresh = sources.load()
+        tls.check(fresh.settings, directory)
+        return fresh
+
     arbiter = Arbiter(
         configuration,
         size=size,
-        load=sources.load,
+        load=load,
         listeners=listeners,
         entry=_run_worker,
         directory=directory,

@@ -7,17 +7,22 @@ import logging
 import os
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ostler import tls
+from ostler.errors import OstlerError
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_protocol
+from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
+
+if TYPE_CHECKING:
+    from ostler.worker.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
 
@@ -54,7 +59,8 @@ class Server:
     """Serves one application on listening sockets, from lifespan start-up to shutdown.
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
-    at any time, from the loop's thread, and again.
+    at any time, from the loop's thread, and again. Making one raises SettingsError or StartupError where
+    TLS is asked for and cannot be had.
     """
 
     def __init__(
@@ -71,6 +77,20 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._credentials = _credentials(settings)
+
+    def renew(self) -> None:
+        """Read certificates and keys again, for connections to come; what is wrong then changes nothing."""
+        if self._credentials is None:
+            return
+        try:
+            self._credentials.renew()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -132,11 +152,11 @@ class Server:
             jitter = random.randint(0, settings.limit_max_requests_jitter)
             service.retire_after = settings.limit_max_requests + jitter
             service.on_served = self._limit_reached
-        protocol = http_protocol(settings)
+        welcome = _welcome(service, self._credentials)
         self._service = service
         self._ticked(self._loop.time())
         for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service))
+            acceptor = Acceptor(self._loop, sock, welcome)
             acceptor.start()
             self._acceptors.append(acceptor)
         self._watcher.ready(service)
@@ -194,8 +214,30 @@ class Server:
         return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.settled()
+        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
             emptied.clear()
             await emptied.wait()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    # Imported here: most servers speak no TLS.
+    if not tls.wanted(settings):
+        return None
+    from ostler.worker.credentials import Credentials
+
+    return Credentials(settings)
+
+
+def _welcome(
+    service: Service, credentials: Credentials | None
+) -> Callable[[socket], Coroutine[Any, Any, object]]:
+    """Return what makes a connection of an accepted socket."""
+    settings, loop = service.settings, service.loop
+    if credentials is None:
+        protocol = http_protocol(settings)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+    from ostler.worker.handshake import Handshakes
+
+    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+    return Handshakes(service, credentials, http_connection(settings), peers).welcome

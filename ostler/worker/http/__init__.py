@@ -19,12 +19,21 @@ def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
     Raises:
         SettingsError: that parser is not installed.
     """
-    make = partial(Connection, make_parser=_parser(settings))
+    make = http_connection(settings)
     if not settings.proxy_protocol:
         return make
     from ostler.worker.http.introduction import Introduction
 
     return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+
+
+def http_connection(settings: Settings) -> Callable[[Service], Connection]:
+    """Return what makes a connection once everything that comes before HTTP has been seen to.
+
+    Raises:
+        SettingsError: the parser that the settings ask for is not installed.
+    """
+    return partial(Connection, make_parser=_parser(settings))
 
 
 def _parser(settings: Settings) -> MakeParser:
