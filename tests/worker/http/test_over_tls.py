@@ -1,0 +1,67 @@
+"""The tests of HTTP, over TLS: what is said must not depend on what it is carried by.
+
+Those are left out that are about the end of input with an answer owed (asyncio's TLS has no half-closed
+state), or that look at the plain transport.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ostler.worker.asgi import Application
+from tests.tls import Authority
+from tests.worker.http import (
+    test_bodies,
+    test_health,
+    test_hostile,
+    test_keep_alive,
+    test_refusals,
+    test_requests,
+    test_responses,
+)
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Server, Way
+
+NOT_OVER_TLS: set[str] = set()
+
+for _module in (
+    test_bodies,
+    test_health,
+    test_hostile,
+    test_keep_alive,
+    test_refusals,
+    test_requests,
+    test_responses,
+):
+    for _name, _test in inspect.getmembers(_module):
+        if _name.startswith("test_") and inspect.isfunction(_test) and _name not in NOT_OVER_TLS:
+            globals()[_name] = _test
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def trust(authority: Authority) -> ssl.SSLContext:
+    return authority.client()
+
+
+@pytest.fixture
+def serve(way: Way, authority: Authority, trust: ssl.SSLContext) -> Iterator[Serve]:
+    """As everywhere, but with TLS."""
+    servers: list[Server] = []
+
+    def start(app: Application, **options: Any) -> Server:
+        servers.append(Server(way, app, trust=trust, **authority.files, **options))
+        return servers[-1]
+
+    yield start
+    for server in reversed(servers):
+        server.close()
