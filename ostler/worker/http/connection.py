@@ -507,7 +507,10 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal(408, "The request head took too long."))
             return
         # Not idle, but slow: a client still fetching what was written has its time from the last progress.
-        unsent = self._transport.get_write_buffer_size() if self.tls is None else over_tls(self._transport)
+        if self.tls is None:
+            unsent = self._transport.get_write_buffer_size()
+        else:
+            unsent = over_tls(self._transport, closing=self._state != OPEN)
         if 0 < unsent != self._unsent:
             self._unsent = unsent
             self._deadline = self.service.now + LINGER

@@ -192,6 +192,9 @@ class Server:
             client = Client(self.address, receive_buffer)
         else:
             client = TlsClient(self.address, self.trust, receive_buffer=receive_buffer)
+            own = client.socket.getsockname()
+            # With TLS 1.3 a client is through with its handshake before the server is.
+            self.until(lambda: any(getattr(each, "client", None) == own for each in self.service.connections))
         self.clients.append(client)
         return client
 
@@ -342,7 +345,7 @@ class Client:
         self.socket.setblocking(False)
         try:
             return not self.buffer and self.more() is None
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         finally:
             self.socket.settimeout(PATIENCE)
