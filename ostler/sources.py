@@ -81,7 +81,8 @@ class Sources:
         if complete and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)))
+        warnings = (*_near_misses(self.environ), *_idle_authorities(settings, origins))
+        return Configuration(settings, origins, environment, warnings)
 
     def _nearest(
         self, name: str, kind: Kind, env_file: str | None, from_file: Mapping[str, str], table: Table | None
@@ -193,17 +194,19 @@ def _refuse_half_of_tls(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"ssl_cert_reqs from {origins['ssl_cert_reqs']} is {settings.ssl_cert_reqs}: expected "
                 "ssl_ca_certs with it, to check the certificates of clients against"
             )
-        if settings.ssl_ca_certs is not None and settings.ssl_cert_reqs == "none":
-            raise SettingsError(
-                f"ssl_ca_certs from {origins['ssl_ca_certs']} is {settings.ssl_ca_certs!r}: expected "
-                "ssl_cert_reqs with it, optional or required, for no client is asked for a certificate else"
-            )
     elif callable(settings.ssl_context_factory) and settings.workers is not None:
         raise SettingsError(
             f"ssl_context_factory from {origins['ssl_context_factory']} is "
             f"{settings.ssl_context_factory!r}: expected a function at the top level of a module, the script "
             "itself excepted, as every worker imports it"
         )
+
+
+def _idle_authorities(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.ssl_ca_certs is None or settings.ssl_cert_reqs != "none" or settings.ssl_context_factory:
+        return []
+    origin = origins["ssl_ca_certs"]
+    return [f"ssl_ca_certs from {origin} checks nobody: ssl_cert_reqs is none, so no client is asked"]
 
 
 def _near_misses(environ: Mapping[str, str]) -> list[str]:

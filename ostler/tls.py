@@ -24,6 +24,9 @@ _CERTIFICATE_END = "-----END CERTIFICATE-----"
 _CERTIFICATES = (_CERTIFICATE, "-----BEGIN X509 CERTIFICATE-----", "-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY = "PRIVATE KEY-----"
 
+# The last is what OpenSSL says of an RSA key beside an EC certificate.
+_MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
 _VERSIONS = MappingProxyType({"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3})
 _DEMANDS = MappingProxyType(
     {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
@@ -123,7 +126,7 @@ def _load_identity(context: ssl.SSLContext, settings: Settings, directory: str) 
         raise _wrong(what, key, "the key is encrypted: give its password by ssl_keyfile_password") from None
     except ssl.SSLError as error:
         reason = error.reason or ""
-        if reason == "KEY_VALUES_MISMATCH" or reason == "KEY_TYPE_MISMATCH":
+        if reason in _MISMATCH:
             raise _wrong(what, key, f"the key does not belong to the certificate in {certificate}") from None
         if asked:
             why = "ssl_keyfile_password does not decrypt the key, or the key is damaged"

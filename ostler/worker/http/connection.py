@@ -483,10 +483,13 @@ class Connection(asyncio.Protocol):
             self._state = CLOSING
             self._last = True
             self._deadline = self.service.now + LINGER
-            if self._paused and self.tls is not None:
-                # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
-                self._paused = False
-                self._transport.resume_reading()
+            if self.tls is not None:
+                # Once all is delivered, nobody need wait for the client's good-bye (RFC 8446, section 6.1).
+                self._deadline = self.service.now + HUSH
+                if self._paused:
+                    # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
+                    self._paused = False
+                    self._transport.resume_reading()
             self._transport.close()
 
     def cancel(self) -> None:

@@ -145,7 +145,11 @@ class Server:
         assert self.credentials is not None
         settings = self.settings
         peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
-        make = http_connection(settings)
+        connection = http_connection(settings)
+
+        def make(service: Service) -> Any:
+            return Tap(connection(service), self) if peers is None else connection(service)
+
         handshakes = Handshakes(self.service, self.credentials, make, peers)
         acceptor = Acceptor(self.loop, self.socket, handshakes.welcome)
         acceptor.start()

@@ -32,6 +32,16 @@ NOT_OVER_TLS = {
     "test_the_scope_is_that_of_the_asgi_specification",  # likewise
     "test_an_untrusted_proxy_is_not_heard",  # likewise
     "test_mutated_requests_and_noise_leave_no_trace",  # half-closes, in a helper
+    "test_where_the_bytes_are_split_makes_no_difference",  # likewise
+    # The connection is there until its client says good-bye, or the clock ticks.
+    "test_draining_answers_in_flight_and_idle_connections_and_closes_them",
+    "test_past_the_grace_what_is_in_flight_is_cancelled_and_counted",
+    "test_too_many_connections_are_told_so",
+    # A cut is an SSLEOFError to these clients.
+    "test_abort_cuts_everything_at_once",
+    "test_a_refused_client_that_never_stops_sending_is_left",
+    # A hundred times the same good-bye; test_tls.py has a few of them.
+    "test_what_is_wrong_is_refused",
 }
 
 for _module in (
