@@ -93,6 +93,9 @@ class Tap(asyncio.Protocol):
         self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
         self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
     def data_received(self, data: bytes) -> None:
         self.server.received += len(data)
         self.inner.data_received(data)
@@ -378,6 +381,16 @@ class TlsClient(Client):
         except BaseException:
             plain.close()
             raise
+
+    def refused(self) -> bool:
+        """Whether the server does not want us; with TLS 1.3 a client learns that only when it reads."""
+        try:
+            self.send(get())
+            return not self.rest()
+        except OSError:
+            return True
+        finally:
+            self.close()
 
     @property
     def shown(self) -> str:

@@ -54,9 +54,13 @@ for _module in (
     test_responses,
 ):
     for _name, _test in inspect.getmembers(_module):
-        if _name.startswith("test_") and inspect.isfunction(_test) and _name not in NOT_OVER_TLS:
-            if "finish_sending" not in inspect.getsource(_test):
-                globals()[_name] = _test
+        if (
+            _name.startswith("test_")
+            and inspect.isfunction(_test)
+            and _name not in NOT_OVER_TLS
+            and "finish_sending" not in inspect.getsource(_test)
+        ):
+            globals()[_name] = _test
 
 
 @pytest.fixture(scope="module")
