@@ -377,7 +377,7 @@ class TlsClient(Client):
         plain = self.socket
         plain.sendall(before)
         try:
-            self.socket = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
+            self.socket = self.over_tls = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
         except BaseException:
             plain.close()
             raise
@@ -395,7 +395,7 @@ class TlsClient(Client):
     @property
     def shown(self) -> str:
         """The certificate that the server has shown."""
-        return ssl.DER_cert_to_PEM_cert(self.socket.getpeercert(binary_form=True))
+        return ssl.DER_cert_to_PEM_cert(self.over_tls.getpeercert(binary_form=True))
 
 
 def get(
