@@ -166,6 +166,8 @@ class Connection(asyncio.Protocol):
         # garbage collector.
         self._parser.close()
         del self._parser
+        if self.tls is not None:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         self._refusal = None
         self.service.left(self)
 

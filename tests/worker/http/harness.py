@@ -199,9 +199,9 @@ class Server:
             client = Client(self.address, receive_buffer)
         else:
             client = TlsClient(self.address, self.trust, receive_buffer=receive_buffer)
-            own = client.socket.getsockname()
+            own = client.socket.getsockname() or None
             # With TLS 1.3 a client is through with its handshake before the server is.
-            self.until(lambda: any(getattr(each, "client", None) == own for each in self.service.connections))
+            self.until(lambda: any(getattr(each, "client", 0) == own for each in self.service.connections))
         self.clients.append(client)
         return client
 
@@ -377,7 +377,9 @@ class TlsClient(Client):
         plain = self.socket
         plain.sendall(before)
         try:
-            self.socket = self.over_tls = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
+            self.socket = self.over_tls = context.wrap_socket(
+                plain, server_hostname="localhost", suppress_ragged_eofs=False
+            )
         except BaseException:
             plain.close()
             raise
@@ -395,7 +397,9 @@ class TlsClient(Client):
     @property
     def shown(self) -> str:
         """The certificate that the server has shown."""
-        return ssl.DER_cert_to_PEM_cert(self.over_tls.getpeercert(binary_form=True))
+        certificate = self.over_tls.getpeercert(binary_form=True)
+        assert certificate is not None
+        return ssl.DER_cert_to_PEM_cert(certificate)
 
 
 def get(
