@@ -122,7 +122,7 @@ class Handshakes:
         while True:
             try:
                 ahead = await self._peek(sock, LONGEST, deadline)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise _Closed("the PROXY header took too long" if received else "") from None
             if not ahead:
                 # A proxy that looks whether the port is open connects and leaves.
@@ -142,7 +142,7 @@ class Handshakes:
         """Return what the socket has to read, up to `size`, and leave it there; nothing at its end.
 
         Raises:
-            OSError: asyncio's time-out among them, where nothing comes before the deadline.
+            TimeoutError: nothing came before the deadline.
         """
         while True:
             try:

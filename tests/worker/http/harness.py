@@ -377,9 +377,10 @@ class TlsClient(Client):
         plain = self.socket
         plain.sendall(before)
         try:
-            self.socket = self.over_tls = context.wrap_socket(
+            self.over_tls = context.wrap_socket(
                 plain, server_hostname="localhost", suppress_ragged_eofs=False
             )
+            self.socket = self.over_tls
         except BaseException:
             plain.close()
             raise
