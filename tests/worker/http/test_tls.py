@@ -255,8 +255,8 @@ def test_a_large_upload_waits_for_the_app(serve: Serve, authority: Authority) ->
     sender.start()
     server.until(lambda: server.service.in_flight)
     go.set()
+    sender.join()  # one SSLSocket is not for two threads at once
     assert client.answer().body == b"10000000"
-    sender.join()
 
 
 def test_a_new_certificate_is_for_new_connections(serve: Serve, authority: Authority) -> None:
