@@ -23,6 +23,8 @@ class Kind:
     metavar = "TEXT"
     expected = "a text"
     many = False
+    secret = False
+    """Whether values are to be hidden from whoever looks at settings."""
 
     def parse(self, text: str) -> Any:
         """Return the value that `text` stands for.

@@ -7,20 +7,23 @@ import contextlib
 import logging
 import os
 import random
-import ssl
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ostler import logs
+from ostler import logs, tls
+from ostler.errors import OstlerError
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_protocol
+from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
+
+if TYPE_CHECKING:
+    from ostler.worker.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
 
@@ -64,6 +67,7 @@ class Server:
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
     at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
+    Making one raises SettingsError or StartupError where TLS is asked for and cannot be had.
     """
 
     def __init__(
@@ -73,13 +77,12 @@ class Server:
         sockets: Sequence[socket],
         watcher: Watcher,
         *,
-        ssl_context: ssl.SSLContext | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
-        self._ssl_context = ssl_context
         self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
@@ -89,6 +92,20 @@ class Server:
         self._service: Service | None = None
         self._lifespan = Lifespan(app, settings.lifespan)
         self._hurried = False
+        self._credentials = credentials or _credentials(settings)
+
+    def renew(self) -> None:
+        """Read certificates and keys again, for connections to come; what is wrong then changes nothing."""
+        if self._credentials is None:
+            return
+        try:
+            self._credentials.renew()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -176,11 +193,11 @@ class Server:
             jitter = random.randint(0, settings.limit_max_requests_jitter)
             service.retire_after = settings.limit_max_requests + jitter
             service.on_served = self._limit_reached
-        protocol = http_protocol(settings)
+        welcome = _welcome(service, self._credentials)
         self._service = service
         self._ticked(self._loop.time())
         for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
+            acceptor = Acceptor(self._loop, sock, welcome)
             acceptor.start()
             self._acceptors.append(acceptor)
         if self._hurried:  # amid all this
@@ -252,8 +269,30 @@ class Server:
         return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.settled()
+        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
             emptied.clear()
             await emptied.wait()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    # Imported here: most servers speak no TLS.
+    if not tls.wanted(settings):
+        return None
+    from ostler.worker.credentials import Credentials
+
+    return Credentials(settings)
+
+
+def _welcome(
+    service: Service, credentials: Credentials | None
+) -> Callable[[socket], Coroutine[Any, Any, object]]:
+    """Return what makes a connection of an accepted socket."""
+    settings, loop = service.settings, service.loop
+    if credentials is None:
+        protocol = http_protocol(settings)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+    from ostler.worker.handshake import Handshakes
+
+    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+    return Handshakes(service, credentials, http_connection(settings), peers).welcome
