@@ -199,6 +199,20 @@ class Choice(Kind):
         return value.strip().lower()
 
 
+class Loop(Choice):
+    """One of a few event loops, or where a function is that makes another."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
+        self.expected = f"one of {', '.join(words)}, or module:function"
+
+    def check(self, value: object) -> str:
+        return (
+            ImportString().check(value) if isinstance(value, str) and ":" in value else super().check(value)
+        )
+
+
 class Octal(Kind):
     """File permissions, written in octal as chmod(1) takes them: 660, 0660 or 0o660."""
 

@@ -17,6 +17,7 @@ from ostler.kinds import (
     ImportString,
     Integer,
     Kind,
+    Loop,
     Many,
     Octal,
     Peers,
@@ -112,9 +113,9 @@ class Settings:
         "Answer GET and HEAD of this path before the application: 200, or 503 once ostler is told to stop. "
         "Neither logged nor counted.")
 
-    loop: Literal["auto", "uvloop", "asyncio"] = setting("auto",
-        Choice("auto", "uvloop", "asyncio"), "Protocol",
-        "Event loop. auto takes uvloop where it is installed.")
+    loop: str = setting("auto", Loop("auto", "uvloop", "asyncio"), "Protocol",
+        "Event loop. auto takes uvloop where it is installed; module:function is called without "
+        "arguments, and returns a new one.")
     http: Literal["auto", "httptools", "h11"] = setting("auto",
         Choice("auto", "httptools", "h11"), "Protocol",
         "HTTP parser. auto takes httptools where it is installed.")

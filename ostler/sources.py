@@ -36,6 +36,8 @@ class Configuration:
     """What `--env-file` adds to the application's environment; never a variable that is really set."""
     warnings: tuple[str, ...] = ()
     """What is not wrong but probably not meant, one line each."""
+    env_file: str | None = None
+    """The file that `environment` is from."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Sources:
         if complete and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)))
+        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)), path)
 
     def _nearest(
         self, name: str, kind: Kind, env_file: str | None, from_file: Mapping[str, str], table: Table | None
@@ -160,10 +162,24 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
                 f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
                 f"expected one place to listen on"
             )
+    _refuse_everyone_and_others(settings, origins)
     if settings.limit_max_requests_jitter and settings.limit_max_requests is None:
         raise SettingsError(
             f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "
             f"{settings.limit_max_requests_jitter}: expected limit_max_requests with it"
+        )
+
+
+def _refuse_everyone_and_others(settings: Settings, origins: Mapping[str, str]) -> None:
+    """To uvicorn a `*` among other peers means nothing: taken as everyone, it would widen whom one trusts.
+
+    With the PROXY protocol it has a meaning: the others are whom it may name as the client.
+    """
+    entries = {entry.strip() for entry in settings.forwarded_allow_ips.split(",")} - {""}
+    if "*" in entries and len(entries) > 1 and not settings.proxy_protocol:
+        raise SettingsError(
+            f"forwarded_allow_ips from {origins['forwarded_allow_ips']} is {settings.forwarded_allow_ips!r}: "
+            "* trusts everyone, so expected * alone, or the others without it"
         )
 
 

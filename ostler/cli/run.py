@@ -43,6 +43,8 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     logs.configure(configuration.settings)
+    if configuration.env_file is not None:
+        logger.info("Loading environment from '%s'", configuration.env_file)
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = notify.from_environment(environ, os.getpid())

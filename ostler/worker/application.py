@@ -28,6 +28,14 @@ def load(settings: Settings) -> Application:
     if settings.factory:
         if not callable(found):
             raise StartupError(f'"{settings.app}" is not callable; with --factory it must be')
+        try:
+            inspect.signature(found).bind()
+        except TypeError as exc:
+            raise StartupError(
+                f'"{settings.app}" cannot be called without arguments, as a factory is: {exc}'
+            ) from None
+        except ValueError:
+            pass  # some that are written in C have no signature
         found = found()
     elif inspect.isfunction(found) and not _positional(found) and not inspect.iscoroutinefunction(found):
         raise StartupError(f'"{settings.app}" takes no arguments: if it makes the application, add --factory')

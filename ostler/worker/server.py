@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
 from typing import Any, Protocol
 
@@ -30,6 +30,15 @@ def tick_seconds(settings: Settings) -> float:
     return min(1.0, settings.timeout_worker_healthcheck / 6)
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int] = random.randint) -> int | None:
+    """Return how many requests the server is good for, the jitter included."""
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+_NOTICEABLE = 0.1
+"""Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
 
@@ -71,6 +80,8 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._told = ""
+        """What a stop waits for, as it was last said."""
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -128,10 +139,8 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
-        if settings.limit_max_requests is not None:
-            jitter = random.randint(0, settings.limit_max_requests_jitter)
-            service.retire_after = settings.limit_max_requests + jitter
-            service.on_served = self._limit_reached
+        service.retire_after = request_limit(settings)
+        service.on_served = self._limit_reached
         protocol = http_protocol(settings)
         self._service = service
         self._ticked(self._loop.time())
@@ -164,7 +173,9 @@ class Server:
         emptied = asyncio.Event()
         service.on_change = emptied.set
         grace = self._settings.timeout_graceful_shutdown
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
         await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
+        notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
@@ -175,6 +186,16 @@ class Server:
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
+
+    def _tell(self, service: Service) -> None:
+        """Say what the stop waits for, in uvicorn's words, and each but once."""
+        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        if waiting_for != self._told:
+            self._told = waiting_for
+            # A worker that drains for its successor is nothing that Ctrl+C would hasten.
+            logger.info(
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+            )
 
     def _grace_or_now(self, seconds: float) -> asyncio.Future[None]:
         """Return a future that is done after `seconds`, or as soon as the server is to stop now."""
@@ -197,5 +218,7 @@ class Server:
         for acceptor in self._acceptors:
             await acceptor.settled()
         while self._busy(service):
+            if self._told:
+                self._tell(service)
             emptied.clear()
             await emptied.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -60,6 +61,8 @@ class Service:
         self.state = state
         self.loop = loop
         self.proxies = proxies
+        self.context = contextvars.copy_context()
+        """What no request has changed: what one of them sets off for another is run in a copy of it."""
         self.root_path = settings.root_path
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
@@ -79,8 +82,8 @@ class Service:
         access = logging.getLogger("ostler.access")
         self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None
         """The access log, or None when nobody listens."""
-        self.names: dict[bytes, int] = {}
-        """Response field names that were found valid, and what each is to `ostler.worker.http.response`."""
+        self.names: dict[bytes, tuple[bytes, int]] = {}
+        """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}
