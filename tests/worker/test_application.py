@@ -65,6 +65,27 @@ def test_a_factory_is_called_on_request(module: str) -> None:
     assert load(f"{module}:make", factory=True) is sys.modules[module].app
 
 
+@pytest.mark.parametrize(
+    "factory", ["def make(x): return app", "class make:\n    def __init__(self, x): ..."]
+)
+def test_a_factory_that_needs_arguments_is_one_line(
+    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str
+) -> None:
+    (tmp_path / "sample_factory.py").write_text(factory)
+    with pytest.raises(StartupError) as caught:
+        load("sample_factory:make", factory=True)
+    says = "cannot be called without arguments, as a factory is: missing a required argument: 'x'"
+    assert str(caught.value) == f'"sample_factory:make" {says}'
+    assert caught.value.exit_code == 3
+
+
+def test_a_factory_may_have_arguments_that_it_does_not_need(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sample_factory.py").write_text(
+        "async def app(scope, receive, send): ...\ndef make(x=1, *args, **kwargs): return app\n"
+    )
+    assert load("sample_factory:make", factory=True) is sys.modules["sample_factory"].app
+
+
 def test_a_factory_without_the_flag_is_told_so(module: str) -> None:
     with pytest.raises(StartupError, match="--factory"):
         load(f"{module}:make")

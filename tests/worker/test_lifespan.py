@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -98,3 +99,68 @@ def test_a_failing_shutdown_is_logged(mode: Mode, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_an_application_that_just_returns_is_served(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
     run(returning, mode, caplog)
+
+
+def test_a_shutdown_that_is_said_to_have_failed_is_logged_with_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "cannot flush"})
+
+    run(app, "auto", caplog)
+    assert caplog.messages[2:] == [
+        "Waiting for application shutdown.",
+        "cannot flush",
+        "Application shutdown failed. Exiting.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind"),
+    [
+        ("startup", "lifespan.shutdown.complete"),
+        ("startup", "http.response.start"),
+        ("serving", "lifespan.startup.complete"),
+        ("serving", "lifespan.shutdown.complete"),
+        ("shutdown", "lifespan.startup.complete"),
+    ],
+)
+def test_a_message_out_of_order_raises_in_the_application_and_names_the_phase(
+    phase: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def misplaced() -> None:
+            try:
+                await send({"type": kind})
+            except RuntimeError as error:
+                raised.append(str(error))
+
+        await receive()
+        if phase == "startup":
+            await misplaced()
+        await send({"type": "lifespan.startup.complete"})
+        await asyncio.sleep(0)  # in the app: until the server has taken note
+        if phase == "serving":
+            await misplaced()
+        await receive()
+        if phase == "shutdown":
+            await misplaced()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def whole() -> None:
+        lifespan = Lifespan(app, "on")
+        await lifespan.startup()
+        await asyncio.wait({asyncio.ensure_future(until(lambda: raised or phase != "serving"))})
+        await lifespan.shutdown()
+
+    async def until(condition: Callable[[], object]) -> None:
+        while not condition():
+            await asyncio.sleep(0)  # in the app's loop, whose turn it is
+
+    asyncio.run(asyncio.wait_for(whole(), 10))
+    assert raised == [f"lifespan message {kind!r} is out of order: the phase is {phase!r}"]
