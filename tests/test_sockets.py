@@ -166,7 +166,7 @@ def test_the_backlog_is_the_kernels(kind: str) -> None:
         opened = sockets.bind_tcp(["127.0.0.1", "::1"] if "two" in kind else ["127.0.0.1"], 0, 7)
     for sock in opened:
         with sock:
-            # struct tcp_info (linux/tcp.h): of a listening socket, tcpi_sacked is the longest its queue may be.
+            # struct tcp_info (linux/tcp.h): of a listening socket, tcpi_sacked is how long its queue may be.
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
             assert struct.unpack_from("I", info, 28)[0] == 7
 
@@ -187,9 +187,8 @@ def test_a_unix_sockets_backlog_is_the_kernels_too(tmp_path: Path) -> None:
 
 
 def test_what_listens_already_keeps_its_backlog() -> None:
-    with socket.create_server(("127.0.0.1", 0), backlog=9) as given:
-        with sockets.adopt(given.fileno(), 7) as sock:
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    with socket.create_server(("127.0.0.1", 0), backlog=9) as given, sockets.adopt(given.fileno(), 7) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     assert struct.unpack_from("I", info, 28)[0] == 9
 
 

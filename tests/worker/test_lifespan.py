@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -133,34 +132,32 @@ def test_a_message_out_of_order_raises_in_the_application_and_names_the_phase(
 ) -> None:
     raised: list[str] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def misplaced() -> None:
-            try:
-                await send({"type": kind})
-            except RuntimeError as error:
-                raised.append(str(error))
-
-        await receive()
-        if phase == "startup":
-            await misplaced()
-        await send({"type": "lifespan.startup.complete"})
-        await asyncio.sleep(0)  # in the app: until the server has taken note
-        if phase == "serving":
-            await misplaced()
-        await receive()
-        if phase == "shutdown":
-            await misplaced()
-        await send({"type": "lifespan.shutdown.complete"})
-
     async def whole() -> None:
+        serving, said = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def misplaced(now: str) -> None:
+                if now == phase:
+                    try:
+                        await send({"type": kind})
+                    except RuntimeError as error:
+                        raised.append(str(error))
+
+            await receive()
+            await misplaced("startup")
+            await send({"type": "lifespan.startup.complete"})
+            await serving.wait()
+            await misplaced("serving")
+            said.set()
+            await receive()
+            await misplaced("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+
         lifespan = Lifespan(app, "on")
         await lifespan.startup()
-        await asyncio.wait({asyncio.ensure_future(until(lambda: raised or phase != "serving"))})
+        serving.set()
+        await said.wait()
         await lifespan.shutdown()
-
-    async def until(condition: Callable[[], object]) -> None:
-        while not condition():
-            await asyncio.sleep(0)  # in the app's loop, whose turn it is
 
     asyncio.run(asyncio.wait_for(whole(), 10))
     assert raised == [f"lifespan message {kind!r} is out of order: the phase is {phase!r}"]
