@@ -1,4 +1,4 @@
-"""Applications as uvicorn's pages show them, served as they stand: plain functions, objects, lists for pairs."""
+"""Applications as uvicorn's pages show them, served as they stand: functions, objects, lists for pairs."""
 
 from pathlib import Path
 
@@ -25,7 +25,8 @@ class Echo:
         if scope["type"] != "http":
             raise ValueError("http only")
         said = "{} {}".format(scope["method"], scope["path"]).encode("utf-8")
-        await send({"type": "http.response.start", "status": 200, "headers": [[b"content-type", b"text/plain"]]})
+        fields = [[b"content-type", b"text/plain"]]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
         await send({"type": "http.response.body", "body": said})
 
 
