@@ -16,7 +16,7 @@ _A_LONG_TIME = 1e9
 
 
 class Kind:
-    """What a setting takes: `parse` reads text (flags, variables), `check` a native value (TOML, code)."""
+    """What a setting takes: `parse` reads text (flags, variables), `check` TOML's values, `take` code's."""
 
     metavar = "TEXT"
     expected = "a text"
@@ -40,6 +40,15 @@ class Kind:
             raise ValueError
         return value
 
+    def take(self, value: object) -> Any:
+        """Return `value`, given in code, as it is stored: what `check` takes, what is stored, and what only
+        Python can say.
+
+        Raises:
+            ValueError: the value is not of this kind.
+        """
+        return self.check(value)
+
     def show(self, value: Any) -> str:
         """Return `value` as a person would write it; nothing at all for None."""
         return "" if value is None else str(value)
@@ -58,6 +67,10 @@ class Text(Kind):
         if not isinstance(value, str) or "\0" in value or not (value or self.empty):
             raise ValueError
         return value
+
+    def take(self, value: object) -> str:
+        # os.PathLike, by its method: this module does without os.
+        return self.check(value.__fspath__() if hasattr(value, "__fspath__") else value)
 
 
 class TargetPath(Kind):
@@ -91,6 +104,10 @@ class ImportString(Kind):
         if not all(part.isidentifier() for part in attribute.split(".")):
             raise ValueError
         return value
+
+    def take(self, value: object) -> Any:
+        # The application itself. What it is called with is for the server to find out.
+        return value if callable(value) else self.check(value)
 
 
 class Host(Kind):
@@ -213,6 +230,23 @@ class Loop(Choice):
         )
 
 
+class LogLevel(Choice):
+    """How serious a record must be; in code also one of the numbers of `logging`."""
+
+    numbers: Mapping[int, str] = MappingProxyType(
+        {5: "trace", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__(*list(self.numbers.values())[::-1])
+
+    def take(self, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self.check(value)
+        # Between two levels nothing is logged, so that the next one above says the same.
+        return next((word for number, word in self.numbers.items() if value <= number), "critical")
+
+
 class Octal(Kind):
     """File permissions, written in octal as chmod(1) takes them: 660, 0660 or 0o660."""
 
@@ -233,6 +267,12 @@ class Octal(Kind):
         if not isinstance(value, str):
             raise ValueError
         return self.parse(value)
+
+    def take(self, value: object) -> int:
+        # In code it is written 0o660. A decimal 660 or 600 is larger than any permissions.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+            return value
+        return self.check(value)
 
     def show(self, value: Any) -> str:
         return "" if value is None else f"{value:o}"
@@ -274,6 +314,13 @@ class HeaderLine(Kind):
             raise ValueError
         value.encode("latin-1")  # UnicodeEncodeError is a ValueError
         return value
+
+    def take(self, value: object) -> str:
+        # uvicorn's `headers` are pairs.
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(x, str) for x in value):
+            name, content = value
+            return self.check(f"{name}:{content}" if ":" not in name else "")
+        return self.check(value)
 
 
 def _in_token(c: str) -> bool:
@@ -321,6 +368,11 @@ class Many(Kind):
         if not isinstance(value, (list, tuple)):
             raise ValueError
         return self._enough(self.item.check(item) for item in value)
+
+    def take(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, (list, tuple)):
+            return self._enough(self.item.take(item) for item in value)
+        return (self.item.take(value),)
 
     def show(self, value: Any) -> str:
         return ", ".join(self.item.show(item) for item in value)

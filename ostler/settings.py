@@ -6,10 +6,11 @@ Pure: a field says what it takes and what it defaults to; `ostler.sources` fetch
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
+from ostler.errors import SettingsError
 from ostler.kinds import (
     Choice,
     HeaderLine,
@@ -17,6 +18,7 @@ from ostler.kinds import (
     ImportString,
     Integer,
     Kind,
+    LogLevel,
     Loop,
     Many,
     Octal,
@@ -27,8 +29,12 @@ from ostler.kinds import (
     Text,
     Workers,
 )
+from ostler.peers import WrongPeer
 
 T = TypeVar("T")
+
+App: TypeAlias = str | Callable[..., Any]
+"""The application's import string or, in code, the application."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Declaration:
 
 # What the kernel takes for a descriptor or a backlog is a C int.
 _INT_MAX = 2**31 - 1
+
+_LONGEST_SHOWN = 100
 
 GROUPS = (
     "Application",
@@ -70,9 +78,15 @@ def setting(default: T, kind: Kind, group: str, help: str, *, variables: tuple[s
 # One setting is one row or two: name, type, default, kind, group, help. The formatter would make six of it.
 @dataclass(frozen=True)
 class Settings:
-    """Every effective setting, frozen; names are uvicorn's wherever uvicorn has the setting."""
+    """Every setting, checked and frozen; names are uvicorn's wherever uvicorn has the setting.
 
-    app: str = setting("", ImportString(), "Application",
+    What is not given is the default: neither variables nor files count. `app` may be the application itself.
+
+    Raises:
+        SettingsError: a value is wrong.
+    """
+
+    app: App = setting("", ImportString(), "Application",  # noqa: RUF009  # it is field(), as below
         "The application, as module:attribute.")
     factory: bool = setting(False, Switch(), "Application",
         "Treat APP as a factory: a callable without arguments that returns the application.")
@@ -154,12 +168,41 @@ class Settings:
         variables=("FORWARDED_ALLOW_IPS",))
 
     log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = setting("info",
-        Choice("critical", "error", "warning", "info", "debug", "trace"), "Logging",
+        LogLevel(), "Logging",
         "Log what is at least this serious.")
     access_log: bool = setting(True, Switch(), "Logging", "Log every request, to stdout.")
     use_colors: bool | None = setting(None, Switch(), "Logging",
         "Colour the log. Default: only where it goes to a terminal.")
+
+    def __post_init__(self) -> None:
+        for name, declaration in declarations().items():
+            value = getattr(self, name)
+            if value is not defaults()[name]:
+                object.__setattr__(self, name, taken(name, declaration.kind, value, f"argument {name}"))
 # fmt: on
+
+
+def taken(name: str, kind: Kind, value: object, origin: str) -> Any:
+    """Return `value`, given in code for the setting `name`, as it is stored.
+
+    Raises:
+        SettingsError: it is wrong; one line that says where it came from and what was expected.
+    """
+    try:
+        return kind.take(value)
+    except ValueError as error:
+        raise wrong(name, kind, value, origin, error) from None
+
+
+def wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
+    """The one line for a wrong value, from whatever source."""
+    shown = repr(value)
+    if isinstance(value, bool):
+        shown = str(value).lower()  # as TOML has it
+    if len(shown) > _LONGEST_SHOWN:
+        shown = shown[:_LONGEST_SHOWN] + "..."
+    detail = f"{error}; " if isinstance(error, WrongPeer) else ""
+    return SettingsError(f"{name} from {origin} is {shown}: {detail}expected {kind.expected}")
 
 
 def declarations() -> Mapping[str, Declaration]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from ostler.errors import SettingsError
 from ostler.files import Table, read_env_file, read_table
 from ostler.kinds import Kind, Many, Switch
-from ostler.peers import WrongPeer
-from ostler.settings import Settings, declarations, defaults, flag, variables
+from ostler.settings import Settings, declarations, defaults, flag, taken, variables, wrong
 
 DEFAULT = "default"
 """The origin of a value that no source gave."""
@@ -22,7 +22,16 @@ DEFAULT = "default"
 _NOT_SETTINGS = ("OSTLER_CONFIG", "OSTLER_ENV_FILE", "OSTLER_SLOT")
 """Variables of ours that are no setting: where to find files, and what a worker is told."""
 
-_LONGEST_SHOWN = 100
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "headers": "header",
+        "reload_dirs": "reload_dir",
+        "reload_includes": "reload_include",
+        "reload_excludes": "reload_exclude",
+        "h11_max_incomplete_event_size": "limit_request_head",
+    }
+)
+"""What uvicorn calls a setting in code, where that is not what the flag is called."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,9 @@ class Sources:
     directory: str = "."
     """What relative paths of files are relative to, and where pyproject.toml is looked for."""
     values: Mapping[str, object] = field(default_factory=dict)
-    """Values given in code, by field name, as `ostler.run(port=8000)` does; None is not given."""
+    """Values given in code, by field name or alias, as `ostler.run(port=8000)` does; None is not given."""
+    pyproject: bool = True
+    """Whether `[tool.ostler]` in ./pyproject.toml counts where there is no `config`."""
 
     def load(self, *, complete: bool = True) -> Configuration:
         """Read all sources and return what they come to; `complete` asks for an application too.
@@ -64,34 +75,39 @@ class Sources:
         path = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
         from_file = {} if path is None else read_env_file(self.directory, path)
         config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
-        table = read_table(self.directory, config)
+        table = read_table(self.directory, config) if config is not None or self.pyproject else None
         if table is not None:
             _refuse_unknown_keys(table)
-        for name in self.values:
-            if name not in declarations():
-                raise SettingsError(f"unknown setting {name!r}{_suggestion(name, list(declarations()))}")
+        values = _by_field(self.values)
 
         found = dict(defaults())
         origins = dict.fromkeys(found, DEFAULT)
         for name, declaration in declarations().items():
-            given = self._nearest(name, declaration.kind, path, from_file, table)
+            given = self._nearest(name, declaration.kind, values, path, from_file, table)
             if given is not None:
                 found[name], origins[name] = given
         settings = Settings(**found)
         _refuse_contradictions(settings, origins)
-        if complete and not settings.app:
+        if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
         return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)), path)
 
     def _nearest(
-        self, name: str, kind: Kind, env_file: str | None, from_file: Mapping[str, str], table: Table | None
+        self,
+        name: str,
+        kind: Kind,
+        values: Mapping[str, tuple[str, object]],
+        env_file: str | None,
+        from_file: Mapping[str, str],
+        table: Table | None,
     ) -> tuple[Any, str] | None:
         """The value of the nearest source that gives one, and that source in words."""
         if name in self.flags:
             return _from_flags(name, kind, self.flags[name])
-        if self.values.get(name) is not None:
-            return _checked(name, kind, self.values[name], f"argument {name}")
+        if name in values:
+            argument, value = values[name]
+            return taken(name, kind, value, f"argument {argument}"), f"argument {argument}"
         for variable in variables(name):
             text = self._real(variable)
             if text is not None:
@@ -106,6 +122,26 @@ class Sources:
     def _real(self, variable: str) -> str | None:
         # Empty is unset: `OSTLER_UDS=${UDS:-}` in a compose file means no Unix socket.
         return self.environ.get(variable) or None
+
+
+def _by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
+    """The values given in code by the name of the field, each with the name of its argument.
+
+    Raises:
+        SettingsError: there is no such setting, or it is given by both its names.
+    """
+    known = [*declarations(), *(alias for alias, name in ALIASES.items() if name in declarations())]
+    found: dict[str, tuple[str, object]] = {}
+    for argument, value in values.items():
+        if argument not in known:
+            raise SettingsError(f"unknown setting {argument!r}{_suggestion(argument, known)}")
+        name = ALIASES.get(argument, argument)
+        if value is None:
+            continue
+        if name in found:
+            raise SettingsError(f"{found[name][0]} and {argument} are the same setting: expected one of them")
+        found[name] = (argument, value)
+    return found
 
 
 def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> tuple[Any, str]:
@@ -123,24 +159,14 @@ def _parsed(name: str, kind: Kind, text: str, origin: str) -> tuple[Any, str]:
     try:
         return kind.parse(text), origin
     except ValueError as error:
-        raise _wrong(name, kind, text, origin, error) from None
+        raise wrong(name, kind, text, origin, error) from None
 
 
 def _checked(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, str]:
     try:
         return kind.check(value), origin
     except ValueError as error:
-        raise _wrong(name, kind, value, origin, error) from None
-
-
-def _wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
-    shown = repr(value)
-    if isinstance(value, bool):
-        shown = str(value).lower()  # as TOML has it
-    if len(shown) > _LONGEST_SHOWN:
-        shown = shown[:_LONGEST_SHOWN] + "..."
-    detail = f"{error}; " if isinstance(error, WrongPeer) else ""
-    return SettingsError(f"{name} from {origin} is {shown}: {detail}expected {kind.expected}")
+        raise wrong(name, kind, value, origin, error) from None
 
 
 def _refuse_unknown_keys(table: Table) -> None:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except OstlerError as error:
-        _complain(f"Error: {error}")
+        complain(f"Error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -47,11 +47,11 @@ def _run(arguments: Sequence[str]) -> int:
         config=request.config,
         env_file=request.env_file,
         environ=dict(os.environ),
-        directory=_directory(),
+        directory=working_directory(),
     )
     configuration = sources.load(complete=not request.show_settings)
     for warning in configuration.warnings:
-        _complain(f"Warning: {warning}")
+        complain(f"Warning: {warning}")
     if request.show_settings:
         from ostler.cli import show
 
@@ -93,14 +93,20 @@ def _fill_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, which is this
 
 
-def _directory() -> str:
+def working_directory() -> str:
+    """Return where we were started.
+
+    Raises:
+        SettingsError: it is gone, or out of bounds.
+    """
     try:
         return os.getcwd()
     except OSError as error:
         raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
 
 
-def _complain(line: str) -> None:
+def complain(line: str) -> None:
+    """Write one line to stderr."""
     # Where the line cannot be written, the exit code still says what it has to.
     with contextlib.suppress(OSError):
         if sys.stderr is None:

@@ -51,7 +51,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     try:
         libraries.event_loop(configuration.settings)
         libraries.http_parser(configuration.settings)
-        directory = _working_directory()
+        directory = working_directory()
         listeners += _open(configuration, environ)
         size = worker_count(configuration.settings)
         if size is None:
@@ -134,7 +134,7 @@ def _run_worker(assignment: Assignment) -> None:
     run_worker(assignment)
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
     """Return where we were started, symbolic links kept.
 
     A deploy often points a link (`current`) at the new release; a rolling restart is to follow it there.

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 
 logger = logging.getLogger("ostler.error")
@@ -24,11 +25,16 @@ class Acceptor:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, factory: Callable[[], asyncio.Protocol]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.Protocol],
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._loop = loop
         self._socket = sock
         self._factory = factory
+        self._ssl_context = ssl_context
         self._adopting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
         sock.setblocking(False)
@@ -88,6 +94,6 @@ class Acceptor:
 
     async def _adopt(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection)
-        except OSError:
-            connection.close()  # gone between accept and here
+            await self._loop.connect_accepted_socket(self._factory, connection, ssl=self._ssl_context)
+        except OSError:  # which an SSLError is, too
+            connection.close()  # gone between accept and here, or its handshake failed

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import traceback
 from types import TracebackType
 from typing import Any
 
+from ostler import reentry
 from ostler.errors import StartupError
 from ostler.settings import Settings
 from ostler.worker.asgi import Application
+
+logger = logging.getLogger("ostler.error")
 
 # Where ostler's own modules lie: their frames are left out of an application's traceback.
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
@@ -24,7 +28,7 @@ def load(settings: Settings) -> Application:
         StartupError: there is no such module or attribute, or the factory or the object does not fit.
         Exception: whatever the application's own code raises while it is imported.
     """
-    found = import_from_string(settings.app)
+    found = import_from_string(settings.app) if isinstance(settings.app, str) else settings.app
     if settings.factory:
         if not callable(found):
             raise StartupError(f'"{settings.app}" is not callable; with --factory it must be')
@@ -39,7 +43,25 @@ def load(settings: Settings) -> Application:
         found = found()
     elif inspect.isfunction(found) and not _positional(found) and not inspect.iscoroutinefunction(found):
         raise StartupError(f'"{settings.app}" takes no arguments: if it makes the application, add --factory')
-    return _as_asgi3(found, settings)
+    return as_asgi3(found, settings)
+
+
+def load_or_say_why(settings: Settings) -> Application:
+    """Do as `load`, and log what the application's own code raises.
+
+    Raises:
+        StartupError: one line that says why there is no application.
+    """
+    try:
+        with reentry.importing():
+            return load(settings)
+    except StartupError:
+        raise
+    except BaseException as exc:
+        logger.error(
+            "The application could not be imported:\n", exc_info=exc.with_traceback(own_traceback(exc))
+        )
+        raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
 
 
 def import_from_string(text: str) -> Any:
@@ -68,7 +90,12 @@ def import_from_string(text: str) -> Any:
     return found
 
 
-def _as_asgi3(found: Any, settings: Settings) -> Application:
+def as_asgi3(found: Any, settings: Settings) -> Application:
+    """Return what was found as one ASGI 3 callable.
+
+    Raises:
+        StartupError: it is no application, or one of an interface that is not served.
+    """
     if not callable(found):
         raise StartupError(
             f'"{settings.app}" is not an ASGI application: {type(found).__name__} is not callable'

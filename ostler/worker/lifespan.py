@@ -55,6 +55,12 @@ class Lifespan:
         else:
             logger.error("Application shutdown failed. Exiting.")
 
+    async def cancel(self, patience: float) -> None:
+        """Cancel what is left of the application's task, and wait for it for at most `patience` seconds."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=patience)
+
     async def _ask(self, message: Message) -> str | None:
         """Send one message and return the application's answer: None for success, else the failure."""
         self._answer = asyncio.get_running_loop().create_future()

@@ -37,3 +37,18 @@ def _made_by_the_user(where: str) -> asyncio.AbstractEventLoop:
     if not isinstance(loop, asyncio.AbstractEventLoop):
         raise StartupError(f"--loop {where} must return an event loop, not {type(loop).__name__}")
     return loop
+
+
+def close(loop: asyncio.AbstractEventLoop) -> None:
+    """Leave nothing of the loop behind, as asyncio.run() does."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()

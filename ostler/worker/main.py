@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -14,18 +13,14 @@ from typing import NoReturn
 
 from ostler import logs
 from ostler.assignment import Assignment
-from ostler.errors import OstlerError, StartupError
+from ostler.errors import OstlerError
 from ostler.notify import Notifier
 from ostler.settings import Settings
-from ostler.worker import application
+from ostler.worker import application, loops
 from ostler.worker.alone import Alone
-from ostler.worker.asgi import Application
-from ostler.worker.loops import new_event_loop
 from ostler.worker.orders import Orders
 from ostler.worker.pulse import Pulse
 from ostler.worker.server import Server, Watcher
-
-logger = logging.getLogger("ostler.error")
 
 _STDERR = 2
 
@@ -94,47 +89,21 @@ def _serve(
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
-    loop = new_event_loop(settings)
+    loop = loops.new_event_loop(settings)
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(_main(settings, sockets, orders, watcher))
     finally:
         orders.over()
-        _close(loop)
+        loops.close(loop)
 
 
 async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
     # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
     # or tasks as they are imported, and find this loop.
-    server = Server(settings, _load(settings), sockets, watcher)
+    server = Server(settings, application.load_or_say_why(settings), sockets, watcher)
     orders.drain(server)
     await server.serve()
-
-
-def _load(settings: Settings) -> Application:
-    try:
-        return application.load(settings)
-    except StartupError:
-        raise
-    except BaseException as exc:
-        where = exc.with_traceback(application.own_traceback(exc))
-        logger.error("The application could not be imported:\n", exc_info=where)
-        raise StartupError(f"{settings.app} could not be imported: {application.one_line(exc)}") from None
-
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave nothing of the loop behind, as asyncio.run() does."""
-    try:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
 
 
 def _set_title(title: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
@@ -63,16 +65,23 @@ class Server:
     """Serves one application on listening sockets, from lifespan start-up to shutdown.
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
-    at any time, from the loop's thread, and again.
+    at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
     """
 
     def __init__(
-        self, settings: Settings, app: Application, sockets: Sequence[socket], watcher: Watcher
+        self,
+        settings: Settings,
+        app: Application,
+        sockets: Sequence[socket],
+        watcher: Watcher,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
+        self._ssl_context = ssl_context
         self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
@@ -82,6 +91,7 @@ class Server:
         self._service: Service | None = None
         self._told = ""
         """What a stop waits for, as it was last said."""
+        self._lifespan = Lifespan(app, settings.lifespan)
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -110,7 +120,7 @@ class Server:
             SettingsError: the HTTP parser that is asked for is not installed.
         """
         logger.info("Started server process [%d]", os.getpid())
-        lifespan = Lifespan(self._app, self._settings.lifespan)
+        lifespan = self._lifespan
         if await self._unless_stopped(lifespan.startup()):
             service = self._open(lifespan)
             await self._stopping
@@ -120,6 +130,20 @@ class Server:
                 await self._first(lifespan.shutdown(), self._now)
         logger.info("Finished server process [%d]", os.getpid())
 
+    async def clear(self) -> None:
+        """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._service is not None:
+            emptied = asyncio.Event()
+            self._service.on_change = emptied.set
+            self._service.abort()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
+        await self._lifespan.cancel(_CANCELLED)
+
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
         await self._first(startup, self._stopping)
@@ -127,7 +151,11 @@ class Server:
 
     async def _first(self, work: Coroutine[Any, Any, None], until: asyncio.Future[None]) -> None:
         task = self._loop.create_task(work)
-        await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
         if not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCELLED)
@@ -145,7 +173,7 @@ class Server:
         self._service = service
         self._ticked(self._loop.time())
         for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service))
+            acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
             acceptor.start()
             self._acceptors.append(acceptor)
         self._watcher.ready(service)
@@ -174,15 +202,17 @@ class Server:
         service.on_change = emptied.set
         grace = self._settings.timeout_graceful_shutdown
         notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
-        await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
-        notice.cancel()
+        try:
+            await self._within(grace, self._until_empty(service, emptied))
+        finally:
+            notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
             cancelled = service.cancel()
             if cancelled:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
-            await self._first(self._until_empty(service, emptied), self._grace_or_now(_CANCELLED))
+            await self._within(_CANCELLED, self._until_empty(service, emptied))
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
@@ -197,17 +227,20 @@ class Server:
                 "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
             )
 
-    def _grace_or_now(self, seconds: float) -> asyncio.Future[None]:
-        """Return a future that is done after `seconds`, or as soon as the server is to stop now."""
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
         over: asyncio.Future[None] = self._loop.create_future()
 
         def done(_: object = None) -> None:
             if not over.done():
                 over.set_result(None)
 
-        self._loop.call_later(seconds, done)
+        timer = self._loop.call_later(seconds, done)
         self._now.add_done_callback(done)
-        return over
+        try:
+            await self._first(work, over)
+        finally:
+            timer.cancel()
 
     def _busy(self, service: Service) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""

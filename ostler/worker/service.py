@@ -78,6 +78,8 @@ class Service:
         self.retire_after: int | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_served: Callable[[], None] | None = None
+        self.overloaded: Application | None = None
+        """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
         self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None

@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
         limit = service.limit_concurrency
         if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
             service.log.warning("Exceeded concurrency limit.")
-            cycle.run_in_task(service_unavailable)
+            cycle.run_in_task(service.overloaded or service_unavailable)
         else:
             cycle.run_in_task(service.app)
 
