@@ -164,7 +164,7 @@ class Settings:
         "that are not trusted.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1", Peers(), "Proxies",
         "Peers to trust with those headers and that protocol, split at commas: addresses, networks, unix: "
-        "for peers over a Unix socket, or * for everyone.",
+        "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
     log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = setting("info",
