@@ -40,3 +40,8 @@ class Assignment:
     lifeline: Connection
     """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
     going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
+    gate: Connection | None = None
+    """Under --reload: read end of a pipe on which a byte says that the old code has gone, so that the
+    application may be imported."""
+    terminal: bool = False
+    """Whether the worker shares the arbiter's terminal, for a debugger, and so its process group."""

@@ -12,6 +12,8 @@ from ostler.settings import Settings
 
 def worker_count(settings: Settings) -> int | None:
     """Return how many workers the settings ask for; None for a plain server."""
+    if settings.workers is None and settings.reload:
+        return 1
     return usable_cpus() if settings.workers == "auto" else settings.workers
 
 

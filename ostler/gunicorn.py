@@ -253,7 +253,7 @@ class _GunicornsOrders(Orders):
         self._interrupted = False
         self._startup = settings.timeout_worker_startup
 
-    def install(self) -> None:
+    def install(self, *, terminal: bool = False) -> None:
         """Heed gunicorn's signals; with its time-outs on, end a start-up that takes too long."""
         worker = self._worker
         faulthandler.enable(self._stacks)

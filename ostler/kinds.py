@@ -6,9 +6,11 @@ Pure, as `ostler.settings` is, which says which setting is of which kind.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ostler.atoms import parse as parse_access_format
 from ostler.peers import read_peers
 
 _A_LONG_TIME = 1e9
@@ -341,6 +343,50 @@ class Peers(Kind):
             raise ValueError
         read_peers(value)
         return value
+
+
+class AccessFormat(Kind):
+    """A format of access log lines, as gunicorn has it; a name stands for one."""
+
+    metavar = "FORMAT"
+    expected = "gunicorn's atoms, such as %(h)s, or the name common or combined"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        parse_access_format(value)
+        return value
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """A log configuration: the name of its file, and what is in it once that is read."""
+
+    name: str
+    content: Mapping[str, Any] | str | None = None
+    """For `logging.config.dictConfig`, or as a text for `fileConfig`."""
+
+
+class LogConfigFile(Kind):
+    """The file of a log configuration; from code also what `logging.config.dictConfig` takes."""
+
+    metavar = "FILE"
+    expected = "a path, to a file that ends in .json, .toml, .yaml or .yml, or else is INI"
+
+    def check(self, value: object) -> LogConfig:
+        if isinstance(value, Mapping):
+            return LogConfig("from code", value)
+        fspath = getattr(value, "__fspath__", None)
+        path = fspath() if callable(fspath) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise ValueError
+        return LogConfig(path)
+
+    def take(self, value: object) -> LogConfig:
+        return value if isinstance(value, LogConfig) else self.check(value)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value.name)
 
 
 class Many(Kind):

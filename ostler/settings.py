@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from ostler.atoms import WrongAtom
 from ostler.errors import SettingsError
 from ostler.kinds import (
+    AccessFormat,
     Choice,
     HeaderLine,
     Host,
     ImportString,
     Integer,
     Kind,
+    LogConfig,
+    LogConfigFile,
     LogLevel,
     Loop,
     Many,
@@ -63,6 +67,7 @@ GROUPS = (
     "Responses",
     "Proxies",
     "Logging",
+    "Development",
 )
 
 
@@ -167,13 +172,32 @@ class Settings:
         "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
-    log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] = setting("info",
+    log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",  # noqa: RUF009  # LogConfig is frozen
+        "Set up logging from this file: .json, .toml, .yaml or .yml for Python's dictConfig, any other "
+        "for its fileConfig. What is named for uvicorn in it counts for ostler.")
+    log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] | None = setting(None,
         LogLevel(), "Logging",
-        "Log what is at least this serious.")
+        "Log what is at least this serious. Default: what --log-config says, else info.")
+    log_format: Literal["text", "json"] = setting("text", Choice("text", "json"), "Logging",
+        "Log lines as text, or each as one JSON object.")
     access_log: bool = setting(True, Switch(), "Logging", "Log every request, to stdout.")
+    access_log_format: str | None = setting(None, AccessFormat(), "Logging",
+        "Format of access log lines, in gunicorn's atoms, or common or combined. They are then logged when "
+        "the response is complete.")
     use_colors: bool | None = setting(None, Switch(), "Logging",
         "Colour the log. Default: only where it goes to a terminal.")
 
+    reload: bool = setting(False, Switch(), "Development",
+        "Start the application anew when its files change. Without --workers, with one worker.")
+    reload_dir: tuple[str, ...] = setting((), Many(Text("PATH", "a path")), "Development",
+        "Watch this directory instead of the working directory. May be given several times.")
+    reload_include: tuple[str, ...] = setting((), Many(Text("GLOB", "a pattern")), "Development",
+        "Let files that match this count, besides *.py; or watch this directory. May be given several times.")
+    reload_exclude: tuple[str, ...] = setting((), Many(Text("GLOB", "a pattern")), "Development",
+        "Let files that match this, or lie in this directory, not count, besides .*, .py[cod], .sw.* and ~*. "
+        "May be given several times.")
+    reload_delay: float = setting(0.25, Seconds(zero=True), "Development",
+        "Gather what changes within this long of a reload's beginning into one more.")
     def __post_init__(self) -> None:
         for name, declaration in declarations().items():
             value = getattr(self, name)
@@ -201,7 +225,7 @@ def wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) 
         shown = str(value).lower()  # as TOML has it
     if len(shown) > _LONGEST_SHOWN:
         shown = shown[:_LONGEST_SHOWN] + "..."
-    detail = f"{error}; " if isinstance(error, WrongPeer) else ""
+    detail = f"{error}; " if isinstance(error, (WrongAtom, WrongPeer)) else ""
     return SettingsError(f"{name} from {origin} is {shown}: {detail}expected {kind.expected}")
 
 

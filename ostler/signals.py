@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
+
+HURRY_SIGNAL = signal.SIGURG
+"""From the arbiter to a worker, never from an operator: the code has changed, leave. Nothing else sends it
+unasked (signal(7)), and like any signal it takes effect before the worker's next line of Python."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from ostler import log_config
 from ostler.errors import SettingsError
-from ostler.files import Table, read_env_file, read_table
+from ostler.files import DEFAULT_FILE, Table, read_env_file, read_table
 from ostler.kinds import Kind, Many, Switch
 from ostler.settings import Settings, declarations, defaults, flag, taken, variables, wrong
 
@@ -86,12 +87,21 @@ class Sources:
             given = self._nearest(name, declaration.kind, values, path, from_file, table)
             if given is not None:
                 found[name], origins[name] = given
+        if found["log_config"] is not None:
+            found["log_config"] = log_config.read(self.directory, found["log_config"])
         settings = Settings(**found)
         _refuse_contradictions(settings, origins)
         if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        return Configuration(settings, origins, environment, tuple(_near_misses(self.environ)), path)
+        warnings = (*_near_misses(self.environ), *_idle(settings, origins))
+        return Configuration(settings, origins, environment, warnings, path)
+
+    def files(self) -> tuple[str, ...]:
+        """The files that `load` reads, or would if they were there: paths relative to `directory`."""
+        config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
+        env_file = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
+        return (config or DEFAULT_FILE, *([] if env_file is None else [env_file]))
 
     def _nearest(
         self,
@@ -189,6 +199,11 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
                 f"expected one place to listen on"
             )
     _refuse_everyone_and_others(settings, origins)
+    if settings.log_config is not None and settings.log_format != "text":
+        raise SettingsError(
+            f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
+            f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
+        )
     if settings.limit_max_requests_jitter and settings.limit_max_requests is None:
         raise SettingsError(
             f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "
@@ -220,6 +235,14 @@ def _near_misses(environ: Mapping[str, str]) -> list[str]:
         if suggestion:
             warnings.append(f"variable {name} is ignored: unknown setting{suggestion}")
     return warnings
+
+
+def _idle(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    """Warnings about settings that do nothing without another one."""
+    given = [name for name in origins if name.startswith("reload_") and origins[name] != DEFAULT]
+    if settings.reload or not given:
+        return []
+    return [f"{name} from {origins[name]} does nothing without --reload" for name in given]
 
 
 def _suggestion(word: str, known: list[str], likeness: float = 0.7) -> str:

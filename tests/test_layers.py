@@ -36,13 +36,16 @@ OUTSIDE = {"ostler.gunicorn", "ostler.gunicorn_access"}
 
 PURE = {
     "ostler.errors",
+    "ostler.atoms",
     "ostler.kinds",
     "ostler.messages",
     "ostler.meter",
     "ostler.peers",
     "ostler.settings",
+    "ostler.supervisor.crew",
     "ostler.supervisor.events",
     "ostler.supervisor.fleet",
+    "ostler.supervisor.orders",
     "ostler.supervisor.place",
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",

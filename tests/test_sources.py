@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ostler.errors import SettingsError
+from ostler.kinds import LogConfig
 from ostler.settings import Settings, declarations
 from ostler.sources import Configuration, Sources
+
+LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))
+UVICORNS = json.loads(Path(LOG_CONFIG).read_text())
 
 GOOD: dict[str, tuple[str, str, Any]] = {
     # field: (text for flag and variable, TOML, value)
@@ -46,9 +51,17 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "forwarded_header": ("forwarded", '"forwarded"', "forwarded"),
     "proxy_protocol": ("true", "true", True),
     "forwarded_allow_ips": ("10.0.0.0/8", '["10.0.0.0/8"]', "10.0.0.0/8"),
+    "log_config": (LOG_CONFIG, json.dumps(LOG_CONFIG), LogConfig(LOG_CONFIG, UVICORNS)),
     "log_level": ("debug", '"debug"', "debug"),
+    "log_format": ("json", '"json"', "json"),
     "access_log": ("false", "false", False),
+    "access_log_format": ("%(h)s", '"%(h)s"', "%(h)s"),
     "use_colors": ("true", "true", True),
+    "reload": ("true", "true", True),
+    "reload_dir": ("src", '["src"]', ("src",)),
+    "reload_include": ("*.html", '["*.html"]', ("*.html",)),
+    "reload_exclude": ("tests", '["tests"]', ("tests",)),
+    "reload_delay": ("0.5", "0.5", 0.5),
 }
 
 BAD: dict[str, tuple[str, str]] = {
@@ -86,9 +99,17 @@ BAD: dict[str, tuple[str, str]] = {
     "forwarded_header": ("both", '["forwarded"]'),
     "proxy_protocol": ("2", "2"),
     "forwarded_allow_ips": ("10.0.0.0/99", '["10.0.0.0/99"]'),
+    "log_config": ("\0", "1"),
     "log_level": ("loud", '"loud"'),
+    "log_format": ("xml", "1"),
     "access_log": ("2", "0"),
+    "access_log_format": ("%(nothing)s", '""'),
     "use_colors": ("2", '"auto"'),
+    "reload": ("2", '"auto"'),
+    "reload_dir": ("\0", "[1]"),
+    "reload_include": ("\0", "[1]"),
+    "reload_exclude": ("\0", "[1]"),
+    "reload_delay": ("-1", "-1"),
 }
 
 FIELDS = list(declarations())

@@ -46,7 +46,7 @@ DEFAULTS = {
     "lifespan": "auto",
     "interface": "auto",
     "log_config": None,
-    "log_level": "info",
+    "log_level": None,
     "access_log": True,
     "use_colors": None,
     "proxy_headers": True,
@@ -67,14 +67,14 @@ DEFAULTS = {
     "ssl_version": 17,
     "ssl_cert_reqs": 0,
     "ssl_ca_certs": None,
-    "ssl_ciphers": "",
+    "ssl_ciphers": None,
     "app_dir": "",
     "h11_max_incomplete_event_size": 65_536,
     "reset_contextvars": False,
     "factory": False,
 }
 
-NOT_YET = ("reload", "ws", "log_config", "ssl", "reset_contextvars")
+NOT_YET = ("ws", "ssl", "reset_contextvars")
 """Beginnings of settings that are being built."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ostler import reentry
 from ostler.assignment import ARBITERS_OWN
 from ostler.cli import run as cli_run
-from ostler.cli.main import INTERRUPTED, complain, working_directory
+from ostler.cli.main import INTERRUPTED, complain, last_words, working_directory
 from ostler.errors import OstlerError, SettingsError
 from ostler.settings import App
 from ostler.sources import Configuration, Sources
@@ -41,7 +41,7 @@ def run(
     try:
         code = _run({"app": app, **settings}, _text(config), _text(env_file))
     except OstlerError as error:
-        complain(f"Error: {error}")
+        last_words(error)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

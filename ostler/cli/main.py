@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except OstlerError as error:
-        complain(f"Error: {error}")
+        last_words(error)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -50,8 +50,9 @@ def _run(arguments: Sequence[str]) -> int:
         directory=working_directory(),
     )
     configuration = sources.load(complete=not request.show_settings)
-    for warning in configuration.warnings:
-        complain(f"Warning: {warning}")
+    if request.show_settings or configuration.settings.log_format == "text":
+        for warning in configuration.warnings:
+            complain(f"Warning: {warning}")
     if request.show_settings:
         from ostler.cli import show
 
@@ -103,6 +104,19 @@ def working_directory() -> str:
         return os.getcwd()
     except OSError as error:
         raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
+
+
+def last_words(error: OstlerError) -> None:
+    """Say what has ended ostler, in the form that the log has."""
+    from ostler import logs
+
+    if logs.structured():
+        import logging
+
+        # Whatever reads stderr expects JSON by now. Of no lower level: what was filtered would say nothing.
+        logging.getLogger("ostler").critical("%s", error)
+    else:
+        complain(f"Error: {error}")
 
 
 def complain(line: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ostler import activation, libraries, logs, notify, sockets
 from ostler.assignment import ARBITERS_OWN, Assignment
@@ -15,6 +15,9 @@ from ostler.errors import OstlerError, StartupError
 from ostler.notify import Notifier
 from ostler.sockets import Listener
 from ostler.sources import DEFAULT, Configuration, Sources
+
+if TYPE_CHECKING:
+    from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 
@@ -45,6 +48,9 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     logs.configure(configuration.settings)
     if configuration.env_file is not None:
         logger.info("Loading environment from '%s'", configuration.env_file)
+    if configuration.settings.log_format == "json":
+        for warning in configuration.warnings:
+            logger.warning("%s", warning)
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = notify.from_environment(environ, os.getpid())
@@ -52,11 +58,12 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         libraries.event_loop(configuration.settings)
         libraries.http_parser(configuration.settings)
         directory = working_directory()
+        reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
         listeners += _open(configuration, environ)
         size = worker_count(configuration.settings)
         if size is None:
             return _serve_plain(configuration, listeners, directory, notifier, leave)
-        return _supervise(sources, configuration, size, listeners, directory, notifier)
+        return _supervise(sources, configuration, size, listeners, directory, notifier, reloader)
     except OstlerError as error:
         notifier.send(*notify.failure(error))
         raise
@@ -109,6 +116,7 @@ def _supervise(
     listeners: list[Listener],
     directory: str,
     notifier: Notifier,
+    reloader: Reloader | None,
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
@@ -120,11 +128,20 @@ def _supervise(
         entry=_run_worker,
         directory=directory,
         notifier=notifier,
+        reloader=reloader,
     )
     outcome = arbiter.run()
     if outcome.code == StartupError.exit_code:
         raise StartupError(outcome.reason)
     return outcome.code
+
+
+def _reloader(sources: Sources, configuration: Configuration, directory: str) -> Reloader:
+    from ostler.supervisor.reloader import Reloader
+    from ostler.supervisor.watch import Watch, Watcher
+
+    watch = Watch.of(configuration.settings, directory, sources.files())
+    return Reloader(Watcher(watch), delay=configuration.settings.reload_delay, directory=directory)
 
 
 def _run_worker(assignment: Assignment) -> None:

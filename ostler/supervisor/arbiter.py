@@ -10,6 +10,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 
 from ostler import logs
 from ostler.assignment import Assignment
@@ -17,6 +18,7 @@ from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
 from ostler.notify import Notifier
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
@@ -24,14 +26,17 @@ from ostler.supervisor.child import STACK_SIGNAL, Child, prepare
 from ostler.supervisor.events import (
     Abort,
     Action,
+    Admit,
     Drain,
     Event,
     Exited,
     Finish,
+    Hurry,
     Inspect,
     Inspected,
     Kill,
     Quit,
+    Reload,
     Report,
     Resize,
     Roll,
@@ -41,17 +46,22 @@ from ostler.supervisor.events import (
     Started,
     Stop,
     StopNow,
+    StopSoon,
     Tick,
     Timings,
     Told,
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 
-# Settings that a running arbiter cannot change: its sockets are open.
-_FIXED = ("host", "port", "uds", "uds_permissions", "fd", "backlog")
+# Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
+_FIXED = (
+    *("host", "port", "uds", "uds_permissions", "fd", "backlog"),
+    *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
+)
 
 # After a defect: how much longer than its grace a worker has to end by itself.
 _MARGIN = 5.0
@@ -74,8 +84,10 @@ class Arbiter:
         entry: Callable[[Assignment], None],
         directory: str,
         notifier: Notifier,
+        reloader: Reloader | None = None,
     ) -> None:
         self._load = load
+        self._reloader = reloader
         self._listeners = listeners
         self._entry = entry
         self._directory = directory
@@ -83,7 +95,7 @@ class Arbiter:
         # By generation: a worker that is spawned again gets what its generation was started with.
         self._configurations: dict[int, Configuration] = {1: configuration}
         self._newest = 1
-        self._fleet = Fleet(size, _timings(configuration.settings))
+        self._fleet = Fleet(size, self._timings(configuration.settings), reloads=reloader is not None)
         self._children: dict[int, Child] = {}
         self._events: deque[Event] = deque()
         self._handling = False
@@ -116,7 +128,10 @@ class Arbiter:
             self._loop.add_signal_handler(number, handler)
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
-        logger.info("Started arbiter process [%d]", os.getpid())
+        if self._reloader is None:
+            logger.info("Started arbiter process [%d]", os.getpid())
+        else:
+            logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
         prepare()
         self._loop.set_exception_handler(self._defect)
         try:
@@ -127,10 +142,13 @@ class Arbiter:
             self.close()
         if self._outcome is None:
             raise OstlerError("internal error in the arbiter (see above): its workers have drained")
-        logger.info("Stopping arbiter process [%d]", os.getpid())
+        kind = "arbiter" if self._reloader is None else "reloader"
+        logger.info("Stopping %s process [%d]", kind, os.getpid())
         return self._outcome
 
     def _begin(self) -> None:
+        if self._reloader is not None:
+            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs)
         self._carry_out(self._fleet.start(time.monotonic()))
         self._drain_events()
 
@@ -158,40 +176,76 @@ class Arbiter:
         self._feed(StopNow())
         self._close_listeners()
 
+    def _stop_soon(self) -> None:
+        self._feed(StopSoon())
+        self._close_listeners()
+        self._herald.stop_asked(self._fleet)
+
     def _interrupt(self) -> None:
         """Ctrl+C: the first stops gracefully, the second at once."""
         if self._interrupted:
             self._stop_now()
+        elif self._reloader is not None:  # in development, nobody is to wait for anybody
+            self._interrupted = True
+            self._stop_soon()
         else:
             self._stop()
             self._interrupted = self._fleet.stopping
 
     def _roll(self) -> None:
         """SIGHUP: read and check the settings first; a bad file changes nothing."""
-        before = self._configurations[self._newest].settings
+        if self._reloader is not None and self._reloader.terminal.gone:
+            self._stop_soon()  # this SIGHUP came from the kernel: nobody is there any more
+            return
         self._herald.reload_asked()
         try:
             configuration = self._load()
+            logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
             return
-        settings = configuration.settings
+        self._herald.reload_begins(self._newest + 1)
+        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._newest, timings))
+
+    def _reload(self, why: str, settings_too: bool) -> None:
+        """Files have changed: start the code anew, with the old settings where the new ones are wrong."""
+        configuration = self._configurations[self._newest]
+        if settings_too:
+            try:
+                configuration = self._load()
+                logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+            except SettingsError as exc:
+                configuration = self._configurations[self._newest]
+                logger.error("Reload: the settings stay as they are: %s", exc)
+        self._renew(configuration, "Reload", lambda timings: Reload(self._newest, timings, why))
+
+    def _renew(
+        self, configuration: Configuration, cause: str, order: Callable[[Timings], Roll | Reload]
+    ) -> None:
+        """Begin a new generation with these settings, which have been read and checked."""
+        before, settings = self._configurations[self._newest].settings, configuration.settings
         for name in _FIXED:
             if getattr(settings, name) != getattr(before, name):
-                logger.warning(
-                    "SIGHUP: a new value of %s takes a restart, the sockets stay as they are", name
-                )
+                logger.warning("%s: a new value of %s takes a restart", cause, name)
         self._newest += 1
-        self._herald.reload_begins(self._newest)
         self._configurations[self._newest] = configuration
-        logs.configure(settings)
-        self._feed(Roll(self._newest, _timings(settings)))
+        self._feed(order(self._timings(settings)))
         size = worker_count(settings)
         if size is None:
-            logger.warning("SIGHUP: workers is not set any more; a plain server takes a restart")
+            logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
         elif settings.workers != before.workers:
             self._feed(Resize(size - self._fleet.size))
+
+    def _timings(self, settings: Settings) -> Timings:
+        if self._reloader is not None:
+            # Whoever sits at a debugger's prompt may think as long as they like.
+            return Timings(startup=inf, healthcheck=inf, graceful=settings.timeout_graceful_shutdown)
+        return Timings(
+            startup=settings.timeout_worker_startup,
+            healthcheck=settings.timeout_worker_healthcheck,
+            graceful=settings.timeout_graceful_shutdown,
+        )
 
     def _reopen_logs(self) -> None:
         logs.reopen()
@@ -238,6 +292,8 @@ class Arbiter:
         self._show(child)
         how, name = evidence.describe_exit(status)
         child.kill_group()
+        if self._reloader is not None and status != 0:
+            self._reloader.terminal.restore()  # killed at a debugger's prompt, perhaps
         for pipe in (child.beats, child.stacks_pipe):
             self._loop.remove_reader(pipe.fileno())
         del self._children[child.pid]
@@ -297,8 +353,13 @@ class Arbiter:
                 case Finish():
                     self._outcome = action
                     self._loop.stop()
+                case Admit(pid=pid):
+                    if pid in self._children:
+                        self._children[pid].admit()
                 case Drain(pid=pid):
                     self._signal(pid, signal.SIGTERM)
+                case Hurry(pid=pid):
+                    self._signal(pid, HURRY_SIGNAL)
                 case ShowStack(pid=pid):
                     self._signal(pid, STACK_SIGNAL)
                 case Quit(pid=pid):
@@ -307,10 +368,13 @@ class Arbiter:
                     self._signal(pid, signal.SIGABRT)
                 case Kill(pid=pid):
                     if pid in self._children:
+                        self._children[pid].note_relatives()
                         self._children[pid].kill()
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         if pid in self._children:
+            if number != STACK_SIGNAL:
+                self._children[pid].note_relatives()
             self._children[pid].signal(number)
 
     def _spawn(self, order: Spawn) -> None:
@@ -324,6 +388,8 @@ class Arbiter:
                 environment=configuration.environment,
                 directory=self._directory,
                 sockets=tuple(listener.socket for listener in self._listeners),
+                gated=self._reloader is not None,
+                terminal=self._reloader is not None and self._reloader.terminal.present,
             )
         except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
             reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
@@ -371,6 +437,8 @@ class Arbiter:
 
     def close(self) -> None:
         """Let go of the sockets and of any worker that is left, which drains; then wait for its end."""
+        if self._reloader is not None:
+            self._reloader.stop()
         self._close_listeners()
         for child in self._children.values():
             child.let_go()
@@ -378,11 +446,3 @@ class Arbiter:
         for child in self._children.values():
             child.wait(grace + _MARGIN)
         self._loop.close()
-
-
-def _timings(settings: Settings) -> Timings:
-    return Timings(
-        startup=settings.timeout_worker_startup,
-        healthcheck=settings.timeout_worker_healthcheck,
-        graceful=settings.timeout_graceful_shutdown,
-    )

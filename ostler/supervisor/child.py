@@ -14,10 +14,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
+
+if TYPE_CHECKING:
+    import psutil
 
 _spawn = multiprocessing.get_context("spawn")
 
@@ -31,6 +36,7 @@ _BLOCKED = (
     signal.SIGTTOU,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    HURRY_SIGNAL,
 )
 
 # A pipe's capacity (pipe(7)): one read takes all that can be pending.
@@ -56,7 +62,13 @@ class Child:
     """
 
     def __init__(
-        self, process: SpawnProcess, beats: Connection, stacks: Connection, lifeline: Connection
+        self,
+        process: SpawnProcess,
+        beats: Connection,
+        stacks: Connection,
+        lifeline: Connection,
+        gate: Connection | None = None,
+        terminal: bool = False,
     ) -> None:
         assert process.pid is not None
         self.pid: int = process.pid
@@ -64,6 +76,9 @@ class Child:
         self.stacks_pipe = stacks
         self._process = process
         self._lifeline = lifeline
+        self._gate = gate
+        self._terminal = terminal
+        self._relatives: list[psutil.Process] = []
         self._decoder = Decoder()
         self._unfinished = b""
 
@@ -81,8 +96,10 @@ class Child:
         environment: Mapping[str, str],
         directory: str,
         sockets: tuple[socket, ...],
+        gated: bool = False,
+        terminal: bool = False,
     ) -> Child:
-        """Spawn a worker.
+        """Spawn a worker; if `gated`, it imports the application once `admit` is called.
 
         Raises:
             OSError: there is no process, memory or descriptor to be had, or `directory` is gone.
@@ -102,8 +119,10 @@ class Child:
             beats, beats_writer = pipe()
             stacks, stacks_writer = pipe()
             lifeline_reader, lifeline = pipe()
-            for end in (beats_writer, stacks_writer, lifeline_reader):
-                theirs.callback(end.close)
+            gate_reader, gate = pipe() if gated else (None, None)
+            for end in (beats_writer, stacks_writer, lifeline_reader, gate_reader):
+                if end is not None:
+                    theirs.callback(end.close)
             assignment = Assignment(
                 slot=slot,
                 generation=generation,
@@ -113,6 +132,8 @@ class Child:
                 beats=beats_writer,
                 stacks=stacks_writer,
                 lifeline=lifeline_reader,
+                gate=gate_reader,
+                terminal=terminal,
             )
             # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
             process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
@@ -121,7 +142,7 @@ class Child:
             for end in (beats, stacks):
                 os.set_blocking(end.fileno(), False)
             opened.pop_all()
-        return cls(process, beats, stacks, lifeline)
+        return cls(process, beats, stacks, lifeline, gate, terminal)
 
     def messages(self) -> list[Message]:
         """Return what the worker has said since the last call.
@@ -160,6 +181,26 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, signal.SIGKILL)
+        for relative in self._relatives:
+            if relative.is_running():
+                relative.kill()
+        self._relatives = []
+
+    def note_relatives(self) -> None:
+        """Remember what the worker has spawned, for `kill_group`: one at a terminal leads no group."""
+        if not self._terminal:
+            return
+        import psutil  # the arbiter does without it else
+
+        with contextlib.suppress(psutil.Error):
+            found = psutil.Process(self.pid).children(recursive=True)
+            self._relatives = [*{*self._relatives, *found}]
+
+    def admit(self) -> None:
+        """Let the worker import the application."""
+        if self._gate is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._gate.fileno(), b"\0")
 
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
@@ -179,6 +220,8 @@ class Child:
         self._process.close()
         self.beats.close()
         self.stacks_pipe.close()
+        if self._gate is not None:
+            self._gate.close()
         self.let_go()
 
     def withdraw(self) -> None:

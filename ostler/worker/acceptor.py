@@ -37,6 +37,7 @@ class Acceptor:
         self._ssl_context = ssl_context
         self._adopting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
+        self._held = False
         sock.setblocking(False)
 
     @property
@@ -53,6 +54,10 @@ class Acceptor:
         """Begin to accept."""
         self._resume = None
         self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def hold(self) -> None:
+        """Accept nothing more, without touching the loop: a signal's handler may call it."""
+        self._held = True
 
     def finish(self) -> None:
         """Accept all that waits in the queue by now, then close our copy of the socket."""
@@ -75,6 +80,8 @@ class Acceptor:
 
     def _accept(self) -> bool:
         """Take one connection from the queue; False when there was none to take."""
+        if self._held:
+            return False
         try:
             connection, _ = self._socket.accept()
         except (BlockingIOError, InterruptedError):

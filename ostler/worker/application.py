@@ -10,7 +10,7 @@ import traceback
 from types import TracebackType
 from typing import Any
 
-from ostler import reentry
+from ostler import logs, reentry
 from ostler.errors import StartupError
 from ostler.settings import Settings
 from ostler.worker.asgi import Application
@@ -47,21 +47,28 @@ def load(settings: Settings) -> Application:
 
 
 def load_or_say_why(settings: Settings) -> Application:
-    """Do as `load`, and log what the application's own code raises.
+    """Do as `load`, and log what the application's own code raises; at trace level, also all messages.
 
     Raises:
         StartupError: one line that says why there is no application.
     """
     try:
         with reentry.importing():
-            return load(settings)
+            found = load(settings)
     except StartupError:
         raise
     except BaseException as exc:
+        logs.revive()
         logger.error(
             "The application could not be imported:\n", exc_info=exc.with_traceback(own_traceback(exc))
         )
         raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
+    logs.revive()
+    if logging.getLogger("ostler.asgi").isEnabledFor(logs.TRACE):
+        from ostler.worker.middleware.trace import MessageLogger
+
+        return MessageLogger(found)
+    return found
 
 
 def import_from_string(text: str) -> Any:

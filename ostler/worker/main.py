@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from socket import socket
 from typing import NoReturn
 
@@ -16,8 +19,9 @@ from ostler.assignment import Assignment
 from ostler.errors import OstlerError
 from ostler.notify import Notifier
 from ostler.settings import Settings
-from ostler.worker import application, loops
+from ostler.worker import application, freshness, loops
 from ostler.worker.alone import Alone
+from ostler.worker.http import http_protocol
 from ostler.worker.orders import Orders
 from ostler.worker.pulse import Pulse
 from ostler.worker.server import Server, Watcher
@@ -31,8 +35,11 @@ def run_worker(assignment: Assignment) -> NoReturn:
     The arbiter spawned this process with its signals blocked; they are let through once handlers stand, so
     that an order to stop is heeded at any instant of the boot.
     """
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
+    if assignment.terminal:
+        _take_terminal()
+    else:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
     settings = assignment.settings
     _set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
@@ -41,13 +48,15 @@ def run_worker(assignment: Assignment) -> NoReturn:
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
     orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
-    orders.install()
-    logs.configure(settings)
+    orders.install(terminal=assignment.terminal)
     pulse = Pulse(assignment, orders)
     pulse.start()
     code = 0
+    if settings.reload:
+        freshness.install()
     try:
-        _serve(settings, assignment.directory, assignment.sockets, orders, pulse)
+        logs.configure(settings, slot=assignment.slot)
+        _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate)
     except OstlerError as exc:
         pulse.failed(str(exc))
         code = exc.exit_code
@@ -85,12 +94,20 @@ def _leave() -> NoReturn:
 
 
 def _serve(
-    settings: Settings, directory: str, sockets: Sequence[socket], orders: Orders, watcher: Watcher
+    settings: Settings,
+    directory: str,
+    sockets: Sequence[socket],
+    orders: Orders,
+    watcher: Watcher,
+    gate: Connection | None = None,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
     loop = loops.new_event_loop(settings)
     asyncio.set_event_loop(loop)
+    if gate is not None:
+        http_protocol(settings)  # what it imports need not wait
+        select.select([gate], [], [])  # also ends when the arbiter has gone, which the pulse sees to
     try:
         loop.run_until_complete(_main(settings, sockets, orders, watcher))
     finally:
@@ -104,6 +121,16 @@ async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, w
     server = Server(settings, application.load_or_say_why(settings), sockets, watcher)
     orders.drain(server)
     await server.serve()
+
+
+def _take_terminal() -> None:
+    """Read from the terminal, as a debugger does: multiprocessing has put /dev/null in its place.
+
+    Who reads from a terminal must be in its foreground process group (termios(3)): the arbiter's.
+    Ctrl+C then comes here, too. It is for the arbiter: blocked, as pdb sets a handler of its own.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 def _set_title(title: str) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ostler import logs
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
 from ostler.worker.server import Server
 
 logger = logging.getLogger("ostler.error")
@@ -54,7 +55,7 @@ class Orders:
         self._draining = False
         self._over = False
 
-    def install(self) -> None:
+    def install(self, *, terminal: bool = False) -> None:
         """Heed signals from now on. Until there is a server to drain, an order to stop ends the process."""
         faulthandler.enable(self._stacks)
         faulthandler.register(STACK_SIGNAL, self._stacks, all_threads=True, chain=False)
@@ -63,10 +64,13 @@ class Orders:
         signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN if self._supervised else self._on_arbiters_order)
-        if not self._supervised:
+        if self._supervised:
+            signal.signal(HURRY_SIGNAL, self._on_hurry)
+        else:
             signal.signal(signal.SIGINT, self._on_interrupt)
         # Blocked across the spawn; a plain server may have been started with anything blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*IGNORED, *HANDLED, signal.SIGCHLD))
+        ignored = IGNORED[1:] if terminal else IGNORED  # there, SIGINT stays blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ignored, *HANDLED, HURRY_SIGNAL, signal.SIGCHLD))
 
     def drain(self, server: Server) -> None:
         """From now on an order to stop lets this server, on the running loop, drain."""
@@ -126,6 +130,16 @@ class Orders:
         self._draining = True
         self.set_deadline(_AT_ONCE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
+
+    def _on_hurry(self, number: int, frame: FrameType | None) -> None:
+        """The code has changed: from here on nothing is answered that was not asked before."""
+        if self._over:
+            return
+        if self._server is None or self._loop is None:
+            self._leave()
+        # No deadline of our own: the arbiter has one, and no stack is asked for that a debugger may hold.
+        self._server.turn_away()
+        self._loop.call_soon_threadsafe(self._server.stop)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._draining:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
 from typing import Any, Protocol
 
+from ostler import logs
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
@@ -43,6 +44,12 @@ _NOTICEABLE = 0.1
 """Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
+
+# When new code waits (--reload): how long a client that had just connected has to ask, and streams have to
+# notice; and how long a request in flight may go on. The arbiter kills at 1.25 s.
+_GLANCE = 0.1
+_HURRIED = 0.5
+_HURRIED_CANCELLED = 0.2
 
 
 class Watcher(Protocol):
@@ -92,6 +99,7 @@ class Server:
         self._told = ""
         """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
+        self._hurried = False
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -105,6 +113,14 @@ class Server:
         """Drain: finish what is in flight, then shut down."""
         if not self._stopping.done():
             self._stopping.set_result(None)
+
+    def turn_away(self) -> None:
+        """Take nothing more from this instant on, not even what waits. For a signal's handler."""
+        self._hurried = True
+        for acceptor in self._acceptors:
+            acceptor.hold()
+        if self._service is not None:
+            self._service.turn_away()
 
     def stop_now(self) -> None:
         """End at once: nothing more is finished, and the application is not asked to shut down."""
@@ -176,6 +192,8 @@ class Server:
             acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
             acceptor.start()
             self._acceptors.append(acceptor)
+        if self._hurried:  # amid all this
+            self.turn_away()
         self._watcher.ready(service)
         return service
 
@@ -187,20 +205,28 @@ class Server:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
+        logs.revive()
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
     async def _drain(self, service: Service) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
         for acceptor in self._acceptors:
-            acceptor.finish()
+            if self._hurried:
+                acceptor.close()  # what waits in the queue is for the new code
+            else:
+                acceptor.finish()
         if self._now.done():
             service.abort()
             return
-        service.drain()
+        if self._hurried:
+            service.leave()
+            self._loop.call_later(_GLANCE, service.end_streams)
+        else:
+            service.drain()
         emptied = asyncio.Event()
         service.on_change = emptied.set
-        grace = self._settings.timeout_graceful_shutdown
+        grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
         notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
         try:
             await self._within(grace, self._until_empty(service, emptied))
@@ -210,9 +236,10 @@ class Server:
             service.abort()
         elif self._busy(service):
             cancelled = service.cancel()
-            if cancelled:
+            if cancelled and not self._hurried:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
-            await self._within(_CANCELLED, self._until_empty(service, emptied))
+            grace = _HURRIED_CANCELLED if self._hurried else _CANCELLED
+            await self._within(grace, self._until_empty(service, emptied))
             service.abort()
         if self._tick is not None:
             self._tick.cancel()

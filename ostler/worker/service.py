@@ -10,6 +10,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol
 
+from ostler import logs
 from ostler.settings import Settings
 from ostler.worker.asgi import Application
 
@@ -30,6 +31,9 @@ class Connection(Protocol):
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`."""
 
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
@@ -39,6 +43,10 @@ class Connection(Protocol):
 
 class Request(Protocol):
     """One request that the app is at work on."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is under way and nobody knows its length: it may never end."""
 
     def cancel(self) -> None:
         """Cancel the app's task."""
@@ -75,6 +83,8 @@ class Service:
         worker that drains, whose place another one has taken."""
         self.draining = False
         self.cancelled = False
+        self.turning_away = False
+        """The code has changed: what is asked from now on is for its successor to answer."""
         self.retire_after: int | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_served: Callable[[], None] | None = None
@@ -82,8 +92,9 @@ class Service:
         """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
-        self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None
-        """The access log, or None when nobody listens."""
+        heard = settings.access_log and access.isEnabledFor(logging.INFO)
+        self.access = access if heard and not logs.at_completion(settings) else None
+        """The access log of responses that start, or None when nobody listens to it."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
         """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
@@ -126,6 +137,27 @@ class Service:
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
         self.draining = True
+
+    def turn_away(self) -> None:
+        """Begin no further request, from this instant on: a signal's handler may call it."""
+        self.turning_away = True
+        # Requests pay for this check as they pay for the limit: not at all when there is none.
+        self.limit_concurrency = 0
+
+    def leave(self) -> None:
+        """Close what is idle, let finish what is in flight."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.leave()
+
+    def end_streams(self) -> None:
+        """Cancel streams, which may never end, and close what has still not asked for anything."""
+        self.cancelled = True
+        for request in tuple(self.requests):
+            if request.streaming:
+                request.cancel()
+        for connection in tuple(self.connections):
+            connection.cancel()
 
     def cancel(self) -> int:
         """Cancel what is in flight, close everything; return how many requests that were."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from ostler import libraries
+from ostler import libraries, logs
 from ostler.settings import Settings
 from ostler.worker.http.connection import Connection, MakeParser
 from ostler.worker.middleware.proxy_headers import TrustedProxies
@@ -19,12 +21,28 @@ def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
     Raises:
         SettingsError: that parser is not installed.
     """
-    make = partial(Connection, make_parser=_parser(settings))
+    make = partial(_connection(settings), make_parser=_parser(settings))
     if not settings.proxy_protocol:
         return make
     from ostler.worker.http.introduction import Introduction
 
     return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+
+
+def _connection(settings: Settings) -> Callable[..., Connection]:
+    """Return the class of connections, or one that logs more where that is asked for."""
+    kind: type[Connection] = Connection
+    options: dict[str, Any] = {}
+    if logs.at_completion(settings):
+        from ostler.worker.http.completed import CompletedConnection, logger_of_completed
+
+        kind = CompletedConnection
+        options["log_completed"] = logger_of_completed(settings)
+    if logging.getLogger("ostler.error").isEnabledFor(logs.TRACE):
+        from ostler.worker.http.tracing import traced
+
+        kind = traced(kind)
+    return partial(kind, **options)
 
 
 def _parser(settings: Settings) -> MakeParser:

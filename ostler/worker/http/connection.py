@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import ClassVar
 
 from ostler.worker.http.access import log_access
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
@@ -42,6 +43,9 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
     _parser: Parser
 
+    make_cycle: ClassVar[type[Cycle]] = Cycle
+    """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
+
     def __init__(self, service: Service, make_parser: MakeParser) -> None:
         self.service = service
         self._parser = make_parser(self, service.settings.limit_request_head)
@@ -65,7 +69,8 @@ class Connection(asyncio.Protocol):
         self._status = 0
         """What that head says."""
         self._chunked = False
-        self._keep_alive = True
+        self._keep_alive: bool | None = None
+        """Whether the last response has kept the connection open; None before the first."""
         self._paused = False
         self._discarded = 0
         self._unsent = -1
@@ -229,7 +234,7 @@ class Connection(asyncio.Protocol):
         # ignored, as RFC 9110, section 7.8 allows.
         if not head.keep_alive:
             self._last = True
-        self._reading = cycle = Cycle(self, head)
+        self._reading = cycle = self.make_cycle(self, head)
         if self._eof:
             cycle.hang_up()
         if self._active is None:
@@ -268,7 +273,13 @@ class Connection(asyncio.Protocol):
             service.loop.call_soon(self._answer_probe, cycle)
             return
         limit = service.limit_concurrency
-        if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
+        if limit is None:
+            cycle.run_in_task(service.app)
+        elif service.turning_away and self._keep_alive is not None:
+            self._close()  # the client asks again, as for any kept connection that ends (RFC 9112, 9.3.1)
+        elif service.turning_away:
+            cycle.run_in_task(service.app)  # its client had connected before
+        elif len(service.connections) >= limit or len(service.requests) >= limit:
             service.log.warning("Exceeded concurrency limit.")
             cycle.run_in_task(service.overloaded or service_unavailable)
         else:
@@ -469,6 +480,16 @@ class Connection(asyncio.Protocol):
             self._last = True
             self._deadline = self.service.now + LINGER
             self._transport.close()
+
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+        active = self._active
+        if active is not None and active.state != COMPLETE:
+            self._queue = None  # came after it: the client asks again
+            self._last = True
+        elif self._keep_alive is not None:
+            self._close()
+        # Else it has just been accepted, with its first request on the way.
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""

@@ -95,6 +95,11 @@ class Cycle:
         state = ("expecting", "started", "sending", "complete")[self.state]
         return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the response is under way and its length is not known."""
+        return self.state == SENDING and self._left == UNKNOWN
+
     def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
         service = self.stream.service

@@ -118,6 +118,9 @@ class Introduction(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def leave(self) -> None:
+        """Go on: the client has just connected, and its request is on the way."""
+
     def cancel(self) -> None:
         """Close: nothing runs on it yet."""
         self._transport.close()
