@@ -80,8 +80,7 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         loaded = Sources(environ=environ, directory=os.getcwd(), values=ours).load(complete=False)
         # The lines are gunicorn's to write; whether there are any may be said in either place.
         self._account = Account(self) if loaded.settings.access_log else None
-        app = getattr(self.app, "app_uri", None) or "the application"
-        self._settings = replace(loaded.settings, app=app, access_log=False)
+        self._settings = replace(loaded.settings, access_log=False)
         if self.age == 1:  # once is enough
             overruled = (f"OSTLER_{name.upper()}" for name in ours)
             for name in overruled:
@@ -113,7 +112,8 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
                 self.reloader.add_extra_file(exc.filename)
             found = _failing("".join(traceback.format_exception(exc)))
         try:
-            self.wsgi = application.as_asgi3(found, self._settings)
+            name = getattr(self.app, "app_uri", None) or "the application"
+            self.wsgi = application.as_asgi3(found, self._settings, name)
         except StartupError as exc:
             self._fail(exc, Arbiter.APP_LOAD_ERROR)
 

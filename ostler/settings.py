@@ -97,12 +97,18 @@ class Settings:
         "Treat APP as a factory: a callable without arguments that returns the application.")
     app_dir: str = setting("", Text("PATH", "a path", empty=True), "Application",
         "Look for APP in this directory, by putting it first on sys.path. Default: the working directory.")
-    interface: Literal["auto", "asgi3"] = setting("auto", Choice("auto", "asgi3"), "Application",
-        "The application's interface.")
+    interface: Literal["auto", "asgi3", "asgi2", "wsgi"] = setting("auto",
+        Choice("auto", "asgi3", "asgi2", "wsgi"), "Application",
+        "The application's interface. auto tells it from the parameters that APP takes.")
     lifespan: Literal["auto", "on", "off"] = setting("auto", Choice("auto", "on", "off"), "Application",
         "ASGI lifespan: on fails the start when the application does not support it, auto does without.")
     root_path: str = setting("", Text("PATH", "a path", empty=True), "Application",
         "ASGI root_path, for an application mounted below a path by a proxy.")
+    reset_contextvars: bool = setting(False, Switch(), "Application",
+        "Run each request in a fresh contextvars.Context, so that nothing that was set elsewhere reaches it.")
+    wsgi_threads: int | None = setting(None, Integer(1), "Application",
+        "Threads in each worker that run a WSGI application. Default: as many as there are CPUs to use and 4 "
+        "more, at most 32.")
 
     host: tuple[str, ...] = setting(("127.0.0.1",), Many(Host(), least=1), "Listening",
         "Listen on this host, an IPv4 or IPv6 address or a name. May be given several times.")

@@ -7,6 +7,7 @@ from ostler.errors import SettingsError
 from ostler.settings import Settings
 
 
+@pytest.mark.c_libraries
 def test_auto_takes_the_fast_ones_where_they_are_installed() -> None:
     assert libraries.event_loop(Settings()) == "uvloop"
     assert libraries.http_parser(Settings()) == "httptools"

@@ -74,7 +74,7 @@ DEFAULTS = {
     "factory": False,
 }
 
-NOT_YET = ("ws", "ssl", "reset_contextvars")
+NOT_YET = ("ws", "ssl")
 """Beginnings of settings that are being built."""
 
 

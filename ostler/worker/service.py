@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from email.utils import formatdate
 from typing import Any, Protocol
 
@@ -71,6 +72,8 @@ class Service:
         self.proxies = proxies
         self.context = contextvars.copy_context()
         """What no request has changed: what one of them sets off for another is run in a copy of it."""
+        self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
+        """Starts the task of a request."""
         self.root_path = settings.root_path
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
@@ -199,6 +202,19 @@ class Service:
     def _changed(self) -> None:
         if self.draining and not self.connections and self.on_change is not None:
             self.on_change()
+
+
+def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Task[Any]]:
+    """Return a `create_task` whose tasks see nothing of the context in which they are created.
+
+    Without it that is the server's own, with what was set before it started; never another request's.
+    """
+
+    def create_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        # Not the `context` argument: Python 3.10 does not have it.
+        return Context().run(loop.create_task, coroutine)
+
+    return create_task
 
 
 def _render_field(line: str) -> bytes:

@@ -105,7 +105,7 @@ class Cycle:
         service = self.stream.service
         self._fill_scope(service)
         service.requests.add(self)
-        self.task = service.loop.create_task(self._run(app))
+        self.task = service.create_task(self._run(app))
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""
