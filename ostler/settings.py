@@ -62,6 +62,7 @@ GROUPS = (
     "Listening",
     "Workers",
     "Protocol",
+    "WebSockets",
     "Limits",
     "Timeouts",
     "Responses",
@@ -144,6 +145,21 @@ class Settings:
     http: Literal["auto", "httptools", "h11"] = setting("auto",
         Choice("auto", "httptools", "h11"), "Protocol",
         "HTTP parser. auto takes httptools where it is installed.")
+
+    ws: Literal["auto", "websockets", "websockets-sansio", "wsproto", "none"] = setting("auto",
+        Choice("auto", "websockets", "websockets-sansio", "wsproto", "none"), "WebSockets",
+        "WebSocket library. auto takes websockets where it is installed, else wsproto, else none; with none, "
+        "a handshake is served as plain HTTP. websockets-sansio is uvicorn's word for websockets.")
+    ws_max_size: int = setting(16 * 1024 * 1024, Integer(1), "WebSockets",
+        "Largest message to take, in bytes, after decompression; a larger one is refused with 1009.")
+    ws_max_queue: int = setting(32, Integer(1), "WebSockets",
+        "Messages to hold for an application that does not receive them; then the socket is not read either.")
+    ws_ping_interval: float = setting(20.0, Seconds(zero=True), "WebSockets",
+        "Send a ping this often. 0 sends none.")
+    ws_ping_timeout: float = setting(20.0, Seconds(zero=True), "WebSockets",
+        "Close with 1011 when nothing at all has come for this long after a ping. 0 waits without end.")
+    ws_per_message_deflate: bool = setting(True, Switch(), "WebSockets",
+        "Compress messages (permessage-deflate) for clients that ask for it.")
 
     limit_concurrency: int | None = setting(None, Integer(1), "Limits",
         "Answer 503 once a worker has this many connections or requests in flight.")

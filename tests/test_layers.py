@@ -54,7 +54,7 @@ PURE = {
     "ostler.worker.proxy_protocol",
 }
 IMPURE = {"os", "time", "signal", "socket", "asyncio", "random", "logging"}
-WORKERS_ONLY = {"uvloop", "httptools", "websockets"}
+WORKERS_ONLY = {"uvloop", "httptools", "websockets", "wsproto"}
 """What the arbiter's process never loads."""
 
 

@@ -74,7 +74,7 @@ DEFAULTS = {
     "factory": False,
 }
 
-NOT_YET = ("ws", "ssl")
+NOT_YET = ("ssl",)
 """Beginnings of settings that are being built."""
 
 

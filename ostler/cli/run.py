@@ -31,7 +31,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     Raises:
         BindError: an address cannot be listened on.
         StartupError: the application failed to start.
-        SettingsError: a loop or parser is asked for that is not installed.
+        SettingsError: a loop, a parser or a WebSocket library is asked for that is not installed.
     """
     listeners: list[Listener] = []
 
@@ -57,6 +57,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     try:
         libraries.event_loop(configuration.settings)
         libraries.http_parser(configuration.settings)
+        libraries.websocket(configuration.settings)
         directory = working_directory()
         reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
         listeners += _open(configuration, environ)

@@ -35,6 +35,9 @@ class Connection(Protocol):
     def leave(self) -> None:
         """Close at once unless a request is being answered, and take no further one."""
 
+    def on_drain(self) -> None:
+        """The server is to stop: let the client know, if it would not learn it from a response."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
@@ -98,6 +101,8 @@ class Service:
         heard = settings.access_log and access.isEnabledFor(logging.INFO)
         self.access = access if heard and not logs.at_completion(settings) else None
         """The access log of responses that start, or None when nobody listens to it."""
+        self.log_handshakes = heard
+        """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
         """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
@@ -140,6 +145,8 @@ class Service:
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
         self.draining = True
+        for connection in tuple(self.connections):
+            connection.on_drain()
 
     def turn_away(self) -> None:
         """Begin no further request, from this instant on: a signal's handler may call it."""

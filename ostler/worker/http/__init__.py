@@ -10,18 +10,18 @@ from typing import Any
 
 from ostler import libraries, logs
 from ostler.settings import Settings
-from ostler.worker.http.connection import Connection, MakeParser
+from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
 
 def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
-    """Return what makes the protocol of one accepted connection, with the parser that the settings ask for.
+    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
 
     Raises:
-        SettingsError: that parser is not installed.
+        SettingsError: one of them is not installed.
     """
-    make = partial(_connection(settings), make_parser=_parser(settings))
+    make = partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
     if not settings.proxy_protocol:
         return make
     from ostler.worker.http.introduction import Introduction
@@ -54,3 +54,11 @@ def _parser(settings: Settings) -> MakeParser:
     from ostler.worker.http.h11_parser import H11Parser
 
     return H11Parser
+
+
+def _upgrades(settings: Settings) -> TakeUpgrade | None:
+    if libraries.websocket(settings) == "none":
+        return None
+    from ostler.worker.websocket import upgrades
+
+    return upgrades(settings)

@@ -60,6 +60,8 @@ class CompletedConnection(Connection):
         if isinstance(cycle, CompletedCycle):
             cycle.status = status
             cycle.fields = fields
+        elif self.service.log_handshakes:
+            cycle.log(self.service.log, status)
         return length
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
@@ -101,7 +103,7 @@ def logger_of_completed(settings: Settings) -> Callable[[CompletedCycle], None]:
         record = logger.makeRecord(
             logger.name, logging.INFO, __file__, 0, message, args, None, "log_completed"
         )
-        # Not as `extra`, which would look for each in the record first: a sixth of the line.
+        # Not as `extra`, which would look for each in the record first.
         record.request_time = round(seconds, 6)
         record.response_length = cycle.sent
         record.user_agent = _user_agent(cycle.head.headers)

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import ClassVar
 
-from ostler.worker.http.access import log_access
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
-from ostler.worker.http.head import Fields, Head, Refusal, read_head
-from ostler.worker.http.parser import PIECE, Parser, Sink
+from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
+from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.service import Service
 
 MakeParser = Callable[[Sink, int], Parser]
+TakeUpgrade = Callable[["Connection", Head], "Cycle | None"]
+"""Returns the cycle of a request that asks to leave HTTP, or None where that wish is ignored; may refuse."""
 
 LINGER = 5.0
 """Seconds for which a client that still sends is listened to after the last answer."""
@@ -36,8 +37,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_status", "_transport", "_unsent", "client", "scheme", "server", "service", "trusted",
-        "write_paused",
+        "_status", "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service",
+        "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -46,8 +47,11 @@ class Connection(asyncio.Protocol):
     make_cycle: ClassVar[type[Cycle]] = Cycle
     """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
 
-    def __init__(self, service: Service, make_parser: MakeParser) -> None:
+    def __init__(
+        self, service: Service, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
+    ) -> None:
         self.service = service
+        self._take_upgrade = take_upgrade
         self._parser = make_parser(self, service.settings.limit_request_head)
         self._state = OPEN
         self._active: Cycle | None = None
@@ -230,11 +234,10 @@ class Connection(asyncio.Protocol):
             raise
         if self._last:
             return head  # RFC 9112, section 9.6: nothing after "close" is processed
-        # A WebSocket handshake (head.upgrade) will leave for its own protocol here; any other upgrade is
-        # ignored, as RFC 9110, section 7.8 allows.
+        cycle = self._upgrade(head) if head.upgrade else self.make_cycle(self, head)
         if not head.keep_alive:
             self._last = True
-        self._reading = cycle = self.make_cycle(self, head)
+        self._reading = cycle
         if self._eof:
             cycle.hang_up()
         if self._active is None:
@@ -244,6 +247,30 @@ class Connection(asyncio.Protocol):
         else:
             self._queue.append(cycle)
         return head
+
+    def _upgrade(self, head: Head) -> Cycle:
+        """Begin to leave HTTP if that can be done; else ignore the wish (RFC 9110, section 7.8)."""
+        take = self._take_upgrade
+        cycle = None if take is None else take(self, head)
+        if cycle is None:
+            return self.make_cycle(self, head)
+        # Until its turn has come and the app has decided, what follows is held like a body without end.
+        head.length = ENDLESS
+        head.keep_alive = False
+        self._parser = Raw(self._parser, self)
+        return cycle
+
+    def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Leave the transport to another protocol; return it with what has arrived for that."""
+        cycle, self._active = self._active, None
+        assert cycle is not None
+        assert cycle is self._reading
+        rest = cycle.take_body() + self._held
+        self._transport.set_protocol(successor)
+        if self._paused:
+            self._transport.resume_reading()
+        self.connection_lost(None)
+        return self._transport, rest
 
     def on_body(self, data: bytes) -> None:
         reading = self._reading
@@ -351,7 +378,7 @@ class Connection(asyncio.Protocol):
         head, self._pending = self._pending, b""
         # Not before the head leaves: an app that fails until then gets another one, and a request one line.
         if head and self.service.access is not None and cycle.scope:  # a probe has none
-            log_access(self.service.access, cycle.scope, self._status)
+            cycle.log(self.service.access, self._status)
         tail = b""
         if self._chunked:
             tail = b"" if more else b"0\r\n\r\n"
@@ -442,7 +469,13 @@ class Connection(asyncio.Protocol):
         peer = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
         service.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
         self._transport.write(
-            render_refusal(refusal.status, refusal.reason, service.static[0], body=refusal.has_body)
+            render_refusal(
+                refusal.status,
+                refusal.reason,
+                service.static[0],
+                body=refusal.has_body,
+                upgrade=refusal.upgrade,
+            )
         )
         self._linger()
 
@@ -490,6 +523,9 @@ class Connection(asyncio.Protocol):
         elif self._keep_alive is not None:
             self._close()
         # Else it has just been accepted, with its first request on the way.
+
+    def on_drain(self) -> None:
+        """Nothing to do: each response tells its client, and an idle connection waits out its time."""
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""

@@ -7,10 +7,12 @@ arrives; a connection of HTTP/1.1 is such a stream, and so may be one of the man
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
+from ostler.worker.http.access import log_access
 from ostler.worker.http.head import Head, fill_path
 from ostler.worker.http.response import BODILESS, UNKNOWN
 from ostler.worker.service import Service
@@ -135,6 +137,10 @@ class Cycle:
             assert service.proxies is not None
             service.proxies.apply(scope)
 
+    def log(self, access: logging.Logger, status: int) -> None:
+        """Write the response's line."""
+        log_access(access, self.scope, status)
+
     # -- told by the stream
 
     def feed(self, data: bytes) -> None:
@@ -151,6 +157,12 @@ class Cycle:
         self.held += len(data)
         if self._waiters is not None:
             self._wake()
+
+    def take_body(self) -> bytes:
+        """Return what is held of the body, which is then held no more."""
+        body, self._body = self._body, b""
+        self.held = 0
+        return bytes(body)
 
     def end(self) -> None:
         """The request's body is complete."""
@@ -212,9 +224,7 @@ class Cycle:
             else:
                 self._waiters.append(waiter)
             await waiter
-        body = bytes(self._body)
-        self.held = 0
-        self._body = b""
+        body = self.take_body()
         self._told = self.arrived
         message = {"type": "http.request", "body": body, "more_body": not self._told}
         stream.taken(self)  # which may bring more at once
@@ -246,7 +256,7 @@ class Cycle:
         data = message.get("body", b"")
         more = message.get("more_body", False)
         if type(data) is not bytes:
-            data = _as_bytes(data)
+            data = as_bytes(data)
         left = self._left
         if left >= 0:
             left -= len(data)
@@ -342,10 +352,11 @@ def _text_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % length))
 
 
-def _as_bytes(data: object) -> bytes:
+def as_bytes(data: object) -> bytes:
+    """Return what an app gives as bytes, if it is such."""
     # bytes(5) would be five zeros. A copy, so that the app may use its buffer again.
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"The response body must be bytes, not {type(data).__name__}.")
+        raise TypeError(f"An ASGI message's data must be bytes, not {type(data).__name__}.")
     return bytes(data)
 
 
@@ -364,5 +375,6 @@ def _says_disconnected(error: BaseException | None, depth: int = 16) -> bool:
 async def service_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """The app that answers when there are too many requests."""
     body = b"Service Unavailable"
-    await send({"type": "http.response.start", "status": 503, "headers": error_fields(len(body))})
-    await send({"type": "http.response.body", "body": body})
+    prefix = "websocket." if scope["type"] == "websocket" else ""
+    await send({"type": f"{prefix}http.response.start", "status": 503, "headers": error_fields(len(body))})
+    await send({"type": f"{prefix}http.response.body", "body": body})

@@ -121,6 +121,9 @@ class Introduction(asyncio.Protocol):
     def leave(self) -> None:
         """Go on: the client has just connected, and its request is on the way."""
 
+    def on_drain(self) -> None:
+        """Nothing to do: nothing runs on it yet."""
+
     def cancel(self) -> None:
         """Close: nothing runs on it yet."""
         self._transport.close()

@@ -139,15 +139,17 @@ def _content_length(value: bytes, before: int) -> int:
     return int(value)
 
 
-def render_refusal(status: int, reason: str, static: bytes, *, body: bool = True) -> bytes:
-    """Return a whole response that says why a request is not served, and that the connection closes."""
+def render_refusal(
+    status: int, reason: str, static: bytes, *, body: bool = True, upgrade: bytes = b""
+) -> bytes:
+    """Return a whole response that says why a request is not served, and that the connection closes.
+
+    `upgrade` holds fields that tell what should have been asked for.
+    """
     text = f"{reason}\n".encode() if body else b""
+    # RFC 9110, section 7.8: Upgrade is announced by an option of Connection, in a response as well.
+    option = b"close, upgrade" if upgrade else b"close"
     return (
-        b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (
-            _STATUS_LINES[status],
-            static,
-            len(text),
-            text,
-        )
+        b"%b%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: %b\r\n\r\n%b"
+        % (_STATUS_LINES[status], static, upgrade, len(text), option, text)
     )

@@ -1,0 +1,134 @@
+"""WebSockets of a real framework, under the arbiter, with a real client."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.live.harness import PATIENCE, Ostler, wait_until
+
+FASTAPI = """
+import asyncio
+import os
+
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from starlette.responses import PlainTextResponse
+
+app = FastAPI()
+
+
+@app.websocket("/echo")
+async def echo(socket: WebSocket):
+    await socket.accept(subprotocol="chat" if "chat" in socket.scope["subprotocols"] else None)
+    await socket.send_text(str(os.getpid()))
+    try:
+        while True:
+            await socket.send_text(await socket.receive_text())
+    except WebSocketDisconnect as left:
+        print("left with", left.code, flush=True)
+
+
+@app.websocket("/denied")
+async def denied(socket: WebSocket):
+    await socket.send_denial_response(PlainTextResponse("not you", status_code=401))
+
+
+@app.websocket("/stays")
+async def stays(socket: WebSocket):
+    await socket.accept()
+    await asyncio.Event().wait()
+
+
+@app.websocket("/uncaught")
+async def uncaught(socket: WebSocket):
+    await socket.accept()
+    while True:
+        await socket.send_text("x" * 1000)
+        await asyncio.sleep(0)  # in the app
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text(FASTAPI)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def many(port: int, count: int) -> Iterator[dict[ClientConnection, int]]:
+    """Open WebSockets, each with the pid of its worker."""
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/echo")) for _ in range(count)]
+        yield {each: int(each.recv(PATIENCE)) for each in opened}
+
+
+def close_code(client: ClientConnection) -> int | None:
+    with pytest.raises(ConnectionClosed) as closed:
+        client.recv(PATIENCE)
+    return closed.value.rcvd.code if closed.value.rcvd else None
+
+
+@pytest.mark.parametrize("library", ["websockets", "wsproto"])
+def test_a_framework_talks_to_a_real_client(project: Path, library: str) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2", "--ws", library) as ostler:
+        url = f"ws://127.0.0.1:{ostler.port}"
+        with connect(f"{url}/echo", subprotocols=["chat"]) as client:  # type: ignore[list-item]
+            assert client.subprotocol == "chat"
+            client.recv(PATIENCE)
+            for text in ("", "grüße", "x" * 1_000_000):
+                client.send(text)
+                assert client.recv(PATIENCE) == text
+        ostler.out.wait_for(r"left with 1000")
+        with pytest.raises(InvalidStatus) as denied, connect(f"{url}/denied"):
+            pass
+        assert (denied.value.response.status_code, denied.value.response.body) == (401, b"not you")
+        ostler.log.wait_for(r'"WebSocket /echo" \[accepted\]')
+        ostler.log.wait_for(r'"WebSocket /denied" 401')
+        assert ostler.stop() == 0
+    assert "Traceback" not in ostler.log.text
+
+
+def test_a_roll_closes_every_websocket_with_1012_and_ends(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
+        ostler.wait_ready(2)
+        old = set(ostler.workers())
+        with many(ostler.port, 20) as clients:
+            assert set(clients.values()) <= old
+            ostler.send(signal.SIGHUP)
+            assert {close_code(client) for client in clients} == {1012}
+            with many(ostler.port, 4) as back:
+                for client in back:
+                    client.send("x")
+            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.log.wait_for(r"Rolling restart to generation \d+ complete")
+        ostler.out.wait_for(r"left with 1012", count=20)
+        assert ostler.stop() == 0
+    assert "Cancel" not in ostler.log.text
+    assert "Traceback" not in ostler.log.text
+
+
+def test_an_app_that_ignores_the_disconnect_is_cancelled_past_the_grace(project: Path) -> None:
+    args = ("--port", "0", "--workers", "1", "--timeout-graceful-shutdown", "1")
+    with Ostler(project, "main:app", *args) as ostler:
+        ostler.wait_ready(1)
+        with connect(f"ws://127.0.0.1:{ostler.port}/stays") as client:
+            ostler.send(signal.SIGTERM)
+            assert close_code(client) == 1012
+            assert ostler.wait() == 0
+    assert "Cancel 1 running request(s), timeout graceful shutdown exceeded" in ostler.log.text
+    assert "Traceback" not in ostler.log.text
+
+
+def test_a_client_that_vanishes_while_it_is_sent_to_is_no_error(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0") as ostler:
+        with connect(f"ws://127.0.0.1:{ostler.port}/uncaught") as client:
+            client.recv(PATIENCE)
+            client.socket.shutdown(2)
+        assert ostler.stop() == 0
+    assert "Traceback" not in ostler.log.text
