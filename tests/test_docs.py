@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,3 @@ def test_a_stale_page_fails_the_check_and_is_written_anew(
 
 def test_a_missing_page_is_stale(tmp_path: Path) -> None:
     assert docs.stale(tmp_path) == list(docs.PAGES)
-
-
-def test_the_package_says_that_it_is_typed() -> None:
-    assert (resources.files("ostler") / "py.typed").is_file()
