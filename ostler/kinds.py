@@ -220,6 +220,20 @@ class Choice(Kind):
         return value.strip().lower()
 
 
+class Loop(Choice):
+    """One of a few event loops, or where a function is that makes another."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
+        self.expected = f"one of {', '.join(words)}, or module:function"
+
+    def check(self, value: object) -> str:
+        return (
+            ImportString().check(value) if isinstance(value, str) and ":" in value else super().check(value)
+        )
+
+
 class LogLevel(Choice):
     """How serious a record must be; in code also one of the numbers of `logging`."""
 

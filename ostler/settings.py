@@ -23,6 +23,7 @@ from ostler.kinds import (
     LogConfig,
     LogConfigFile,
     LogLevel,
+    Loop,
     Many,
     Octal,
     Peers,
@@ -158,9 +159,9 @@ class Settings:
         "Answer GET and HEAD of this path before the application: 200, or 503 once ostler is told to stop. "
         "Neither logged nor counted.")
 
-    loop: Literal["auto", "uvloop", "asyncio"] = setting("auto",
-        Choice("auto", "uvloop", "asyncio"), "Protocol",
-        "Event loop. auto takes uvloop where it is installed.")
+    loop: str = setting("auto", Loop("auto", "uvloop", "asyncio"), "Protocol",
+        "Event loop. auto takes uvloop where it is installed; module:function is called without "
+        "arguments, and returns a new one.")
     http: Literal["auto", "httptools", "h11"] = setting("auto",
         Choice("auto", "httptools", "h11"), "Protocol",
         "HTTP parser. auto takes httptools where it is installed.")
@@ -211,7 +212,7 @@ class Settings:
         "that are not trusted.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1", Peers(), "Proxies",
         "Peers to trust with those headers and that protocol, split at commas: addresses, networks, unix: "
-        "for peers over a Unix socket, or * for everyone.",
+        "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
     log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",  # noqa: RUF009  # LogConfig is frozen

@@ -46,6 +46,8 @@ class Configuration:
     """What `--env-file` adds to the application's environment; never a variable that is really set."""
     warnings: tuple[str, ...] = ()
     """What is not wrong but probably not meant, one line each."""
+    env_file: str | None = None
+    """The file that `environment` is from."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Sources:
             *_idle(settings, origins),
             *_idle_authorities(settings, origins),
         )
-        return Configuration(settings, origins, environment, warnings)
+        return Configuration(settings, origins, environment, warnings, path)
 
     def files(self) -> tuple[str, ...]:
         """The files that `load` reads, or would if they were there: paths relative to `directory`."""
@@ -200,6 +202,7 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
                 f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
                 f"expected one place to listen on"
             )
+    _refuse_everyone_and_others(settings, origins)
     if settings.log_config is not None and settings.log_format != "text":
         raise SettingsError(
             f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
@@ -250,6 +253,19 @@ def _idle_authorities(settings: Settings, origins: Mapping[str, str]) -> list[st
         return []
     origin = origins["ssl_ca_certs"]
     return [f"ssl_ca_certs from {origin} checks nobody: ssl_cert_reqs is none, so no client is asked"]
+
+
+def _refuse_everyone_and_others(settings: Settings, origins: Mapping[str, str]) -> None:
+    """To uvicorn a `*` among other peers means nothing: taken as everyone, it would widen whom one trusts.
+
+    With the PROXY protocol it has a meaning: the others are whom it may name as the client.
+    """
+    entries = {entry.strip() for entry in settings.forwarded_allow_ips.split(",")} - {""}
+    if "*" in entries and len(entries) > 1 and not settings.proxy_protocol:
+        raise SettingsError(
+            f"forwarded_allow_ips from {origins['forwarded_allow_ips']} is {settings.forwarded_allow_ips!r}: "
+            "* trusts everyone, so expected * alone, or the others without it"
+        )
 
 
 def _near_misses(environ: Mapping[str, str]) -> list[str]:

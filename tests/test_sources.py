@@ -343,6 +343,25 @@ def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
     )
 
 
+@pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
+def test_a_star_among_other_peers_is_refused_where_it_would_widen_whom_one_trusts(peers: str) -> None:
+    environ = {"FORWARDED_ALLOW_IPS": peers}
+    with pytest.raises(SettingsError) as caught:
+        Sources(environ=environ).load(complete=False)
+    assert str(caught.value) == (
+        f"forwarded_allow_ips from variable FORWARDED_ALLOW_IPS is {peers!r}: * trusts everyone, so expected "
+        "* alone, or the others without it"
+    )
+    # There it has a meaning: the others are whom a PROXY header may name.
+    environ["OSTLER_PROXY_PROTOCOL"] = "1"
+    assert Sources(environ=environ).load(complete=False).settings.forwarded_allow_ips == peers
+
+
+@pytest.mark.parametrize("peers", ["*", " * ", "*,", "*,*"])
+def test_a_star_alone_is_everyone(peers: str) -> None:
+    assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
+
+
 def test_jitter_needs_a_limit() -> None:
     line = refusal(flags={"limit_max_requests_jitter": ("5",)})
 

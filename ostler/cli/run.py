@@ -46,6 +46,8 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     logs.configure(configuration.settings)
+    if configuration.env_file is not None:
+        logger.info("Loading environment from '%s'", configuration.env_file)
     if configuration.settings.log_format == "json":
         for warning in configuration.warnings:
             logger.warning("%s", warning)

@@ -36,6 +36,15 @@ def tick_seconds(settings: Settings) -> float:
     return min(1.0, settings.timeout_worker_healthcheck / 6)
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int] = random.randint) -> int | None:
+    """Return how many requests the server is good for, the jitter included."""
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+_NOTICEABLE = 0.1
+"""Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
 
@@ -90,6 +99,8 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._told = ""
+        """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
         self._hurried = False
         self._credentials = credentials or _credentials(settings)
@@ -189,10 +200,8 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
-        if settings.limit_max_requests is not None:
-            jitter = random.randint(0, settings.limit_max_requests_jitter)
-            service.retire_after = settings.limit_max_requests + jitter
-            service.on_served = self._limit_reached
+        service.retire_after = request_limit(settings)
+        service.on_served = self._limit_reached
         welcome = _welcome(service, self._credentials)
         self._service = service
         self._ticked(self._loop.time())
@@ -235,7 +244,11 @@ class Server:
         emptied = asyncio.Event()
         service.on_change = emptied.set
         grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
-        await self._within(grace, self._until_empty(service, emptied))
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
+        try:
+            await self._within(grace, self._until_empty(service, emptied))
+        finally:
+            notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
@@ -247,6 +260,16 @@ class Server:
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
+
+    def _tell(self, service: Service) -> None:
+        """Say what the stop waits for, in uvicorn's words, and each but once."""
+        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        if waiting_for != self._told:
+            self._told = waiting_for
+            # A worker that drains for its successor is nothing that Ctrl+C would hasten.
+            logger.info(
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+            )
 
     async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
@@ -271,6 +294,8 @@ class Server:
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
         await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
+            if self._told:
+                self._tell(service)
             emptied.clear()
             await emptied.wait()
 

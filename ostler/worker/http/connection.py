@@ -39,8 +39,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "tls", "trusted",
-        "write_paused",
+        "_status", "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "tls",
+        "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -72,6 +72,8 @@ class Connection(asyncio.Protocol):
         """What to answer once the requests before it are answered."""
         self._pending = b""
         """A response head that waits for the first of its body."""
+        self._status = 0
+        """What that head says."""
         self._chunked = False
         self._keep_alive: bool | None = None
         """Whether the last response has kept the connection open; None before the first."""
@@ -221,7 +223,14 @@ class Connection(asyncio.Protocol):
         return bool(self._queue or self._held or (reading is not None and reading.held > HIGH_WATER))
 
     def _unclog(self) -> None:
-        """Take up reading where it stopped, if there is room again."""
+        """Take up reading where it stopped, if there is room again.
+
+        The app is in the call stack, and asyncio runs a reader in the context of whoever added it
+        (cpython#140947): the next requests would see this one's context variables.
+        """
+        self.service.context.copy().run(self._read_on)
+
+    def _read_on(self) -> None:
         if self._held and not self._queue and self._state == OPEN:
             held, self._held = self._held, b""
             self._feed(held)
@@ -336,7 +345,8 @@ class Connection(asyncio.Protocol):
         self._active = None
         self._discarded = 0
         if self._queue:
-            self._serve(self._queue.popleft())
+            # Not in the context of the request before it, whose app is in the call stack.
+            self.service.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
@@ -364,8 +374,7 @@ class Connection(asyncio.Protocol):
         self._pending, length, self._chunked, self._keep_alive = render_head(
             status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
         )
-        if service.access is not None and cycle.scope:  # a probe has none
-            cycle.log(service.access, status)
+        self._status = status
         return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
@@ -386,6 +395,9 @@ class Connection(asyncio.Protocol):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""
         head, self._pending = self._pending, b""
+        # Not before the head leaves: an app that fails until then gets another one, and a request one line.
+        if head and self.service.access is not None and cycle.scope:  # a probe has none
+            cycle.log(self.service.access, self._status)
         tail = b""
         if self._chunked:
             tail = b"" if more else b"0\r\n\r\n"
