@@ -37,6 +37,7 @@ NOT_OVER_TLS = {
     "test_draining_answers_in_flight_and_idle_connections_and_closes_them",
     "test_past_the_grace_what_is_in_flight_is_cancelled_and_counted",
     "test_too_many_connections_are_told_so",
+    "test_work_that_outlives_its_response_counts_for_the_limit",
     # The kernel's clock, on which an answer is acknowledged, is not ours to move.
     "test_a_refused_client_that_does_not_leave_is_left",
     # A cut is an SSLEOFError to these clients.
