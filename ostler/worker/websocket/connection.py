@@ -9,6 +9,8 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
+from ostler.worker.http.over_tls import HUSH
+from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE
 from ostler.worker.service import Service
 from ostler.worker.websocket.codec import Codec, Failure
@@ -45,7 +47,7 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_transport", "_unsent", "low", "paused",
+        "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport", "_unsent", "low", "paused",
         "service", "write_paused",
     )  # fmt: skip
 
@@ -86,6 +88,7 @@ class WebSocket(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
+        self._tls = transport.get_extra_info("ssl_object") is not None
         self._codec = codec
         self.write_paused = write_paused
         if data:
@@ -114,6 +117,8 @@ class WebSocket(asyncio.Protocol):
         # RFC 6455, section 7.1.5: lost without a close frame.
         self._cycle.over(1006, "")
         self.resume_writing()
+        if self._tls:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
         del self._codec, self._cycle
         self.service.left(self)
@@ -264,6 +269,12 @@ class WebSocket(asyncio.Protocol):
         if self._state < LEAVING:
             self._state = LEAVING
             self._deadline = self.service.now + LINGER
+            if self._tls:
+                # As HTTP does: nobody need wait for the peer's good-bye, and nothing may lie there unread.
+                self._deadline = self.service.now + HUSH
+                if self.paused:
+                    self.paused = False
+                    self._transport.resume_reading()
             self._transport.close()
 
     # -- told by the service
@@ -301,11 +312,16 @@ class WebSocket(asyncio.Protocol):
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = self._on_the_way()
+
+    def _on_the_way(self) -> int:
+        if self._tls:
+            return over_tls(self._transport, closing=self._state != OPEN)
+        return self._transport.get_write_buffer_size()
 
     def _progresses(self) -> bool:
         """Whether the peer has read something since this was last asked, and not all."""
-        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        before, self._unsent = self._unsent, self._on_the_way()
         return 0 < self._unsent != before
 
     def on_drain(self) -> None:
