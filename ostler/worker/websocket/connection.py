@@ -9,6 +9,7 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
+from ostler.worker.http.connection import LINGER_BYTES
 from ostler.worker.http.over_tls import HUSH
 from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE
@@ -46,9 +47,9 @@ class WebSocket(asyncio.Protocol):
     """Takes a transport over from HTTP. A sink to its codec."""
 
     __slots__ = (
-        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport", "_unsent", "low", "paused",
-        "service", "write_paused",
+        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_discarded", "_drains", "_heard",
+        "_held", "_limit", "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport",
+        "_unsent", "low", "paused", "service", "write_paused",
     )  # fmt: skip
 
     _codec: Codec
@@ -75,7 +76,7 @@ class WebSocket(asyncio.Protocol):
         self._pinged_at = 0.0
         self._heard = False
         """Something has come since the last ping."""
-        self._unsent = 0
+        self._unsent = self._discarded = 0
         self._closed_by_peer = False
         self._deadline = service.now + (service.settings.ws_ping_interval or inf)
         self.paused = False
@@ -100,6 +101,8 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._state > CLOSING:
+            if self._tls and self._state == LINGERING:
+                self._discard(len(data))
             return
         self._heard = True
         if self._held:
@@ -253,16 +256,24 @@ class WebSocket(asyncio.Protocol):
         self._cycle.over(code, reason)
         self._transport.write(self._codec.close(code, reason))
         self._held = b""
-        if not self._transport.can_write_eof():
-            self._leave()
-            return
         # Closed at once, with input unread, the connection would be reset, and the reason with it.
         self._state = LINGERING
-        self._deadline = self.service.now + LINGER
-        self._transport.write_eof()
+        if self._tls:
+            self._deadline = self.service.now + HUSH  # no side can be closed alone
+        else:
+            self._deadline = self.service.now + LINGER
+            self._transport.write_eof()
         if self.paused:
             self.paused = False
             self._transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        """Wait for a client that is still sending to fall silent: over TLS, within bounds."""
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self._leave()
+        else:
+            self._deadline = self.service.now + HUSH
 
     def _leave(self) -> None:
         """Send what is written, then be gone."""
