@@ -79,16 +79,15 @@ def _upgrades(settings: Settings) -> TakeUpgrade | None:
 
 def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
     """Return what loads a library at the first handshake: most workers never see one."""
-    loaded: TakeUpgrade | None = None
+    loaded: list[TakeUpgrade | None] = []
 
     def take(stream: Connection, head: Head) -> Cycle | None:
-        nonlocal loaded
-        if loaded is None:
+        if not loaded:
             if b"websocket" not in head.upgrade:
                 return None
             from ostler.worker.websocket import upgrades
 
-            loaded = upgrades(settings)
-        return loaded(stream, head)
+            loaded.append(upgrades(settings))
+        return None if loaded[0] is None else loaded[0](stream, head)
 
     return take

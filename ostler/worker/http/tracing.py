@@ -27,7 +27,7 @@ def traced(base: type[Connection]) -> type[Connection]:
 
         def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
             self._trace("handed over")
-            return super().hand_over(successor)
+            return super().hand_over(successor)  # type: ignore[no-any-return]
 
         def _trace(self, what: str) -> None:
             prefix = f"{self.client[0]}:{self.client[1]} - " if self.client else ""
