@@ -81,7 +81,8 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         loaded = Sources(environ=environ, directory=os.getcwd(), values=ours).load(complete=False)
         # The lines are gunicorn's to write; whether there are any may be said in either place.
         self._account = Account(self) if loaded.settings.access_log else None
-        self._settings = replace(loaded.settings, access_log=False)
+        # How many there are is what a WSGI application's `wsgi.multiprocess` tells of.
+        self._settings = replace(loaded.settings, access_log=False, workers=max(1, cfg.workers))
         if self.age == 1:  # once is enough
             overruled = (f"OSTLER_{name.upper()}" for name in ours)
             for name in overruled:

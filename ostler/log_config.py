@@ -5,15 +5,17 @@ A worker that is spawned later is set up as its generation was, whatever the fil
 
 from __future__ import annotations
 
-import configparser
 import copy
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ostler.errors import SettingsError
 from ostler.files import parse_toml, read_text
 from ostler.kinds import LogConfig
+
+if TYPE_CHECKING:
+    import configparser
 
 _UVICORN = "uvicorn"
 _LOGGERS = ("", ".error", ".access", ".asgi")
@@ -144,6 +146,8 @@ _INI_CLASSES = ("StreamHandler", "logging.StreamHandler")
 
 
 def _parse_ini(name: str, source: str) -> configparser.RawConfigParser:
+    import configparser  # the parsers are for those who have such a file
+
     parser = configparser.ConfigParser()  # interpolating, as fileConfig() itself makes it
     try:
         parser.read_file(io.StringIO(source), name)

@@ -102,7 +102,7 @@ class Sources:
         return Configuration(settings, origins, environment, warnings, path)
 
     def files(self) -> tuple[str, ...]:
-        """The files that `load` reads, or would if they were there: paths relative to `directory`."""
+        """The files of settings that `load` reads, or would if they were there: relative to `directory`."""
         config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
         env_file = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
         return (config or DEFAULT_FILE, *([] if env_file is None else [env_file]))
@@ -240,7 +240,7 @@ def _refuse_half_of_tls(settings: Settings, origins: Mapping[str, str]) -> None:
                 f"ssl_cert_reqs from {origins['ssl_cert_reqs']} is {settings.ssl_cert_reqs}: expected "
                 "ssl_ca_certs with it, to check the certificates of clients against"
             )
-    elif callable(settings.ssl_context_factory) and settings.workers is not None:
+    elif callable(settings.ssl_context_factory) and (settings.workers is not None or settings.reload):
         raise SettingsError(
             f"ssl_context_factory from {origins['ssl_context_factory']} is "
             f"{settings.ssl_context_factory!r}: expected a function at the top level of a module, the script "

@@ -201,13 +201,14 @@ def test_a_function_of_a_module_is_kept_as_where_it_is_found() -> None:
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_a_function_that_workers_cannot_import_is_for_a_plain_server_only() -> None:
+@pytest.mark.parametrize("fleet", [{"workers": 1}, {"reload": True}], ids=str)
+def test_a_function_that_workers_cannot_import_is_for_a_plain_server_only(fleet: dict[str, Any]) -> None:
     def local(settings: Settings, default: Any) -> Any:
         return default()
 
     assert load(ssl_context_factory=local).settings.ssl_context_factory is local
     with pytest.raises(SettingsError, match="top level of a module"):
-        load(ssl_context_factory=local, workers=1)
+        load(ssl_context_factory=local, **fleet)
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,10 @@ def _reloader(sources: Sources, configuration: Configuration, directory: str) ->
     from ostler.supervisor.reloader import Reloader
     from ostler.supervisor.watch import Watch, Watcher
 
-    watch = Watch.of(configuration.settings, directory, sources.files())
-    return Reloader(Watcher(watch), delay=configuration.settings.reload_delay, directory=directory)
+    settings = configuration.settings
+    files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
+    watch = Watch.of(settings, directory, files)
+    return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
 
 
 def _run_worker(assignment: Assignment) -> None:

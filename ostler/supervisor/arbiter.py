@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 from ostler import logs
 from ostler.assignment import Assignment
@@ -53,7 +54,9 @@ from ostler.supervisor.events import (
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
-from ostler.supervisor.reloader import Reloader
+
+if TYPE_CHECKING:
+    from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 

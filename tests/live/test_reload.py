@@ -334,6 +334,24 @@ def test_files_of_settings_count_and_are_read_again(project: Path) -> None:
         wait_until(header, "the new header")
 
 
+def test_a_log_configuration_counts_too_and_a_bad_one_changes_nothing(project: Path) -> None:
+    (project / "src").mkdir()
+    save(project / "src", APP)
+    lines = '{"version": 1, "formatters": {"f": {"format": "%s %%(message)s"}}, "handlers": {"h": {"class": '
+    lines += (
+        '"logging.StreamHandler", "formatter": "f"}}, "loggers": {"ostler": {"handlers": ["h"], "level": '
+    )
+    lines += '"INFO"}}}'
+    save(project, lines % "first", "log.json")
+    with begin(project, "--log-config", "log.json", "--app-dir", "src", "--reload-dir", "src") as ostler:
+        ostler.log.wait_for("first Application startup complete")
+        save(project, lines % "second", "log.json")
+        ostler.log.wait_for("second Application startup complete")
+        save(project, "{", "log.json")
+        ostler.log.wait_for("second Reload: the settings stay as they are: log.json: not valid JSON")
+        ostler.log.wait_for("second Application startup complete", count=2)
+
+
 def test_the_operators_signals_keep_working(project: Path) -> None:
     with begin(project) as ostler:
         ostler.wait_ready(1)

@@ -7,11 +7,13 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live.harness import PATIENCE, Ostler, wait_until
+from tests.tls import Authority
 
 FASTAPI = """
 import asyncio
@@ -132,3 +134,44 @@ def test_a_client_that_vanishes_while_it_is_sent_to_is_no_error(project: Path) -
             client.socket.shutdown(2)
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
+
+
+LOADED = """
+import sys
+async def app(scope, receive, send):
+    assert scope["type"] != "lifespan"
+    loaded = str("websockets" in sys.modules or "wsproto" in sys.modules)
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": loaded.encode()})
+    else:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": loaded})
+"""
+
+
+@pytest.mark.parametrize("library", ["auto", "websockets", "wsproto"])
+def test_a_worker_that_sees_no_websocket_loads_no_library_unless_it_is_asked_for(
+    tmp_path: Path, library: str
+) -> None:
+    (tmp_path / "main.py").write_text(LOADED)
+    with Ostler(tmp_path, "main:app", "--port", "0", "--workers", "1", "--ws", library) as ostler:
+        ostler.wait_ready(1)
+        upgrade = {"Connection": "upgrade", "Upgrade": "h2c"}
+        plain = httpx.get(f"http://127.0.0.1:{ostler.port}/", headers=upgrade).text
+        assert plain == str(library != "auto")
+        with connect(f"ws://127.0.0.1:{ostler.port}/") as socket:
+            assert socket.recv(PATIENCE) == "True"
+
+
+def test_a_reload_closes_websockets_over_tls_and_new_ones_meet_the_new_code(project: Path) -> None:
+    authority = Authority(project)
+    with Ostler(project, "main:app", "--port", "0", "--reload", *authority.flags) as ostler:
+        ostler.wait_ready(1)
+        url = f"wss://127.0.0.1:{ostler.port}/echo"
+        with connect(url, ssl=authority.client()) as first:
+            old = first.recv(PATIENCE)
+            (project / "main.py").write_text(FASTAPI + "\n# changed\n")
+            assert close_code(first) == 1012
+        with connect(url, ssl=authority.client()) as second:
+            assert second.recv(PATIENCE) != old

@@ -11,6 +11,8 @@ from typing import Any
 from ostler import libraries, logs
 from ostler.settings import Settings
 from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
+from ostler.worker.http.cycle import Cycle
+from ostler.worker.http.head import Head
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
@@ -68,6 +70,24 @@ def _parser(settings: Settings) -> MakeParser:
 def _upgrades(settings: Settings) -> TakeUpgrade | None:
     if libraries.websocket(settings) == "none":
         return None
+    if settings.ws == "auto":
+        return _upgrades_once_asked(settings)
     from ostler.worker.websocket import upgrades
 
     return upgrades(settings)
+
+
+def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
+    """Return what loads a library at the first handshake: most workers never see one."""
+    loaded: list[TakeUpgrade | None] = []
+
+    def take(stream: Connection, head: Head) -> Cycle | None:
+        if not loaded:
+            if b"websocket" not in head.upgrade:
+                return None
+            from ostler.worker.websocket import upgrades
+
+            loaded.append(upgrades(settings))
+        return None if loaded[0] is None else loaded[0](stream, head)
+
+    return take

@@ -164,6 +164,13 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+        if self.tls is not None:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
+        self.service.left(self)
+
+    def _let_go(self) -> None:
+        """Be done with the transport, which is lost or another protocol's."""
         self._state = CLOSED
         self._deadline = inf
         active, self._active = self._active, None
@@ -177,10 +184,7 @@ class Connection(asyncio.Protocol):
         # garbage collector.
         self._parser.close()
         del self._parser
-        if self.tls is not None:
-            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         self._refusal = None
-        self.service.left(self)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -288,7 +292,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(successor)
         if self._paused:
             self._transport.resume_reading()
-        self.connection_lost(None)
+        self._let_go()
+        self.service.left(self)
         return self._transport, rest
 
     def on_body(self, data: bytes) -> None:

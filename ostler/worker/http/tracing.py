@@ -25,6 +25,10 @@ def traced(base: type[Connection]) -> type[Connection]:
             self._trace("lost")
             super().connection_lost(exc)
 
+        def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+            self._trace("handed over")
+            return super().hand_over(successor)  # type: ignore[no-any-return]
+
         def _trace(self, what: str) -> None:
             prefix = f"{self.client[0]}:{self.client[1]} - " if self.client else ""
             _logger.log(TRACE, "%sHTTP connection %s", prefix, what)

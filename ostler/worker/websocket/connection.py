@@ -9,6 +9,9 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
+from ostler.worker.http.connection import LINGER_BYTES
+from ostler.worker.http.over_tls import HUSH
+from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE
 from ostler.worker.service import Service
 from ostler.worker.websocket.codec import Codec, Failure
@@ -44,9 +47,9 @@ class WebSocket(asyncio.Protocol):
     """Takes a transport over from HTTP. A sink to its codec."""
 
     __slots__ = (
-        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_transport", "_unsent", "low", "paused",
-        "service", "write_paused",
+        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_discarded", "_drains", "_heard",
+        "_held", "_limit", "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport",
+        "_unsent", "low", "paused", "service", "write_paused",
     )  # fmt: skip
 
     _codec: Codec
@@ -73,7 +76,7 @@ class WebSocket(asyncio.Protocol):
         self._pinged_at = 0.0
         self._heard = False
         """Something has come since the last ping."""
-        self._unsent = 0
+        self._unsent = self._discarded = 0
         self._closed_by_peer = False
         self._deadline = service.now + (service.settings.ws_ping_interval or inf)
         self.paused = False
@@ -86,6 +89,7 @@ class WebSocket(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
+        self._tls = transport.get_extra_info("ssl_object") is not None
         self._codec = codec
         self.write_paused = write_paused
         if data:
@@ -97,6 +101,8 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._state > CLOSING:
+            if self._tls and self._state == LINGERING:
+                self._discard(len(data))
             return
         self._heard = True
         if self._held:
@@ -114,6 +120,8 @@ class WebSocket(asyncio.Protocol):
         # RFC 6455, section 7.1.5: lost without a close frame.
         self._cycle.over(1006, "")
         self.resume_writing()
+        if self._tls:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
         del self._codec, self._cycle
         self.service.left(self)
@@ -248,22 +256,36 @@ class WebSocket(asyncio.Protocol):
         self._cycle.over(code, reason)
         self._transport.write(self._codec.close(code, reason))
         self._held = b""
-        if not self._transport.can_write_eof():
-            self._leave()
-            return
         # Closed at once, with input unread, the connection would be reset, and the reason with it.
         self._state = LINGERING
-        self._deadline = self.service.now + LINGER
-        self._transport.write_eof()
+        if self._tls:
+            self._deadline = self.service.now + HUSH  # no side can be closed alone
+        else:
+            self._deadline = self.service.now + LINGER
+            self._transport.write_eof()
         if self.paused:
             self.paused = False
             self._transport.resume_reading()
+
+    def _discard(self, size: int) -> None:
+        """Wait for a client that is still sending to fall silent: over TLS, within bounds."""
+        self._discarded += size
+        if self._discarded > LINGER_BYTES:
+            self._leave()
+        else:
+            self._deadline = self.service.now + HUSH
 
     def _leave(self) -> None:
         """Send what is written, then be gone."""
         if self._state < LEAVING:
             self._state = LEAVING
             self._deadline = self.service.now + LINGER
+            if self._tls:
+                # As HTTP does: nobody need wait for the peer's good-bye, and nothing may lie there unread.
+                self._deadline = self.service.now + HUSH
+                if self.paused:
+                    self.paused = False
+                    self._transport.resume_reading()
             self._transport.close()
 
     # -- told by the service
@@ -301,11 +323,16 @@ class WebSocket(asyncio.Protocol):
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = self._on_the_way()
+
+    def _on_the_way(self) -> int:
+        if self._tls:
+            return over_tls(self._transport, closing=self._state != OPEN)
+        return self._transport.get_write_buffer_size()
 
     def _progresses(self) -> bool:
         """Whether the peer has read something since this was last asked, and not all."""
-        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        before, self._unsent = self._unsent, self._on_the_way()
         return 0 < self._unsent != before
 
     def on_drain(self) -> None:
