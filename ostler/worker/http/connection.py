@@ -162,6 +162,12 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self.tls is not None:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """The transport is gone, or somebody else's."""
         self._state = CLOSED
         self._deadline = inf
         active, self._active = self._active, None
@@ -175,8 +181,6 @@ class Connection(asyncio.Protocol):
         # garbage collector.
         self._parser.close()
         del self._parser
-        if self.tls is not None:
-            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         self._refusal = None
         self.service.left(self)
 
@@ -279,7 +283,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_protocol(successor)
         if self._paused:
             self._transport.resume_reading()
-        self.connection_lost(None)
+        self._let_go()
         return self._transport, rest
 
     def on_body(self, data: bytes) -> None:

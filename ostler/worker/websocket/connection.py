@@ -9,6 +9,8 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
+from ostler.worker.http.over_tls import HUSH
+from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE
 from ostler.worker.service import Service
 from ostler.worker.websocket.codec import Codec, Failure
@@ -45,12 +47,13 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_transport", "_unsent", "low", "paused",
+        "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport", "_unsent", "low", "paused",
         "service", "write_paused",
     )  # fmt: skip
 
     _codec: Codec
     _cycle: Peer
+    _tls: bool
     _transport: asyncio.Transport
 
     def __init__(self, service: Service, cycle: Peer) -> None:
@@ -86,6 +89,7 @@ class WebSocket(asyncio.Protocol):
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
+        self._tls = transport.get_extra_info("ssl_object") is not None
         self._codec = codec
         self.write_paused = write_paused
         if data:
@@ -96,9 +100,9 @@ class WebSocket(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._state > CLOSING:
             return
-        self._heard = True
         if self._held:
             self._held += data  # at most what one read brought after the pause
         else:
@@ -111,6 +115,8 @@ class WebSocket(asyncio.Protocol):
         self._state = CLOSED
         self._deadline = inf
         self._held = b""
+        if self._tls:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         # RFC 6455, section 7.1.5: lost without a close frame.
         self._cycle.over(1006, "")
         self.resume_writing()
@@ -248,13 +254,27 @@ class WebSocket(asyncio.Protocol):
         self._cycle.over(code, reason)
         self._transport.write(self._codec.close(code, reason))
         self._held = b""
-        if not self._transport.can_write_eof():
-            self._leave()
-            return
         # Closed at once, with input unread, the connection would be reset, and the reason with it.
         self._state = LINGERING
         self._deadline = self.service.now + LINGER
-        self._transport.write_eof()
+        if self._tls:
+            # No side can be closed alone, and after ours is, another byte from there would end all.
+            self._heard = False
+            self.service.loop.call_later(HUSH, self._hush)
+        else:
+            self._transport.write_eof()
+        self._resume()
+
+    def _hush(self) -> None:
+        """Over TLS: a peer that was refused and has sent nothing more since we looked has nothing more to send."""
+        if self._state == LINGERING:
+            if not self._heard:
+                self._leave()
+            else:
+                self._heard = False
+                self.service.loop.call_later(HUSH, self._hush)
+
+    def _resume(self) -> None:
         if self.paused:
             self.paused = False
             self._transport.resume_reading()
@@ -264,6 +284,10 @@ class WebSocket(asyncio.Protocol):
         if self._state < LEAVING:
             self._state = LEAVING
             self._deadline = self.service.now + LINGER
+            if self._tls:
+                # Once all is delivered, nobody need wait for the peer's good-bye (RFC 8446, section 6.1).
+                self._deadline = self.service.now + HUSH
+                self._resume()  # what lies there unread would make OpenSSL's good-bye fail
             self._transport.close()
 
     # -- told by the service
@@ -301,11 +325,17 @@ class WebSocket(asyncio.Protocol):
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._unsent = self._transport.get_write_buffer_size()
+        self._unsent = self._waiting()
+
+    def _waiting(self) -> int:
+        """Bytes that the peer has yet to read."""
+        if self._tls:
+            return over_tls(self._transport, closing=self._state > CLOSING)
+        return self._transport.get_write_buffer_size()
 
     def _progresses(self) -> bool:
         """Whether the peer has read something since this was last asked, and not all."""
-        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        before, self._unsent = self._unsent, self._waiting()
         return 0 < self._unsent != before
 
     def on_drain(self) -> None:
