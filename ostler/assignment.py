@@ -11,6 +11,9 @@ from ostler.settings import Settings
 SLOT_VARIABLE = "OSTLER_SLOT"
 """The variable that tells an application which slot's worker it runs in."""
 
+GENERATION_VARIABLE = "OSTLER_GENERATION"
+"""The variable that tells an application how many rolls and reloads its worker is from the first start."""
+
 ARBITERS_OWN = (
     "LISTEN_FDS",
     "LISTEN_FDNAMES",

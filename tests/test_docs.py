@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,34 @@ def test_a_stale_page_fails_the_check_and_is_written_anew(
 
 def test_a_missing_page_is_stale(tmp_path: Path) -> None:
     assert docs.stale(tmp_path) == list(docs.PAGES)
+
+
+PAGES = [ROOT / "README.md", *DOCS.rglob("*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} is not there"
+        if anchor:
+            assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize(
+    ("index", "folder"),
+    [(ROOT / "README.md", DOCS), (DOCS / "deployment" / "README.md", DOCS / "deployment")],
+)
+def test_every_page_of_a_folder_is_in_its_index(index: Path, folder: Path) -> None:
+    text = index.read_text(encoding="utf-8")
+    pages = {page.name for page in folder.glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"{name})" not in text} == set()

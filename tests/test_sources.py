@@ -385,6 +385,7 @@ def test_an_application_is_needed_to_serve() -> None:
         ("OSTLER_WORKER", 1),
         ("OSTLER_LOGLEVEL", 1),
         ("OSTLER_SLOT", 0),
+        ("OSTLER_GENERATION", 0),
         ("OSTLER_CONFIG_DIR", 0),
         ("OSTLER_SERVICE_HOST", 0),
         ("OSTLER_PORT_80_TCP", 0),

@@ -16,7 +16,7 @@ from socket import socket
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
+from ostler.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
@@ -137,7 +137,8 @@ class Child:
             )
             # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
             process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
-            with _signals_blocked(), _without_main(), _environment({**environment, SLOT_VARIABLE: str(slot)}):
+            place = {SLOT_VARIABLE: str(slot), GENERATION_VARIABLE: str(generation)}
+            with _signals_blocked(), _without_main(), _environment({**environment, **place}):
                 process.start()
             for end in (beats, stacks):
                 os.set_blocking(end.fileno(), False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.live.harness import PATIENCE, Ostler, wait_until
+from tests.live.test_serving import both
 from tests.tls import Authority
 
 FASTAPI = """
@@ -92,6 +94,29 @@ def test_a_framework_talks_to_a_real_client(project: Path, library: str) -> None
         assert (denied.value.response.status_code, denied.value.response.body) == (401, b"not you")
         ostler.log.wait_for(r'"WebSocket /echo" \[accepted\]')
         ostler.log.wait_for(r'"WebSocket /denied" 401')
+        assert ostler.stop() == 0
+    assert "Traceback" not in ostler.log.text
+
+
+@both
+@pytest.mark.parametrize(
+    "header", [b"", b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"], ids=["direct", "PROXY"]
+)
+@pytest.mark.parametrize("library", ["websockets", "wsproto"])
+def test_a_real_client_talks_over_tls(project: Path, mode: list[str], header: bytes, library: str) -> None:
+    authority = Authority(project)
+    flags = ["--port", "0", "--ws", library, *authority.flags, *(["--proxy-protocol"] if header else [])]
+    with Ostler(project, "main:app", *mode, *flags) as ostler:
+        plain = socket.create_connection(("127.0.0.1", ostler.port), PATIENCE)
+        plain.sendall(header)
+        with connect("wss://localhost/echo", sock=plain, ssl=authority.client()) as client:
+            client.recv(PATIENCE)
+            for text in ("", "grüße", "x" * 1_000_000):
+                client.send(text)
+                assert client.recv(PATIENCE) == text
+        ostler.out.wait_for(r"left with 1000")
+        address = r"203\.0\.113\.9:5678" if header else r"127\.0\.0\.1:\d+"
+        ostler.log.wait_for(rf'{address} - "WebSocket /echo" \[accepted\]')
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
 

@@ -9,7 +9,6 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
-from ostler.worker.http.connection import LINGER_BYTES
 from ostler.worker.http.over_tls import HUSH
 from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE
@@ -47,13 +46,14 @@ class WebSocket(asyncio.Protocol):
     """Takes a transport over from HTTP. A sink to its codec."""
 
     __slots__ = (
-        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_discarded", "_drains", "_heard",
-        "_held", "_limit", "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport",
-        "_unsent", "low", "paused", "service", "write_paused",
+        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
+        "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport", "_unsent", "low", "paused",
+        "service", "write_paused",
     )  # fmt: skip
 
     _codec: Codec
     _cycle: Peer
+    _tls: bool
     _transport: asyncio.Transport
 
     def __init__(self, service: Service, cycle: Peer) -> None:
@@ -76,7 +76,7 @@ class WebSocket(asyncio.Protocol):
         self._pinged_at = 0.0
         self._heard = False
         """Something has come since the last ping."""
-        self._unsent = self._discarded = 0
+        self._unsent = 0
         self._closed_by_peer = False
         self._deadline = service.now + (service.settings.ws_ping_interval or inf)
         self.paused = False
@@ -100,11 +100,9 @@ class WebSocket(asyncio.Protocol):
     # -- asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        if self._state > CLOSING:
-            if self._tls and self._state == LINGERING:
-                self._discard(len(data))
-            return
         self._heard = True
+        if self._state > CLOSING:
+            return
         if self._held:
             self._held += data  # at most what one read brought after the pause
         else:
@@ -117,11 +115,11 @@ class WebSocket(asyncio.Protocol):
         self._state = CLOSED
         self._deadline = inf
         self._held = b""
+        if self._tls:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         # RFC 6455, section 7.1.5: lost without a close frame.
         self._cycle.over(1006, "")
         self.resume_writing()
-        if self._tls:
-            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
         del self._codec, self._cycle
         self.service.left(self)
@@ -258,22 +256,28 @@ class WebSocket(asyncio.Protocol):
         self._held = b""
         # Closed at once, with input unread, the connection would be reset, and the reason with it.
         self._state = LINGERING
+        self._deadline = self.service.now + LINGER
         if self._tls:
-            self._deadline = self.service.now + HUSH  # no side can be closed alone
+            # No side can be closed alone, and after ours is, another byte from there would end all.
+            self._heard = False
+            self.service.loop.call_later(HUSH, self._hush)
         else:
-            self._deadline = self.service.now + LINGER
             self._transport.write_eof()
+        self._resume()
+
+    def _hush(self) -> None:
+        """Over TLS: a peer that was refused and has sent nothing more since we looked has nothing more to send."""
+        if self._state == LINGERING:
+            if not self._heard:
+                self._leave()
+            else:
+                self._heard = False
+                self.service.loop.call_later(HUSH, self._hush)
+
+    def _resume(self) -> None:
         if self.paused:
             self.paused = False
             self._transport.resume_reading()
-
-    def _discard(self, size: int) -> None:
-        """Wait for a client that is still sending to fall silent: over TLS, within bounds."""
-        self._discarded += size
-        if self._discarded > LINGER_BYTES:
-            self._leave()
-        else:
-            self._deadline = self.service.now + HUSH
 
     def _leave(self) -> None:
         """Send what is written, then be gone."""
@@ -281,11 +285,9 @@ class WebSocket(asyncio.Protocol):
             self._state = LEAVING
             self._deadline = self.service.now + LINGER
             if self._tls:
-                # As HTTP does: nobody need wait for the peer's good-bye, and nothing may lie there unread.
+                # Once all is delivered, nobody need wait for the peer's good-bye (RFC 8446, section 6.1).
                 self._deadline = self.service.now + HUSH
-                if self.paused:
-                    self.paused = False
-                    self._transport.resume_reading()
+                self._resume()  # what lies there unread would make OpenSSL's good-bye fail
             self._transport.close()
 
     # -- told by the service
@@ -323,16 +325,17 @@ class WebSocket(asyncio.Protocol):
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._unsent = self._on_the_way()
+        self._unsent = self._waiting()
 
-    def _on_the_way(self) -> int:
+    def _waiting(self) -> int:
+        """Bytes that the peer has yet to read."""
         if self._tls:
-            return over_tls(self._transport, closing=self._state != OPEN)
+            return over_tls(self._transport, closing=self._state > CLOSING)
         return self._transport.get_write_buffer_size()
 
     def _progresses(self) -> bool:
         """Whether the peer has read something since this was last asked, and not all."""
-        before, self._unsent = self._unsent, self._on_the_way()
+        before, self._unsent = self._unsent, self._waiting()
         return 0 < self._unsent != before
 
     def on_drain(self) -> None:
