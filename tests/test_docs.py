@@ -79,7 +79,8 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "folder"), [(ROOT / "README.md", DOCS), (DOCS / "deployment" / "README.md", DOCS / "deployment")]
+    ("index", "folder"),
+    [(ROOT / "README.md", DOCS), (DOCS / "deployment" / "README.md", DOCS / "deployment")],
 )
 def test_every_page_of_a_folder_is_in_its_index(index: Path, folder: Path) -> None:
     text = index.read_text(encoding="utf-8")

@@ -132,9 +132,7 @@ def test_a_roll_costs_an_open_page_nothing(tmp_path: Path, authority: Authority)
     assert "Cancel" not in ostler.log.text
 
 
-def test_the_browser_refuses_an_authority_that_it_does_not_know(
-    tmp_path: Path, authority: Authority
-) -> None:
+def test_the_browser_refuses_an_authority_that_it_does_not_know(tmp_path: Path, authority: Authority) -> None:
     with Ostler(EXAMPLES, "page:app", "--port", "0", *authority.flags) as ostler, Chromium() as browser:
         assert browser.open(f"https://localhost:{ostler.port}/") == "net::ERR_CERT_AUTHORITY_INVALID"
         assert ostler.stop() == 0

@@ -98,7 +98,9 @@ def test_a_framework_talks_to_a_real_client(project: Path, library: str) -> None
 
 
 @both
-@pytest.mark.parametrize("header", [b"", b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"], ids=["direct", "PROXY"])
+@pytest.mark.parametrize(
+    "header", [b"", b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"], ids=["direct", "PROXY"]
+)
 @pytest.mark.parametrize("library", ["websockets", "wsproto"])
 def test_a_real_client_talks_over_tls(project: Path, mode: list[str], header: bytes, library: str) -> None:
     authority = Authority(project)
