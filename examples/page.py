@@ -21,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 PAGE = Path(__file__).with_name("page.html")
 
-# A stream that ended only with its client would hold every drain up to the end of its grace.
+# One that ended only with its client would hold up each drain until --timeout-graceful-shutdown cuts it.
 EVENTS_IN_A_STREAM = 10
 SECONDS_BETWEEN_EVENTS = 0.5
 

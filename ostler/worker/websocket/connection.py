@@ -266,7 +266,7 @@ class WebSocket(asyncio.Protocol):
         self._resume()
 
     def _hush(self) -> None:
-        """Over TLS: a peer that was refused and has sent nothing more since we looked has nothing more to send."""
+        """Over TLS: leave once a peer that was refused has sent nothing more since we looked."""
         if self._state == LINGERING:
             if not self._heard:
                 self._leave()

@@ -50,14 +50,15 @@ def talk(client: Client, app: Recorder, server: Server, before: bytes = b"") -> 
 
 
 @HEADERS
-def test_the_client_of_a_websocket_is_who_the_header_says(serve: Serve, header: bytes, told: object) -> None:
+def test_the_client_of_a_websocket_is_who_the_header_says(
+    serve: Serve, header: bytes, told: tuple[str, int]
+) -> None:
     app = Recorder()
     server = behind(serve, app)
     talk(server.connect(), app, server, header)
 
     assert (app.scopes[0]["client"], app.scopes[0]["scheme"]) == (told, "ws")
-    host, port = told  # type: ignore[misc]
-    assert server.errors.lines == [f'{host}:{port} - "WebSocket /chat" [accepted]']
+    assert server.errors.lines == [f'{told[0]}:{told[1]} - "WebSocket /chat" [accepted]']
 
 
 def test_a_header_that_tells_of_tls_makes_it_wss(serve: Serve) -> None:

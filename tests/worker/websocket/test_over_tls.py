@@ -15,7 +15,7 @@ from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, Way
 from tests.worker.websocket import test_closing, test_flow, test_handshake, test_protocol
 
-NOT_OVER_TLS: set[str] = set()
+NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
 
 for _module in (test_closing, test_flow, test_handshake, test_protocol):
     for _name, _test in inspect.getmembers(_module):
@@ -23,6 +23,8 @@ for _module in (test_closing, test_flow, test_handshake, test_protocol):
             _name.startswith("test_")
             and inspect.isfunction(_test)
             and _name not in NOT_OVER_TLS
+            # These clients leave a good-bye unanswered, so that the connection is there until the clock ticks.
+            and "not server.service.connections" not in inspect.getsource(_test)
             and "finish_sending" not in inspect.getsource(_test)
             and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
         ):
