@@ -16,7 +16,7 @@ INSTALLED_TEST = $(VENV)/.installed-test
 INSTALLED_LINT = $(VENV)/.installed-lint
 
 run: $(INSTALLED)
-	$(BIN)/ostler page:app --app-dir examples --workers $(WORKERS)
+	$(BIN)/ostler page:app --app-dir examples --workers $(WORKERS) $(if $(PORT),--port $(PORT))
 
 test: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest

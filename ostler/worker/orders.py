@@ -83,6 +83,9 @@ class Orders:
     def over(self) -> None:
         """The server has ended, or never began: orders change nothing any more, threads have their time."""
         self._over = True
+        # The interpreter takes handlers off as it exits: one signal too many would then look like a death.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
         if not self._draining:
             self.set_deadline(MARGIN)
 
