@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from ostler.settings import Settings
-from ostler.worker.http.access import MESSAGE, arguments
+from ostler.worker.access import MESSAGE, arguments, log_handshake
 from ostler.worker.http.access_format import Exchange, compile_format
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import Cycle, Stream
@@ -61,7 +61,7 @@ class CompletedConnection(Connection):
             cycle.status = status
             cycle.fields = fields
         elif self.service.log_handshakes:
-            cycle.log(self.service.log, status)
+            log_handshake(self.service.log, cycle.scope, status)
         return length
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
