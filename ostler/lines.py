@@ -120,7 +120,7 @@ class LineHandler(logging.Handler):
                 if not self._room(descriptor):
                     self._why = "nobody reads the log"
                     break
-                # Short writes happen: a disk that fills up midway, a pipe set non-blocking by its other owner.
+                # Short writes happen: a disk that fills up midway, a pipe set non-blocking by someone else.
                 written = _write_much(descriptor, data) if len(data) > _ROOM else os.write(descriptor, data)
                 data = data[written:]
         except (OSError, ValueError) as error:  # ValueError: the stream is closed

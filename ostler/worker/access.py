@@ -1,9 +1,9 @@
 """The access log: one line for each response, in uvicorn's format.
 
-Where logging is as we have set it up, a line costs no record: it is rendered from a template and waits in the
-handler until the loop's next round, which writes all that wait at once. What an application does to the
-logger meanwhile (a handler, a filter, a level, a factory of records) is seen by the first line of each round, and
-brings the records back.
+Where logging is as we have set it up, a line costs no record: it is put together from its parts and waits in
+the handler until the loop's next round, which writes all that wait at once. What an application does to the
+logger meanwhile (a handler, a filter, a level, a factory of records) is seen by the first line of each round,
+and brings the records back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ostler.lines import LineHandler
-from ostler.logging import ACCESS_FORMAT, ACCESS_LOGGER, AccessFormatter
+from ostler.logging import ACCESS_LOGGER, AccessFormatter
 
 MESSAGE = '%s - "%s %s HTTP/%s" %d'
 
@@ -44,8 +44,14 @@ class AccessLog:
         self._in_round = False
         """This round has been found to be as usual; at its end it writes what waits."""
         self._level_name = ""
-        self._templates: dict[int, str] = {}
-        """For each status, the line with a place for client, method, path and version."""
+        # What most lines are put together from; each is emptied when it has grown large.
+        self._prefix = ""
+        self._beginnings: dict[Any, str] = {}
+        """For each client, the line up to its end."""
+        self._ends: dict[Any, str] = {}
+        """For what is asked and its status, the line from there on."""
+        self._frames: dict[int, tuple[str, str]] = {}
+        """For each status, what is before and after the request line."""
         handlers = self._logger.handlers
         if len(handlers) == 1 and type(handlers[0]) is LineHandler:
             self._adopt(handlers[0])
@@ -63,8 +69,15 @@ class AccessLog:
         if not self._in_round and not self._begin():
             self._record(scope, status)
             return
-        template = self._templates.get(status) or self._template(status)
-        self._waiting.append(template % (_client(scope), scope["method"], _target(scope), scope["http_version"]))
+        client = scope["client"]
+        asked = (scope["path"], scope["query_string"], status, scope["method"], scope["http_version"])
+        try:
+            beginning = self._beginnings.get(client) or self._beginning(scope)
+            end = self._ends.get(asked) or self._end(asked, scope, status)
+        except TypeError:  # an application has put a list into its scope
+            self._record(scope, status)
+            return
+        self._waiting.append(beginning + end)
 
     def _begin(self) -> bool:
         """Whether lines may wait, which are then written in the loop's next round."""
@@ -72,13 +85,13 @@ class AccessLog:
         if handler is None or not self._as_set_up(handler):
             return False
         try:
-            self._loop.call_soon(self._end)
+            self._loop.call_soon(self._end_round)
         except RuntimeError:  # the loop is closed
             return False
         self._in_round = True
         return True
 
-    def _end(self) -> None:
+    def _end_round(self) -> None:
         self._in_round = False
         assert self._handler is not None
         self._handler.flush()
@@ -90,7 +103,7 @@ class AccessLog:
         name = logging.getLevelName(logging.INFO)
         if name != self._level_name:
             self._level_name = name
-            self._templates.clear()
+            self._start_anew()
         return (
             len(handlers) == 1
             and handlers[0] is handler
@@ -105,16 +118,32 @@ class AccessLog:
             and _genuine(logging.Logger.callHandlers)
         )
 
-    def _template(self, status: int) -> str:
-        """Let the formatter itself say what is around the parts of a line."""
+    def _start_anew(self) -> None:
+        for known in (self._beginnings, self._ends, self._frames):
+            known.clear()
+        self._prefix = self._around(200)[0]
+
+    def _around(self, status: int) -> list[str]:
+        """Let the formatter itself say what is around client, method, path and version."""
         assert self._formatter is not None
-        places = ("\0", "\0", "\0", "\0", status)
-        line = self._formatter.format(_made(self._logger, places))
-        template = line.replace("%", "%%").replace("\0", "%s") + "\n"
-        if len(self._templates) > _STATUSES:  # an application that makes them up
-            self._templates.clear()
-        self._templates[status] = template
-        return template
+        return self._formatter.format(_made(self._logger, ("\0", "\0", "\0", "\0", status))).split("\0")
+
+    def _beginning(self, scope: dict[str, Any]) -> str:
+        beginning = self._prefix + _client(scope)
+        _remember(self._beginnings, scope["client"], beginning)
+        return beginning
+
+    def _end(self, asked: tuple[str, bytes, int, str, str], scope: dict[str, Any], status: int) -> str:
+        frame = self._frames.get(status)
+        if frame is None:
+            _, before, _, _, after = self._around(status)
+            frame = before, after
+            _remember(self._frames, status, frame)
+        target = _target(scope)
+        end = f"{frame[0]}{scope['method']} {target} HTTP/{scope['http_version']}{frame[1]}\n"
+        if len(target) <= _SHORT:
+            _remember(self._ends, asked, end)
+        return end
 
     def _record(self, scope: dict[str, Any], status: int) -> None:
         logger = self._logger
@@ -123,7 +152,15 @@ class AccessLog:
             logger.handle(_made(logger, arguments(scope, status)))
 
 
-_STATUSES = 1000
+_KNOWN = 1024
+"""Lines' parts of one kind that are kept: a megabyte in all, if they are as long as they can be."""
+_SHORT = 200
+
+
+def _remember(known: dict[Any, Any], key: object, part: object) -> None:
+    if len(known) >= _KNOWN:
+        known.clear()
+    known[key] = part
 
 
 def _made(logger: logging.Logger, args: tuple[str, str, str, str, int]) -> logging.LogRecord:
