@@ -18,7 +18,7 @@ from ostler import logs
 from ostler.lines import LineHandler
 from ostler.logging import ACCESS_FORMAT, AccessFormatter
 from ostler.settings import Settings
-from ostler.worker.access import MESSAGE, AccessLog, arguments
+from ostler.worker.access import AccessLog, arguments
 
 
 class Rounds:
