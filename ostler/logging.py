@@ -7,16 +7,16 @@ the same ones where there is no log configuration.
 from __future__ import annotations
 
 import copy
-import errno
 import logging
 import os
 import re
-import select
 import sys
 import time
 from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
+
+from ostler.lines import LineHandler as LineHandler  # part of what a configuration may name
 
 TRACE = 5
 """Below DEBUG, as in uvicorn: every ASGI message."""
@@ -32,12 +32,6 @@ _LEVEL_COLOURS = {TRACE: 34, logging.DEBUG: 36, logging.INFO: 32, logging.WARNIN
 _CRITICAL_COLOUR = 91
 _STATUS_COLOURS = {1: 97, 2: 32, 3: 33, 4: 31, 5: 91}
 _BOLD = 1
-
-# What is written to a pipe in one piece up to this size stays in one piece (pipe(7), PIPE_BUF), and a pipe
-# that is writable has room for that much.
-_ROOM = 4096
-_PATIENCE = 1000
-"""Milliseconds that a line waits for a reader before it is given up."""
 
 Style = Literal["%", "{", "$"]
 
@@ -121,6 +115,8 @@ class AccessFormatter(DefaultFormatter):
         super().__init__(fmt, datefmt, style, use_colors, validate=validate, defaults=defaults)
         self._phrases: dict[int, str] = {}
         self.wants_completion = any(n in (fmt or "") for n in ("request_time", "response_length"))
+        self.usual = fmt == ACCESS_FORMAT and style == "%" and not defaults
+        """Whether the line is what it is under uvicorn: it tells nothing but of the record's arguments."""
 
     def format(self, record: logging.LogRecord) -> str:
         # Spares the message, which this line does not need.
@@ -289,89 +285,6 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-
-
-class LineHandler(logging.Handler):
-    """Writes each record at once, with a single write(2), so that processes do not mix up their lines.
-
-    Not through the stream's buffer: what a full disk or a closed pipe refuses would stay in there, fail
-    again with every later line, and turn the exit code into 120 when the interpreter flushes it at last.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__()
-        self.stream = stream
-        self._lost = 0
-        self._why = ""
-        self._watched = -1
-        self._poll: select.poll | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record) + "\n"
-        except Exception:  # noqa: BLE001  # whatever an argument's __str__ raises; logging's own way
-            self.handleError(record)
-            return
-        if self.stream is None:  # started with the descriptor closed, as daemons are
-            return
-        try:
-            self._write(self.stream, self._confession() + line if self._lost else line)
-        except (OSError, ValueError) as error:  # ValueError: the stream is closed
-            self._lost += 1
-            self._why = str(error)
-        else:
-            self._lost = 0
-
-    def _confession(self) -> str:
-        lines = "1 log line was" if self._lost == 1 else f"{self._lost} log lines were"
-        record = logging.LogRecord("ostler", logging.WARNING, "", 0, f"{lines} lost: {self._why}", (), None)
-        return self.format(record) + "\n"
-
-    def _write(self, stream: TextIO, text: str) -> None:
-        # What the application has printed goes out first and with the log, as people expect to see it.
-        stream.flush()
-        try:
-            descriptor = stream.fileno()
-        except (OSError, AttributeError):  # io.UnsupportedOperation: a StringIO or the like
-            stream.write(text)
-            stream.flush()
-            return
-        data = text.encode(stream.encoding or "utf-8", "backslashreplace")
-        while data:
-            if not self._room(descriptor):
-                raise OSError("nobody reads the log")
-            # Short writes happen: a disk that fills up midway, a pipe set non-blocking by its other owner.
-            written = _write_much(descriptor, data) if len(data) > _ROOM else os.write(descriptor, data)
-            data = data[written:]
-
-    def _room(self, descriptor: int) -> bool:
-        """Whether so much can be written without waiting: a log that nobody reads must not stop a server."""
-        # Taken while in use: a signal handler that logs may come amid, and poll objects are not reentrant.
-        poll, self._poll = self._poll, None
-        if poll is None or descriptor != self._watched:
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            self._watched = descriptor
-        # One line that was lost is patience enough with a reader.
-        room = bool(poll.poll(0 if self._lost else _PATIENCE))
-        if descriptor == self._watched:
-            self._poll = poll
-        return room
-
-
-def _write_much(descriptor: int, data: bytes) -> int:
-    """Write as much as fits without waiting: into a pipe with room enough, a long line goes in one piece.
-
-    pwritev2(2) with RWF_NOWAIT, which leaves the descriptor's own mode alone: others share that. Where that
-    is not to be had, a piece that poll(2) has promised room for.
-    """
-    if sys.platform == "linux":
-        try:
-            return os.pwritev(descriptor, [data], -1, os.RWF_NOWAIT)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE):
-                raise
-    return os.write(descriptor, data[:_ROOM])
 
 
 def _is_terminal(stream: object) -> bool:

@@ -24,7 +24,7 @@ from ostler.logging import (
 )
 from ostler.settings import Settings
 
-__all__ = ["TRACE", "at_completion", "configure", "reconfigure", "reopen", "revive", "structured"]
+__all__ = ["TRACE", "at_completion", "configure", "flush", "reconfigure", "reopen", "revive", "structured"]
 
 LOGGERS = ("ostler", "ostler.error", "ostler.access", "ostler.asgi")
 _CANARY = "ostler.canary"
@@ -171,6 +171,13 @@ def _heard_by(name: str) -> Iterator[logging.Handler]:
     while logger is not None:
         yield from _unwrapped(logger.handlers)
         logger = logger.parent if logger.propagate else None
+
+
+def flush() -> None:
+    """Write the lines of the access log that wait for the end of the loop's round, which may not come."""
+    for handler in list(logging.getLogger(ACCESS_LOGGER).handlers):
+        if isinstance(handler, LineHandler):
+            handler.flush()
 
 
 def reopen() -> None:

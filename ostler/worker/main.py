@@ -113,6 +113,7 @@ def _serve(
     finally:
         orders.over()
         loops.close(loop)
+        logs.flush()
 
 
 async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:

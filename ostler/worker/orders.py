@@ -101,6 +101,7 @@ class Orders:
             self._draining = True
             self.set_deadline(self._grace + MARGIN)
             self._loop.call_soon_threadsafe(self._drain)
+            logs.flush()  # the loop may be held up until the deadline
 
     def _withdraw(self) -> None:
         assert self._server is not None
@@ -134,6 +135,7 @@ class Orders:
         self._draining = True
         self.set_deadline(_AT_ONCE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
+        logs.flush()
 
     def _on_hurry(self, number: int, frame: FrameType | None) -> None:
         """The code has changed: from here on nothing is answered that was not asked before."""

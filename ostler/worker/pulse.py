@@ -15,7 +15,7 @@ import select
 import signal
 import threading
 
-from ostler import messages
+from ostler import logs, messages
 from ostler.assignment import Assignment
 from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.worker.orders import MARGIN, Orders
@@ -77,6 +77,7 @@ class Pulse:
         self._loop_count += 1
 
     def _run(self) -> None:
+        seen = -1
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
         while True:
@@ -87,6 +88,10 @@ class Pulse:
             self._thread_count += 1
             if self._service is not None:
                 self._tell(self._beat(self._service))
+                if self._loop_count == seen:
+                    # The loop is held up, and what it has served by then should be seen before it is killed.
+                    logs.flush()
+                seen = self._loop_count
         self._orphaned()
 
     def _withdraw(self) -> None:

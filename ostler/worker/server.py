@@ -176,6 +176,7 @@ class Server:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
         await self._lifespan.cancel(_CANCELLED)
+        logs.flush()
 
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""

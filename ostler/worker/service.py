@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ostler import logs
 from ostler.settings import Settings
+from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application
 
 
@@ -99,7 +100,7 @@ class Service:
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
         heard = settings.access_log and access.isEnabledFor(logging.INFO)
-        self.access = access if heard and not logs.at_completion(settings) else None
+        self.access = AccessLog(loop) if heard and not logs.at_completion(settings) else None
         """The access log of responses that start, or None when nobody listens to it."""
         self.log_handshakes = heard
         """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.live.harness import APP, Ostler, wait_until
+from tests.live.load import Load
 
 ARGUMENTS = ("main:app", "--port", "0")
 
@@ -31,6 +33,55 @@ def objects(text: str) -> list[dict[str, Any]]:
         found.append(json.loads(line))
         assert {"time", "level", "logger", "message", "slot", "pid"} <= set(found[-1])
     return found
+
+
+# -- nothing is lost that waits for the end of a round
+
+BLOCKING = """
+serving = app
+
+
+async def app(scope, receive, send):
+    await serving(scope, receive, send)
+    if scope.get("path") == "/and-block":
+        open("blocked", "w").close()
+        time.sleep(60)  # in the app
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+def test_every_answer_has_its_line_when_the_server_has_stopped(workers: Sequence[str], project: Path) -> None:
+    with Ostler(project, *ARGUMENTS, *workers) as ostler:
+        ostler.log.wait_for("startup complete", count=max(1, len(workers)))
+        with Load(ostler.port, kept=20, pause=0) as load:
+            load.wait_answers(500)
+            assert ostler.stop() == 0
+        ostler.out.close()
+        assert ostler.out.text.count('"GET / HTTP/1.1" 200 OK\n') == load.answered
+        assert ostler.out.text.count("\n") == load.answered
+
+
+def test_a_line_is_written_although_the_loop_is_held_up_right_after_it(project: Path) -> None:
+    (project / "main.py").write_text(APP + BLOCKING)
+    with (
+        Ostler(project, *ARGUMENTS, "--workers", "1", "--timeout-worker-healthcheck", "6") as ostler,
+        socket.create_connection(("127.0.0.1", ostler.port)) as client,
+    ):
+        client.sendall(b"GET /and-block HTTP/1.1\r\nHost: test\r\n\r\n")
+        ostler.out.wait_for('"GET /and-block HTTP/1.1" 200 OK')
+        assert ": aborted" not in ostler.log.text
+        ostler.log.wait_for(r"silent for .*: aborted")
+
+
+def test_a_plain_server_that_is_told_to_stop_writes_it_even_then(project: Path) -> None:
+    (project / "main.py").write_text(APP + BLOCKING)
+    with Ostler(project, *ARGUMENTS, "--timeout-graceful-shutdown", "0") as ostler:
+        ostler.log.wait_for("startup complete")
+        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
+            client.sendall(b"GET /and-block HTTP/1.1\r\nHost: test\r\n\r\n")
+            wait_until((project / "blocked").exists, "it blocks")
+            ostler.send(signal.SIGTERM)
+            ostler.out.wait_for('"GET /and-block HTTP/1.1" 200 OK')
 
 
 # -- JSON

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from ostler.settings import Settings
-from ostler.worker.http.access import MESSAGE, arguments
+from ostler.worker.access import MESSAGE, arguments, log_handshake
 from ostler.worker.http.access_format import Exchange, compile_format
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import Cycle, Stream
@@ -66,7 +66,7 @@ class CompletedConnection(Connection):
         if isinstance(cycle, CompletedCycle):
             cycle.sent += len(data)
         elif self._pending and self.service.log_handshakes:
-            cycle.log(self.service.log, self._status)
+            log_handshake(self.service.log, cycle.scope, self._status)
         super().body(cycle, data, more)
 
 

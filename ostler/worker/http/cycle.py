@@ -7,12 +7,11 @@ arrives; a connection of HTTP/1.1 is such a stream, and so may be one of the man
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.http.access import log_access
 from ostler.worker.http.head import Head, fill_path
 from ostler.worker.http.response import BODILESS, UNKNOWN
 from ostler.worker.service import Service
@@ -140,9 +139,9 @@ class Cycle:
             assert service.proxies is not None
             service.proxies.apply(scope)
 
-    def log(self, access: logging.Logger, status: int) -> None:
+    def log(self, access: AccessLog, status: int) -> None:
         """Write the response's line."""
-        log_access(access, self.scope, status)
+        access.log(self.scope, status)
 
     # -- told by the stream
 

@@ -7,12 +7,11 @@ to it. Once accepted it leaves HTTP, and the rest happens between this cycle and
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from typing import Any
 
+from ostler.worker.access import AccessLog, log_handshake
 from ostler.worker.asgi import Message
-from ostler.worker.http.access import log_handshake
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, ClientDisconnected, Cycle, as_bytes
 from ostler.worker.http.head import Head, fill_path
@@ -67,7 +66,7 @@ class WebSocketCycle(Cycle):
             assert service.proxies is not None
             service.proxies.apply(scope)
 
-    def log(self, access: logging.Logger, status: int | None) -> None:
+    def log(self, access: AccessLog | None, status: int | None) -> None:
         """Write the handshake's line to the error log, as uvicorn does: access formatters expect a method."""
         log_handshake(self.stream.service.log, self.scope, status)
 
@@ -186,7 +185,7 @@ class WebSocketCycle(Cycle):
             head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), service.static
         )
         if service.log_handshakes:
-            self.log(service.log, None)
+            self.log(None, None)
         self.state = SENDING
         self._socket = socket
         service.count()
