@@ -23,7 +23,7 @@ for _module in (test_closing, test_flow, test_handshake, test_protocol):
             _name.startswith("test_")
             and inspect.isfunction(_test)
             and _name not in NOT_OVER_TLS
-            # These clients leave a good-bye unanswered, so that the connection is there until the clock ticks.
+            # These clients leave a good-bye unanswered: the connection is there until the clock ticks.
             and "not server.service.connections" not in inspect.getsource(_test)
             and "finish_sending" not in inspect.getsource(_test)
             and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
