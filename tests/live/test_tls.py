@@ -9,6 +9,7 @@ import ssl
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.live.harness import Ostler, wait_until
@@ -59,6 +60,12 @@ def test_curl_is_served_and_a_plain_request_is_told(
         (project / "big").write_bytes(b"x" * 20_000_000)
         big = ["--data-binary", f"@{project}/big"]
         assert curl(*trust, *at, *big, f"https://localhost:{port}/").startswith("one ")
+        expecting = ["-H", "Expect: 100-continue", "--data-binary", "abc"]
+        assert curl(*trust, *at, *expecting, f"https://localhost:{port}/").startswith("one ")
+        assert curl(*trust, *at, "--http1.0", f"https://localhost:{port}/").startswith("one ")
+        with httpx.Client(verify=authority.client(), trust_env=False) as client:
+            for _ in range(2):
+                assert client.post(f"https://localhost:{port}/", content=b"x" * 100_000).status_code == 200
         assert "https" in curl(f"http://127.0.0.1:{port}/")
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
