@@ -122,6 +122,9 @@ class Settings:
         "Listen on this inherited file descriptor, as supervisord and circus hand over.")
     backlog: int = setting(2048, Integer(1, _INT_MAX), "Listening",
         "Connections that the kernel may hold before a worker accepts them.")
+    reuse_port: Literal["auto", "on", "off"] = setting("auto", Choice("auto", "on", "off"), "Listening",
+        "Give each worker a queue of its own (SO_REUSEPORT), which outlives it. auto does so where there are "
+        "several workers on TCP and Linux can steer connections; off has all workers share one queue.")
 
     workers: int | Literal["auto"] | None = setting(None, Workers(), "Workers",
         "Run an arbiter with this many workers; auto counts the CPUs that this process may use. "

@@ -118,18 +118,25 @@ def _supervise(
     reloader: Reloader | None,
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
+    from ostler.supervisor.queues import open_queues
 
+    queues = open_queues(listeners, configuration.settings, size)
     arbiter = Arbiter(
         configuration,
         size=size,
         load=sources.load,
         listeners=listeners,
+        queues=queues,
         entry=_run_worker,
         directory=directory,
         notifier=notifier,
         reloader=reloader,
     )
-    outcome = arbiter.run()
+    try:
+        outcome = arbiter.run()
+    finally:
+        if queues is not None:
+            queues.close()
     if outcome.code == StartupError.exit_code:
         raise StartupError(outcome.reason)
     return outcome.code

@@ -9,11 +9,12 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import logs
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
@@ -21,6 +22,9 @@ from ostler.worker.http import http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
+
+if TYPE_CHECKING:
+    from ostler.worker.neighbours import Neighbours
 
 logger = logging.getLogger("ostler.error")
 
@@ -74,6 +78,7 @@ class Server:
         watcher: Watcher,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
@@ -85,6 +90,8 @@ class Server:
         self._stopping = self._loop.create_future()
         self._now = self._loop.create_future()
         self._acceptors: list[Acceptor] = []
+        self._neighbourhood = neighbourhood
+        self._neighbours: Neighbours | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
         self._lifespan = Lifespan(app, settings.lifespan)
@@ -137,6 +144,8 @@ class Server:
 
     async def clear(self) -> None:
         """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
+        if self._neighbours is not None:
+            self._neighbours.close()
         for acceptor in self._acceptors:
             acceptor.close()
         if self._tick is not None:
@@ -178,15 +187,32 @@ class Server:
             service.on_served = self._limit_reached
         protocol = http_protocol(settings)
         self._service = service
+
+        def acceptor(sock: socket) -> Acceptor:
+            return Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
+
+        self._acceptors += [acceptor(sock) for sock in self._sockets]
+        if self._neighbourhood is not None:
+            self._meet_neighbours(self._neighbourhood, service, acceptor)
         self._ticked(self._loop.time())
-        for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
-            acceptor.start()
-            self._acceptors.append(acceptor)
+        for own in self._acceptors[: len(self._sockets)]:
+            own.start()
         if self._hurried:  # amid all this
             self.turn_away()
         self._watcher.ready(service)
         return service
+
+    def _meet_neighbours(
+        self, place: Neighbourhood, service: Service, acceptor: Callable[[socket], Acceptor]
+    ) -> None:
+        # Imported here: only some workers have any.
+        from ostler.worker.neighbours import Neighbours
+
+        self._neighbours = Neighbours(place, service, acceptor)
+        self._acceptors += self._neighbours.acceptors
+        for each in self._acceptors:
+            each.neighbours = self._neighbours
+        self._neighbours.start()
 
     def _limit_reached(self) -> None:
         assert self._service is not None
@@ -196,12 +222,17 @@ class Server:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
+        if self._neighbours is not None:
+            self._neighbours.look()
         logs.revive()
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
     async def _drain(self, service: Service) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
+        if self._neighbours is not None:
+            self._neighbours.close()
+        # The neighbours' queues, too: when all workers drain, the last one must leave nothing behind.
         for acceptor in self._acceptors:
             if self._hurried:
                 acceptor.close()  # what waits in the queue is for the new code
