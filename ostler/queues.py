@@ -1,4 +1,4 @@
-"""What the workers of one arbiter share besides their listening sockets: who is how busy, and how to call for help.
+"""What the workers of one arbiter share besides listening sockets: who is how busy, how to call for help.
 
 Made by the arbiter, handed to every worker at its birth (`ostler.assignment`), and outliving them all.
 """
@@ -21,10 +21,10 @@ MOST_QUEUES = 256
 
 
 class Board:
-    """A number for each queue, in memory that the arbiter and all workers share: its worker's open connections.
+    """The open connections of each queue's worker, in memory that the arbiter and all workers share.
 
-    Nobody locks it: each worker writes its own cell, and what others read may be old by a moment. Whoever acts on
-    it must be able to bear that.
+    Nobody locks it: what one worker reads of another may be old by a moment, and whoever acts on it must be
+    able to bear that.
 
     Raises:
         OSError: there is no memory, or the system has no memfd_create(2).

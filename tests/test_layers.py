@@ -50,6 +50,7 @@ PURE = {
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.supervisor.steering",
     "ostler.worker.middleware.forwarded",
     "ostler.worker.proxy_protocol",
 }

@@ -34,7 +34,9 @@ class Crew:
 
     def attentive(self, now: float) -> set[int]:
         """The slots whose workers are READY and heard of lately; if of none, all that are READY."""
-        ready = [slot for place in self._places.values() for slot in place.slots() if slot.state is State.READY]
+        ready = [
+            slot for place in self._places.values() for slot in place.slots() if slot.state is State.READY
+        ]
         heard = {slot.number for slot in ready if slot.silent(now) < INATTENTIVE}
         return heard or {slot.number for slot in ready}
 

@@ -1,15 +1,18 @@
 """One queue per slot for each address, kept by the arbiter: a worker's death or stop strands nothing.
 
-Each address has its sockets in one SO_REUSEPORT group, a few more than there are slots: those wait for a scale-up,
-and get no connections until then. A slot's next worker inherits its queue, and the neighbours have it, too.
+Each address has its sockets in one SO_REUSEPORT group, a few more than there are slots: those wait for a
+scale-up, and get no connections until then. A slot's next worker inherits its queue, and the neighbours have
+it, too.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import logging
 import multiprocessing
+import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -81,10 +84,10 @@ def _multiply(
 ) -> list[socket.socket]:
     """Give a listening socket its SO_REUSEPORT group, it being the first of `count`.
 
-    It has been bound and listens without that option: a port that anybody has was an error then, as on any day.
+    It was bound, and has listened, without that option: a port that anybody has was an error then.
     """
-    if not hasattr(socket, "SO_REUSEPORT"):
-        raise OSError(0, "this system has no SO_REUSEPORT")
+    if not hasattr(socket, "SO_REUSEPORT") or not hasattr(os, "memfd_create"):
+        raise OSError(errno.ENOSYS, "only Linux can")
     _share_port(first, True)
     opened.callback(_share_port, first, False)
     group = [first]

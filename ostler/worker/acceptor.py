@@ -28,8 +28,7 @@ class Neighbours(Protocol):
         """Whether another worker has been called to take the next connection."""
 
 
-import os
-_REST = float(os.environ.get("XREST", "0.002"))
+_REST = 0.002
 """Seconds that another worker has to take a connection that was left to it."""
 
 
