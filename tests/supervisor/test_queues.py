@@ -100,7 +100,7 @@ def test_what_was_inherited_stays_one_queue(caplog: pytest.LogCaptureFixture) ->
 class Foreign(socket.socket):
     """A listening socket on a system that does not know SO_REUSEPORT."""
 
-    def setsockopt(self, *args: object) -> None:  # type: ignore[override]
+    def setsockopt(self, *args: object) -> None:
         raise OSError(errno.ENOPROTOOPT, "Protocol not available")
 
 
