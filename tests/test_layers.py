@@ -51,6 +51,8 @@ PURE = {
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
     "ostler.supervisor.steering",
+    "ostler.tls_kinds",
+    "ostler.worker.distinguished_name",
     "ostler.worker.middleware.forwarded",
     "ostler.worker.proxy_protocol",
 }

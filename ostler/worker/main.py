@@ -126,7 +126,8 @@ async def _main(
     watcher: Watcher,
     neighbourhood: Neighbourhood | None,
 ) -> None:
-    # The application is imported inside the running loop, as under uvicorn, which some rely on.
+    # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
+    # or tasks as they are imported, and find this loop.
     app = application.load_or_say_why(settings)
     server = Server(settings, app, sockets, watcher, neighbourhood=neighbourhood)
     orders.drain(server)

@@ -7,23 +7,24 @@ import contextlib
 import logging
 import os
 import random
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ostler import logs
+from ostler import logs, tls
+from ostler.errors import OstlerError
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_protocol
+from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
 if TYPE_CHECKING:
+    from ostler.worker.credentials import Credentials
     from ostler.worker.neighbours import Neighbours
 
 logger = logging.getLogger("ostler.error")
@@ -37,6 +38,15 @@ def tick_seconds(settings: Settings) -> float:
     return min(1.0, settings.timeout_worker_healthcheck / 6)
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int] = random.randint) -> int | None:
+    """Return how many requests the server is good for, the jitter included."""
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+_NOTICEABLE = 0.1
+"""Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
 
@@ -68,6 +78,7 @@ class Server:
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
     at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
+    Making one raises SettingsError or StartupError where TLS is asked for and cannot be had.
     """
 
     def __init__(
@@ -77,14 +88,13 @@ class Server:
         sockets: Sequence[socket],
         watcher: Watcher,
         *,
-        ssl_context: ssl.SSLContext | None = None,
         neighbourhood: Neighbourhood | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
-        self._ssl_context = ssl_context
         self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
@@ -94,8 +104,24 @@ class Server:
         self._neighbours: Neighbours | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._told = ""
+        """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
         self._hurried = False
+        self._credentials = credentials or _credentials(settings)
+
+    def renew(self) -> None:
+        """Read certificates and keys again, for connections to come; what is wrong then changes nothing."""
+        if self._credentials is None:
+            return
+        try:
+            self._credentials.renew()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -181,19 +207,13 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
-        if settings.limit_max_requests is not None:
-            jitter = random.randint(0, settings.limit_max_requests_jitter)
-            service.retire_after = settings.limit_max_requests + jitter
-            service.on_served = self._limit_reached
-        protocol = http_protocol(settings)
+        service.retire_after = request_limit(settings)
+        service.on_served = self._limit_reached
+        welcome = _welcome(service, self._credentials)
         self._service = service
-
-        def acceptor(sock: socket) -> Acceptor:
-            return Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
-
-        self._acceptors += [acceptor(sock) for sock in self._sockets]
+        self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
         if self._neighbourhood is not None:
-            self._meet_neighbours(self._neighbourhood, service, acceptor)
+            self._meet_neighbours(self._neighbourhood, service, welcome)
         self._ticked(self._loop.time())
         for own in self._acceptors[: len(self._sockets)]:
             own.start()
@@ -203,12 +223,15 @@ class Server:
         return service
 
     def _meet_neighbours(
-        self, place: Neighbourhood, service: Service, acceptor: Callable[[socket], Acceptor]
+        self,
+        place: Neighbourhood,
+        service: Service,
+        welcome: Callable[[socket], Coroutine[Any, Any, object]],
     ) -> None:
         # Imported here: only some workers have any.
         from ostler.worker.neighbours import Neighbours
 
-        self._neighbours = Neighbours(place, service, acceptor)
+        self._neighbours = Neighbours(place, service, lambda sock: Acceptor(self._loop, sock, welcome))
         self._acceptors += self._neighbours.acceptors
         for each in self._acceptors:
             each.neighbours = self._neighbours
@@ -249,7 +272,11 @@ class Server:
         emptied = asyncio.Event()
         service.on_change = emptied.set
         grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
-        await self._within(grace, self._until_empty(service, emptied))
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
+        try:
+            await self._within(grace, self._until_empty(service, emptied))
+        finally:
+            notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
@@ -261,6 +288,16 @@ class Server:
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
+
+    def _tell(self, service: Service) -> None:
+        """Say what the stop waits for, in uvicorn's words, and each but once."""
+        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        if waiting_for != self._told:
+            self._told = waiting_for
+            # A worker that drains for its successor is nothing that Ctrl+C would hasten.
+            logger.info(
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+            )
 
     async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
@@ -283,8 +320,32 @@ class Server:
         return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.settled()
+        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
+            if self._told:
+                self._tell(service)
             emptied.clear()
             await emptied.wait()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    # Imported here: most servers speak no TLS.
+    if not tls.wanted(settings):
+        return None
+    from ostler.worker.credentials import Credentials
+
+    return Credentials(settings)
+
+
+def _welcome(
+    service: Service, credentials: Credentials | None
+) -> Callable[[socket], Coroutine[Any, Any, object]]:
+    """Return what makes a connection of an accepted socket."""
+    settings, loop = service.settings, service.loop
+    if credentials is None:
+        protocol = http_protocol(settings)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+    from ostler.worker.handshake import Handshakes
+
+    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+    return Handshakes(service, credentials, http_connection(settings), peers).welcome
