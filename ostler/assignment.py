@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socket
 
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 
 SLOT_VARIABLE = "OSTLER_SLOT"
@@ -43,6 +44,8 @@ class Assignment:
     lifeline: Connection
     """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
     going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
+    neighbourhood: Neighbourhood | None = None
+    """The other workers' queues, where each has its own (--reuse-port)."""
     gate: Connection | None = None
     """Under --reload: read end of a pipe on which a byte says that the old code has gone, so that the
     application may be imported."""

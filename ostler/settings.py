@@ -125,6 +125,9 @@ class Settings:
         "Listen on this inherited file descriptor, as supervisord and circus hand over.")
     backlog: int = setting(2048, Integer(1, _INT_MAX), "Listening",
         "Connections that the kernel may hold before a worker accepts them.")
+    reuse_port: Literal["auto", "on", "off"] = setting("auto", Choice("auto", "on", "off"), "Listening",
+        "Give each worker a queue of its own (SO_REUSEPORT), which outlives it. auto does so where there are "
+        "several workers on TCP and Linux can steer connections; off has all workers share one queue.")
 
     ssl_certfile: str | None = setting(None, Text("PATH", "a path"), "TLS",
         "Speak TLS with the certificate in this PEM file, its chain behind it. SIGHUP reads it again.")

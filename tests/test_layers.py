@@ -50,6 +50,7 @@ PURE = {
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.supervisor.steering",
     "ostler.tls_kinds",
     "ostler.worker.distinguished_name",
     "ostler.worker.middleware.forwarded",

@@ -122,6 +122,7 @@ def _supervise(
     reloader: Reloader | None,
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
+    from ostler.supervisor.queues import open_queues
 
     def load() -> Configuration:
         """Read the settings again, and find there and then what would fail in every worker."""
@@ -129,17 +130,23 @@ def _supervise(
         tls.check(fresh.settings, directory)
         return fresh
 
+    queues = open_queues(listeners, configuration.settings, size)
     arbiter = Arbiter(
         configuration,
         size=size,
         load=load,
         listeners=listeners,
+        queues=queues,
         entry=_run_worker,
         directory=directory,
         notifier=notifier,
         reloader=reloader,
     )
-    outcome = arbiter.run()
+    try:
+        outcome = arbiter.run()
+    finally:
+        if queues is not None:
+            queues.close()
     if outcome.code == StartupError.exit_code:
         raise StartupError(outcome.reason)
     return outcome.code

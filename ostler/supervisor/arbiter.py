@@ -54,6 +54,7 @@ from ostler.supervisor.events import (
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.queues import Queues
 
 if TYPE_CHECKING:
     from ostler.supervisor.reloader import Reloader
@@ -62,7 +63,7 @@ logger = logging.getLogger("ostler.error")
 
 # Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
 _FIXED = (
-    *("host", "port", "uds", "uds_permissions", "fd", "backlog"),
+    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port"),
     *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
 )
 
@@ -84,6 +85,7 @@ class Arbiter:
         size: int,
         load: Callable[[], Configuration],
         listeners: Sequence[Listener],
+        queues: Queues | None = None,
         entry: Callable[[Assignment], None],
         directory: str,
         notifier: Notifier,
@@ -92,6 +94,7 @@ class Arbiter:
         self._load = load
         self._reloader = reloader
         self._listeners = listeners
+        self._queues = queues
         self._entry = entry
         self._directory = directory
         self._herald = Herald(notifier)
@@ -338,11 +341,18 @@ class Arbiter:
         self._handling = True
         try:
             while self._events and self._outcome is None:
-                self._carry_out(self._fleet.handle(self._events.popleft(), time.monotonic()))
+                actions = self._fleet.handle(self._events.popleft(), time.monotonic())
+                self._steer()  # first: nothing new comes to whoever is to go
+                self._carry_out(actions)
         finally:
             self._handling = False
         self._herald.update(self._fleet)
         self._set_alarm()
+
+    def _steer(self) -> None:
+        """Let the kernel give new connections to those who serve and have been heard of just now."""
+        if self._queues is not None:
+            self._queues.steer(self._fleet.attentive(time.monotonic()))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -382,6 +392,8 @@ class Arbiter:
 
     def _spawn(self, order: Spawn) -> None:
         configuration = self._configurations[order.generation]
+        queues = self._queues
+        sockets = tuple(listener.socket for listener in self._listeners)
         try:
             child = Child.start(
                 self._entry,
@@ -390,7 +402,8 @@ class Arbiter:
                 settings=configuration.settings,
                 environment=configuration.environment,
                 directory=self._directory,
-                sockets=tuple(listener.socket for listener in self._listeners),
+                sockets=sockets if queues is None else queues.sockets(order.slot),
+                neighbourhood=None if queues is None else queues.neighbourhood(order.slot),
                 gated=self._reloader is not None,
                 terminal=self._reloader is not None and self._reloader.terminal.present,
             )
@@ -419,6 +432,8 @@ class Arbiter:
 
     def _close_listeners(self) -> None:
         """Close our copies: once the last worker has emptied the queue, clients are refused, not kept."""
+        if self._queues is not None:
+            self._queues.close_listeners()
         for listener in self._listeners:
             listener.close()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ostler.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
 
@@ -96,6 +97,7 @@ class Child:
         environment: Mapping[str, str],
         directory: str,
         sockets: tuple[socket, ...],
+        neighbourhood: Neighbourhood | None = None,
         gated: bool = False,
         terminal: bool = False,
     ) -> Child:
@@ -129,6 +131,7 @@ class Child:
                 settings=settings,
                 directory=directory,
                 sockets=sockets,
+                neighbourhood=neighbourhood,
                 beats=beats_writer,
                 stacks=stacks_writer,
                 lifeline=lifeline_reader,

@@ -9,6 +9,9 @@ from ostler.supervisor.events import Timings
 from ostler.supervisor.place import Place
 from ostler.supervisor.slot import Slot, State
 
+INATTENTIVE = 2.5
+"""Seconds of silence after which a worker gets no new connections. It beats about once a second."""
+
 
 class Crew:
     """Every worker that lives or is awaited. What becomes of them is for `fleet.Fleet` to decide."""
@@ -28,6 +31,14 @@ class Crew:
         for place in self._places.values():
             yield from place.slots()
         yield from self._leaving
+
+    def attentive(self, now: float) -> set[int]:
+        """The slots whose workers are READY and heard of lately; if of none, all that are READY."""
+        ready = [
+            slot for place in self._places.values() for slot in place.slots() if slot.state is State.READY
+        ]
+        heard = {slot.number for slot in ready if slot.silent(now) < INATTENTIVE}
+        return heard or {slot.number for slot in ready}
 
     def find(self, pid: int) -> Slot | None:
         """Return the slot of this process, unless it is gone."""

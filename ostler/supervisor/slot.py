@@ -95,6 +95,10 @@ class Slot:
             return self._listening().deadline()
         return self._deadline
 
+    def silent(self, now: float) -> float:
+        """Return the seconds since the event loop was last heard of; 0 before it could be."""
+        return 0.0 if self._silence is None else self._silence.lasts(now)
+
     def forgive(self, seconds: float) -> None:
         """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
         if self.state is State.BOOTING and self._deadline is not None:

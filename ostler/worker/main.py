@@ -18,6 +18,7 @@ from ostler import logs
 from ostler.assignment import Assignment
 from ostler.errors import OstlerError
 from ostler.notify import Notifier
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker import application, freshness, loops
 from ostler.worker.alone import Alone
@@ -43,7 +44,8 @@ def run_worker(assignment: Assignment) -> NoReturn:
     settings = assignment.settings
     _set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
-    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]:
+    others = [] if assignment.neighbourhood is None else assignment.neighbourhood.filenos()
+    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets] + others:
         os.set_inheritable(fd, False)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
@@ -56,7 +58,8 @@ def run_worker(assignment: Assignment) -> NoReturn:
         freshness.install()
     try:
         logs.configure(settings, slot=assignment.slot)
-        _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate)
+        place = assignment.neighbourhood
+        _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate, place)
     except OstlerError as exc:
         pulse.failed(str(exc))
         code = exc.exit_code
@@ -100,6 +103,7 @@ def _serve(
     orders: Orders,
     watcher: Watcher,
     gate: Connection | None = None,
+    neighbourhood: Neighbourhood | None = None,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
@@ -109,17 +113,24 @@ def _serve(
         http_protocol(settings)  # what it imports need not wait
         select.select([gate], [], [])  # also ends when the arbiter has gone, which the pulse sees to
     try:
-        loop.run_until_complete(_main(settings, sockets, orders, watcher))
+        loop.run_until_complete(_main(settings, sockets, orders, watcher, neighbourhood))
     finally:
         orders.over()
         loops.close(loop)
         logs.flush()
 
 
-async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
+async def _main(
+    settings: Settings,
+    sockets: Sequence[socket],
+    orders: Orders,
+    watcher: Watcher,
+    neighbourhood: Neighbourhood | None,
+) -> None:
     # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
     # or tasks as they are imported, and find this loop.
-    server = Server(settings, application.load_or_say_why(settings), sockets, watcher)
+    app = application.load_or_say_why(settings)
+    server = Server(settings, app, sockets, watcher, neighbourhood=neighbourhood)
     orders.drain(server)
     await server.serve()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import logs, tls
 from ostler.errors import OstlerError
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
@@ -24,6 +25,7 @@ from ostler.worker.service import Service
 
 if TYPE_CHECKING:
     from ostler.worker.credentials import Credentials
+    from ostler.worker.neighbours import Neighbours
 
 logger = logging.getLogger("ostler.error")
 
@@ -86,6 +88,7 @@ class Server:
         sockets: Sequence[socket],
         watcher: Watcher,
         *,
+        neighbourhood: Neighbourhood | None = None,
         credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
@@ -97,6 +100,8 @@ class Server:
         self._stopping = self._loop.create_future()
         self._now = self._loop.create_future()
         self._acceptors: list[Acceptor] = []
+        self._neighbourhood = neighbourhood
+        self._neighbours: Neighbours | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
         self._told = ""
@@ -165,6 +170,8 @@ class Server:
 
     async def clear(self) -> None:
         """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
+        if self._neighbours is not None:
+            self._neighbours.close()
         for acceptor in self._acceptors:
             acceptor.close()
         if self._tick is not None:
@@ -205,15 +212,31 @@ class Server:
         service.on_served = self._limit_reached
         welcome = _welcome(service, self._credentials)
         self._service = service
+        self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
+        if self._neighbourhood is not None:
+            self._meet_neighbours(self._neighbourhood, service, welcome)
         self._ticked(self._loop.time())
-        for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, welcome)
-            acceptor.start()
-            self._acceptors.append(acceptor)
+        for own in self._acceptors[: len(self._sockets)]:
+            own.start()
         if self._hurried:  # amid all this
             self.turn_away()
         self._watcher.ready(service)
         return service
+
+    def _meet_neighbours(
+        self,
+        place: Neighbourhood,
+        service: Service,
+        welcome: Callable[[socket], Coroutine[Any, Any, object]],
+    ) -> None:
+        # Imported here: only some workers have any.
+        from ostler.worker.neighbours import Neighbours
+
+        self._neighbours = Neighbours(place, service, lambda sock: Acceptor(self._loop, sock, welcome))
+        self._acceptors += self._neighbours.acceptors
+        for each in self._acceptors:
+            each.neighbours = self._neighbours
+        self._neighbours.start()
 
     def _limit_reached(self) -> None:
         assert self._service is not None
@@ -223,12 +246,17 @@ class Server:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
+        if self._neighbours is not None:
+            self._neighbours.look()
         logs.revive()
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
     async def _drain(self, service: Service) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
+        if self._neighbours is not None:
+            self._neighbours.close()
+        # The neighbours' queues, too: when all workers drain, the last one must leave nothing behind.
         for acceptor in self._acceptors:
             if self._hurried:
                 acceptor.close()  # what waits in the queue is for the new code

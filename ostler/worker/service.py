@@ -95,6 +95,7 @@ class Service:
         self.retire_after: int | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_served: Callable[[], None] | None = None
+        self.on_left: Callable[[], None] | None = None
         self.overloaded: Application | None = None
         """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
@@ -193,6 +194,8 @@ class Service:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        if self.on_left is not None:
+            self.on_left()
         self._changed()
 
     def returned(self, request: Request) -> None:
