@@ -183,6 +183,12 @@ def reopen() -> None:
             _reopen(handler)
 
 
+def descriptors() -> list[int]:
+    """Return those of the log files that are open."""
+    files = [h.stream for h in _all_handlers() if isinstance(h, logging.FileHandler)]
+    return [stream.fileno() for stream in files if stream is not None and not stream.closed]
+
+
 def _reopen(handler: logging.FileHandler) -> None:
     handler.acquire()
     try:
