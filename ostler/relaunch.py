@@ -51,7 +51,7 @@ def this_command(directory: str, environment: Mapping[str, str]) -> Command:
     file = getattr(sys.modules["__main__"], "__file__", None)
     # For one process alone: sockets are handed over otherwise, and the watchdog is for whoever serves.
     kept = {n: v for n, v in environment.items() if not n.startswith("LISTEN_") and n != "WATCHDOG_PID"}
-    if file is None and "-c" not in original:
+    if file in (None, "<stdin>") and "-c" not in original:
         return Command((), directory, kept, "ostler was not started by a command line that can be repeated")
     if file is not None:
         for index, argument in enumerate(original[1:], 1):

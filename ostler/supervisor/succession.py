@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 from ostler.supervisor.events import Report
 
-_MARGIN = 30.0
+_MARGIN = 10.0
 """Seconds that an interpreter may take to start, on top of what a worker may."""
 
 

@@ -22,7 +22,16 @@ from ostler.settings import Settings
 from ostler.sockets import Listener
 from ostler.supervisor import evidence
 from ostler.supervisor.events import Report
-from ostler.supervisor.succession import Action, Circumstances, End, HandOver, Launch, Resume, Succession
+from ostler.supervisor.succession import (
+    Action,
+    Circumstances,
+    End,
+    HandOver,
+    Launch,
+    Resume,
+    State,
+    Succession,
+)
 
 if TYPE_CHECKING:
     from ostler.supervisor.fleet import Fleet
@@ -129,19 +138,18 @@ class Upgrade:
 
     def close(self) -> None:
         """The end of this arbiter: an arbiter that is told to go is waited for."""
-        process, under_way = self._process, self._succession.under_way
+        process = self._process
+        if process is not None and self._succession.state is State.GOING:
+            grace = (self._succession.deadline() or 0.0) - time.monotonic()
+            try:
+                process.wait(max(0.0, grace))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            self.reap()
+        elif process is not None and process.returncode is None:
+            process.returncode = 0  # it lives on, and is not ours any more: Popen would warn of it
         self._let_go()
-        if process is None:
-            return
-        if under_way and self._succession.deadline() is not None:
-            grace = max(0.0, (self._succession.deadline() or 0.0) - time.monotonic())
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
-                return
-            process.kill()
-            process.wait()
-        # Popen would warn of a child that lives on: whose it will be is not our affair any more.
-        process.returncode = 0 if process.returncode is None else process.returncode
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
