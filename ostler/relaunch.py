@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
 
 
 @dataclass(frozen=True)
@@ -20,25 +23,74 @@ class Command:
     environment: Mapping[str, str]
     refusal: str = ""
 
-    def start(self, added: Mapping[str, str], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
-        """Start it, with `added` in its environment and `descriptors` inherited; its stderr is a pipe to us.
+    def start(self, added: Mapping[str, str], descriptors: Sequence[int]) -> tuple[int, int]:
+        """Start it, with `added` in its environment and `descriptors` inherited; return its pid and stderr.
+
+        It is an orphan from the start, and so a child of the service manager's: systemd takes a main process
+        for an alien that is another's child when it is named, and kills it at a stop without waiting for it.
 
         Raises:
             OSError: the program or the directory is gone, or there is no process to be had.
         """
-
-        def popen(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
-            options: dict[str, Any] = {"pass_fds": descriptors, "stderr": subprocess.PIPE}
-            environment = {**self.environment, **added}
-            return subprocess.Popen(arguments, cwd=self.directory, env=environment, **options)
-
+        stderr, stderr_writer = os.pipe()
+        answer, answer_writer = os.pipe()
+        # A signal that comes to the process in between must not be taken for ours.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            return popen(self.arguments)
-        except FileNotFoundError:
-            if os.sep in self.arguments[0]:
-                raise
-            # The first argument is what the caller has made of it, and need not be in PATH.
-            return popen([sys.executable, *self.arguments[1:]])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none is needed in between
+                between = os.fork()
+            if not between:
+                self._start_from_between(added, descriptors, stderr_writer, answer_writer, before)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(stderr_writer)
+            os.close(answer_writer)
+        with open(answer, "rb") as file:
+            words = file.read()
+        os.waitpid(between, 0)
+        number, _, name = words.partition(b" ")
+        if words and not name:
+            return int(number), stderr
+        os.close(stderr)
+        code = int(number or errno.EAGAIN)
+        raise OSError(code, os.strerror(code), os.fsdecode(name))
+
+    def _start_from_between(
+        self,
+        added: Mapping[str, str],
+        descriptors: Sequence[int],
+        stderr: int,
+        answer: int,
+        mask: Iterable[int],
+    ) -> NoReturn:
+        """In a process forked for nothing else: start the command, say its pid, or why there is none."""
+        try:
+            signal.set_wakeup_fd(-1)
+            environment = {**self.environment, **added}
+
+            def popen(arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    arguments,
+                    cwd=self.directory,
+                    env=environment,
+                    pass_fds=descriptors,
+                    stderr=stderr,
+                    preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask),
+                )
+
+            try:
+                process = popen(self.arguments)
+            except FileNotFoundError:
+                if os.sep in self.arguments[0]:
+                    raise
+                # The first argument is what the caller has made of it, and need not be in PATH.
+                process = popen([sys.executable, *self.arguments[1:]])
+            os.write(answer, b"%d" % process.pid)
+        except OSError as error:
+            os.write(answer, b"%d " % (error.errno or 0) + os.fsencode(error.filename or self.arguments[0]))
+        finally:
+            os._exit(0)
 
 
 def this_command(directory: str, environment: Mapping[str, str]) -> Command:

@@ -312,7 +312,6 @@ class Arbiter:
 
     def _reap(self) -> None:
         """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""
-        self._upgrade.reap()
         for child in list(self._children.values()):
             status = child.exit_status()
             if status is not None:

@@ -139,12 +139,12 @@ class Succession:
         """It has said this, which is probably why it fails."""
         self._words = words
 
-    def exited(self, how: str) -> list[Action]:
-        """The new arbiter is gone: `how` in words, such as `exited with code 3`."""
+    def ended(self) -> list[Action]:
+        """The new arbiter is gone; or has the place, and needs us no more."""
         if self.state is State.DONE:
-            return [Report("error", f"New arbiter process [{self.pid}] {how} after it had taken over")]
-        words = "" if self._cause or not self._words else f": {self._words}"
-        return self._over(self._cause or f"it {how}{words}")
+            return []
+        words = f": {self._words}" if self._words else ", without a word: was it killed?"
+        return self._over(self._cause or f"it has ended{words}")
 
     def stop(self, signal: Literal["SIGTERM", "SIGQUIT"], now: float) -> list[Action]:
         """Everything stops, the new arbiter as well."""

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from ostler.pid_file import PidFile
 from ostler.relaunch import Command
 from ostler.settings import Settings
 from ostler.sockets import Listener
-from ostler.supervisor import evidence
 from ostler.supervisor.events import Report
 from ostler.supervisor.succession import (
     Action,
@@ -64,7 +63,7 @@ class Upgrade:
         self._hand_over = hand_over
         self._postponed: dict[signal.Signals, Callable[[], None]] = {}
         self._succession = Succession()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: int | None = None
         self._line: socket.socket | None = None
         self._heard = b""
         self._unfinished = b""
@@ -120,35 +119,21 @@ class Upgrade:
 
     def ring(self) -> None:
         """Read all that is pending, and act on a deadline that has passed."""
-        if self._process is not None:
-            self._listen()
-            self._carry_out(self._succession.tick(time.monotonic()))
-
-    def reap(self) -> None:
-        """SIGCHLD: has the new arbiter ended?"""
-        if self._process is None or self._process.poll() is None:
-            return
         self._listen()
-        self._relay()
-        if self._unfinished:
-            self._log(self._unfinished)
-        how, _ = evidence.describe_exit(self._process.returncode)
-        self._let_go()
-        self._carry_out(self._succession.exited(how))
+        self._carry_out(self._succession.tick(time.monotonic()))
 
     def close(self) -> None:
         """The end of this arbiter: an arbiter that is told to go is waited for."""
-        process = self._process
-        if process is not None and self._succession.state is State.GOING:
+        pid = self._succession.pid
+        if self._succession.state is State.GOING and self._line is not None and pid is not None:
             grace = (self._succession.deadline() or 0.0) - time.monotonic()
-            try:
-                process.wait(max(0.0, grace))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            self.reap()
-        elif process is not None and process.returncode is None:
-            process.returncode = 0  # it lives on, and is not ours any more: Popen would warn of it
+            end = time.monotonic() + max(0.0, grace)
+            while self._line is not None and (left := end - time.monotonic()) > 0:
+                select.select([self._line], [], [], left)
+                self._listen()
+            if self._line is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._let_go()
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
@@ -185,7 +170,7 @@ class Upgrade:
             text = handover.offer(self._listeners, self._settings, line=theirs.fileno(), stderr=stderr)
             sockets = [listener.socket.fileno() for listener in self._listeners]
             descriptors = (*sockets, theirs.fileno(), stderr)
-            self._process = self._command.start({handover.VARIABLE: text}, descriptors)
+            pid, self._stderr = self._command.start({handover.VARIABLE: text}, descriptors)
         except OSError as error:
             ours.close()
             where = f": {error.filename}" if error.filename else ""
@@ -194,42 +179,47 @@ class Upgrade:
         finally:
             theirs.close()
             os.close(stderr)
-        assert self._process.stderr is not None
         ours.setblocking(False)
+        os.set_blocking(self._stderr, False)
         self._line, self._heard, self._unfinished = ours, b"", b""
-        os.set_blocking(self._process.stderr.fileno(), False)
         self._loop.add_reader(ours, self._listen)
-        self._loop.add_reader(self._process.stderr, self._relay)
-        self._carry_out(self._succession.launched(self._process.pid))
+        self._loop.add_reader(self._stderr, self._relay)
+        self._carry_out(self._succession.launched(pid))
 
     def _listen(self) -> None:
-        """Hear what the new arbiter says over the line."""
+        """Hear what the new arbiter says over the line, whose other end is closed when it ends."""
         if self._line is None:
             return
+        ended = False
         try:
             while data := self._line.recv(_PIPE_SIZE):
                 self._heard += data
-            self._loop.remove_reader(self._line)
+            ended = True
         except BlockingIOError:
             pass
         except OSError:
-            self._loop.remove_reader(self._line)
+            ended = True
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             if line == handover.READY:
                 self._carry_out(self._succession.ready())
             elif line.startswith(handover.FAILED):
                 self._succession.said(line[len(handover.FAILED) :].decode("utf-8", "replace"))
+        if ended:
+            self._relay()
+            if self._unfinished:
+                self._log(self._unfinished)
+            self._let_go()
+            self._carry_out(self._succession.ended())
 
     def _relay(self) -> None:
         """Log what comes from the new process before it has our stderr: a broken installation, as a rule."""
-        pipe = None if self._process is None else self._process.stderr
-        if pipe is None or pipe.closed:
+        if self._stderr is None:
             return
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(pipe.fileno(), _PIPE_SIZE):
+            while data := os.read(self._stderr, _PIPE_SIZE):
                 self._unfinished += data
-            self._loop.remove_reader(pipe)
+            self._loop.remove_reader(self._stderr)
         *lines, self._unfinished = self._unfinished.split(b"\n")
         for line in lines:
             self._log(line)
@@ -241,14 +231,13 @@ class Upgrade:
             logger.warning("New arbiter process [%s] | %s", self._succession.pid, text)
 
     def _let_go(self) -> None:
-        if self._process is not None:
-            assert self._process.stderr is not None
-            self._loop.remove_reader(self._process.stderr)
-            self._process.stderr.close()
+        if self._stderr is not None:
+            self._loop.remove_reader(self._stderr)
+            os.close(self._stderr)
         if self._line is not None:
             self._loop.remove_reader(self._line)
             self._line.close()
-        self._process = self._line = None
+        self._stderr = self._line = None
 
 
 class Takeover:

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.hosting.needs import need
+import ostler
+from tests.hosting.needs import need, need_namespaces
 from tests.live.harness import Ostler, environment, wait_until
 from tests.live.test_serving import get
 from tests.live.test_upgrade import upgrading
@@ -33,6 +34,41 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 UID = GID = 65534
+
+# Binds what Python needs to where it was, below a directory that everybody may enter.
+_OPENED = """
+set -e
+hidden=$1 count=$2; shift 2
+mount --make-rprivate /
+mkdir -p .python
+mount -t tmpfs tmpfs .python
+i=0; for place in "$@"; do i=$((i + 1)); [ $i -le $count ] || break
+    mkdir .python/$i; mount --rbind "$place" .python/$i; done
+mount -t tmpfs -o mode=755 tmpfs "$hidden"
+i=0; while [ $i -lt $count ]; do i=$((i + 1))
+    mkdir -p "$1"; mount --rbind .python/$i "$1"; shift; done
+exec "$@"
+"""
+
+
+def opened() -> tuple[str, ...]:
+    """The program to run: `-m ostler`, with an interpreter that nobody may use as well, wherever it is."""
+    places = dict.fromkeys([sys.base_prefix, sys.prefix, str(Path(ostler.__file__).parent.parent)])
+    ways = [(place, parent) for place in places for parent in reversed(Path(place).parents)]
+    hidden = next((str(parent) for _, parent in ways if not parent.stat().st_mode & stat.S_IXOTH), None)
+    if hidden is None:
+        return ("-m", "ostler")
+    need_namespaces()
+    inside = [place for place in places if Path(hidden) in Path(place).parents]
+    command = ["unshare", "--mount", "sh", "-c", _OPENED, "sh", hidden, str(len(inside)), *inside]
+    command += [sys.executable, "-m", "ostler"]
+    return ("-c", f"import os, sys; os.execvp('unshare', [*{command!r}, *sys.argv[1:]])")
+
+
+def serving(directory: Path, *arguments: str) -> Ostler:
+    return Ostler(directory, *arguments, program=opened())
+
+
 NOBODY = f"({UID}, {UID}, {UID}) ({GID}, {GID}, {GID}) [{GID}]"
 
 
@@ -54,8 +90,8 @@ def test_the_application_runs_as_another_and_the_arbiter_as_root(
     inn: Path, workers: tuple[str, ...], who: tuple[str, ...]
 ) -> None:
     path = inn / "inn.sock"
-    with Ostler(inn, "main:app", "--uds", str(path), "--uds-permissions", "600", *who, *workers) as ostler:
-        ostler.log.wait_for("is ready" if workers else "ASGI 'lifespan'|Application startup|running on")
+    with serving(inn, "main:app", "--uds", str(path), "--uds-permissions", "600", *who, *workers) as ostler:
+        ostler.log.wait_for("is ready" if workers else "startup complete", count=2 if workers else 1)
         wait_until(path.exists, "it listens")
         found = path.stat()
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (UID, GID, 0o600)
@@ -74,7 +110,7 @@ def test_the_application_runs_as_another_and_the_arbiter_as_root(
 
 def test_workers_of_another_user_are_rolled_upgraded_asked_for_stacks_and_stopped(inn: Path) -> None:
     args = ("main:app", "--port", "0", "--workers", "2", "--user", "nobody")
-    with upgrading(inn, *args) as run:
+    with upgrading(inn, *args, program=opened()) as run:
         ostler = run.ostler
         ostler.send(signal.SIGHUP)
         ostler.log.wait_for("Rolling restart to generation 2 complete")
@@ -96,7 +132,7 @@ def test_log_files_belong_to_who_writes_them_and_are_reopened(inn: Path) -> None
     )
     args = ("main:app", "--port", "0", "--workers", "1", "--user", "nobody", "--log-config", "log.ini")
     log = inn / "inn.log"
-    with Ostler(inn, *args) as ostler:
+    with serving(inn, *args) as ostler:
         wait_until(lambda: log.exists() and "is ready" in log.read_text(), "it serves")
         assert log.stat().st_uid == UID
         log.rename(inn / "old.log")
@@ -135,9 +171,9 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(inn: Path, arguments: tuple[s
 def test_who_is_not_root_becomes_nobody_else(inn: Path) -> None:
     # The interpreter need not be where others may look: it becomes nobody once it has begun.
     code = (
-        "import os, sys; import ostler.cli.run, pwd, grp; from ostler.cli.main import main\n"
+        "import os, sys, pwd, grp, ostler.cli.run, ostler.cli.options, ostler.cli.main as m\n"
         "os.setgid(65534); os.setuid(65534)\n"
-        "sys.exit(main(['main:app', '--port', '0', '--user', 'root']))"
+        "sys.exit(m.main(['main:app', '--port', '0', '--user', 'root']))"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=inn, env=environment(None), capture_output=True, text=True, timeout=60)
@@ -147,7 +183,7 @@ def test_who_is_not_root_becomes_nobody_else(inn: Path) -> None:
 
 def test_a_user_that_is_wrong_at_sighup_changes_nothing(inn: Path) -> None:
     (inn / "ostler.toml").write_text("user = 'nobody'\n")
-    with Ostler(inn, "main:app", "--port", "0", "--workers", "1", "--config", "ostler.toml") as ostler:
+    with serving(inn, "main:app", "--port", "0", "--workers", "1", "--config", "ostler.toml") as ostler:
         ostler.wait_ready(1)
         (inn / "ostler.toml").write_text("user = 'no-such-user-here'\n")
         ostler.send(signal.SIGHUP)

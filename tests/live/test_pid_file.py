@@ -73,10 +73,10 @@ def test_only_our_own_is_removed(path: Path) -> None:
 
 
 def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot write the pid file .*No such file"):
+    with pytest.raises(SettingsError, match=r"cannot write the pid file .*No such file"):
         PidFile(str(tmp_path / "absent" / "inn.pid"), "/").write()
     (tmp_path / "directory").mkdir()
-    with pytest.raises(SettingsError, match="cannot read the pid file .*Is a directory"):
+    with pytest.raises(SettingsError, match=r"cannot read the pid file .*Is a directory"):
         PidFile(str(tmp_path / "directory"), "/").refuse_live()
 
 
