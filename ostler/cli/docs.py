@@ -117,7 +117,7 @@ Where the new one fails (a broken installation, wrong settings, code that does n
 - The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
 - A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
 - Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
-"""
+"""  # noqa: E501
 
 SIGNALS_END = """\
 ## How a stop ends

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
-from ostler import logs
+from ostler import logs, privileges
 from ostler.assignment import Assignment
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
@@ -263,6 +263,9 @@ class Arbiter:
 
     def _reopen_logs(self) -> None:
         logs.reopen()
+        identity = privileges.wanted(self._configurations[self._newest].settings)
+        if identity is not None:
+            privileges.give(identity, logs.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
         for child in self._children.values():
             child.signal(signal.SIGUSR1)
