@@ -137,8 +137,10 @@ def test_log_files_belong_to_who_writes_them_and_are_reopened(inn: Path) -> None
         assert log.stat().st_uid == UID
         log.rename(inn / "old.log")
         ostler.send(signal.SIGUSR1)
+        wait_until(log.exists, "the new file is there")
+        wait_until(lambda: log.stat().st_uid == UID, "and is given away")
         ostler.send(signal.SIGTTIN)
-        wait_until(lambda: log.exists() and "Scaled" in log.read_text(), "the new file is written", 8)
+        wait_until(lambda: log.exists() and "Scaled" in log.read_text(), "the new file is written")
         wait_until(lambda: "is ready" in log.read_text(), "the second worker can write it")
         assert ostler.stop() == 0
 
