@@ -6,6 +6,7 @@ lines, never a request: the lines are counted, and the count is logged once writ
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -188,6 +189,17 @@ def reopen() -> None:
     for handler in _all_handlers():
         if isinstance(handler, logging.FileHandler):
             _reopen(handler)
+
+
+def descriptors() -> list[int]:
+    """Return those of the log files, opened where they are not yet."""
+    handlers = [h for h in _all_handlers() if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+        if handler.stream is None and not handler.delay:
+            with contextlib.suppress(OSError):
+                handler.stream = handler._open()
+    files = [handler.stream for handler in handlers]
+    return [stream.fileno() for stream in files if stream is not None and not stream.closed]
 
 
 def _reopen(handler: logging.FileHandler) -> None:

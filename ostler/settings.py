@@ -70,6 +70,7 @@ GROUPS = (
     "Responses",
     "Proxies",
     "Logging",
+    "Process",
     "Development",
 )
 
@@ -232,6 +233,16 @@ class Settings:
         "the response is complete.")
     use_colors: bool | None = setting(None, Switch(), "Logging",
         "Colour the log. Default: only where it goes to a terminal.")
+
+    pid_file: str | None = setting(None, Text("PATH", "a path"), "Process",
+        "Write the arbiter's pid, or the plain server's, to this file. One whose process runs is refused.")
+    user: str | None = setting(None, Text("USER", "a name or a number"), "Process",
+        "Run the application as this user, a name or a number, once the sockets are open. Takes root, which "
+        "the arbiter stays.")
+    group: str | None = setting(None, Text("GROUP", "a name or a number"), "Process",
+        "Run the application as this group, a name or a number. Default: the user's.")
+    umask: int | None = setting(None, Octal(), "Process",
+        "File permissions that new files do not get, in octal. Default: as it was.")
 
     reload: bool = setting(False, Switch(), "Development",
         "Start the application anew when its files change. Without --workers, with one worker.")

@@ -54,7 +54,8 @@ MEANINGS = (
     ),
     Meaning(
         "SIGUSR2",
-        "refused with a warning: replacing the arbiter in place is not supported yet",
+        "replace the arbiter itself by one that is started from what is installed now, the sockets kept; "
+        "where that fails, it serves on",
         "write the stacks of all threads to the arbiter's log",
         "write the stacks of all threads to stderr",
     ),

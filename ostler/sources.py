@@ -20,7 +20,10 @@ from ostler.settings import Settings, declarations, defaults, flag, taken, varia
 DEFAULT = "default"
 """The origin of a value that no source gave."""
 
-_NOT_SETTINGS = ("OSTLER_CONFIG", "OSTLER_ENV_FILE", "OSTLER_SLOT", "OSTLER_GENERATION")
+_NOT_SETTINGS = (
+    *("OSTLER_CONFIG", "OSTLER_ENV_FILE"),
+    *("OSTLER_SLOT", "OSTLER_GENERATION", "OSTLER_HANDOVER"),
+)
 """Variables of ours that are no setting: where to find files, and what a worker is told."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(

@@ -98,6 +98,27 @@ Several signals at once, in any order and in any state, are all heeded. A SIGHUP
 means one more of them afterwards, however many are sent.
 """
 
+UPGRADE = """\
+## Replacing the arbiter itself
+
+SIGUSR2 brings a new ostler, a new Python and settings that SIGHUP cannot change. The arbiter carries out once more the
+command line that it was started with, in the same directory (links are followed anew) and with the same
+environment, and hands it the listening sockets. Both serve until all workers of the new one are ready; then the
+old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
+
+Where the new one fails (a broken installation, wrong settings, code that does not start, or no worker ready within
+`--timeout-worker-startup` plus ten seconds), the old one serves on, and the log says why: `Upgrade given up`.
+
+- systemd follows (`MAINPID=`, `Type=notify`), and so does `--pid-file`.
+- Meanwhile SIGTERM, SIGINT and SIGQUIT stop both. SIGHUP, SIGTTIN and SIGTTOU wait until there is one arbiter
+  again, which heeds them. A second SIGUSR2 is refused. During a rolling restart there can be an upgrade.
+- It is refused, with the reason in the log: before the first worker has been ready, while ostler stops, under
+  `--reload`, as PID 1 (its end is the container's), and where ostler was not started by a command line (stdin, a prompt).
+- The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
+- A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
+- Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
+"""  # noqa: E501
+
 SIGNALS_END = """\
 ## How a stop ends
 
@@ -132,7 +153,7 @@ def signals_page() -> str:
     """docs/signals.md: what every signal means to every kind of process."""
     head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
     rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
-    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", SIGNALS_END])
+    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", UPGRADE, SIGNALS_END])
 
 
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(

@@ -15,8 +15,9 @@ from typing import Any
 from ostler import reentry
 from ostler.assignment import ARBITERS_OWN
 from ostler.cli import run as cli_run
-from ostler.cli.main import INTERRUPTED, complain, last_words, working_directory
+from ostler.cli.main import INTERRUPTED, complain, handover_to_us, last_words, working_directory
 from ostler.errors import OstlerError, SettingsError
+from ostler.handover import Inherited
 from ostler.settings import App
 from ostler.sources import Configuration, Sources
 
@@ -38,10 +39,14 @@ def run(
         StartupError: the application that is being imported calls this itself.
     """
     reentry.refuse("ostler.run()")
+    inherited = None
     try:
-        code = _run({"app": app, **settings}, _text(config), _text(env_file))
+        inherited = handover_to_us()
+        code = _run({"app": app, **settings}, _text(config), _text(env_file), inherited)
     except OstlerError as error:
         last_words(error)
+        if inherited is not None:
+            inherited.failed(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -49,7 +54,9 @@ def run(
         sys.exit(code)
 
 
-def _run(values: dict[str, object], config: str | None, env_file: str | None) -> int:
+def _run(
+    values: dict[str, object], config: str | None, env_file: str | None, inherited: Inherited | None
+) -> int:
     if asyncio._get_running_loop() is not None:
         raise SettingsError(
             "ostler.run() was called in a running event loop: "
@@ -68,9 +75,11 @@ def _run(values: dict[str, object], config: str | None, env_file: str | None) ->
     _refuse_what_takes_processes(configuration)
     with _environment_restored(configuration):
         if threading.current_thread() is not threading.main_thread():
+            if inherited is not None:
+                raise SettingsError("an upgrade takes an arbiter, in the main thread: restart the program")
             return _serve_in_thread(configuration)
         with _process_restored():
-            return cli_run.serve(sources, configuration)
+            return cli_run.serve(sources, configuration, inherited)
 
 
 def _refuse_what_takes_processes(configuration: Configuration) -> None:
@@ -131,6 +140,8 @@ def _process_restored() -> Iterator[None]:
     signal.set_wakeup_fd(wakeup)
     traced = faulthandler.is_enabled()
     directory = os.getcwd()
+    mask_of_files = os.umask(0)
+    os.umask(mask_of_files)
     try:
         yield
     finally:
@@ -145,6 +156,7 @@ def _process_restored() -> Iterator[None]:
                 signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.umask(mask_of_files)
         with contextlib.suppress(OSError):  # it is gone
             os.chdir(directory)
 

@@ -9,9 +9,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ostler.errors import OstlerError, SettingsError
+
+if TYPE_CHECKING:
+    from ostler.handover import Inherited
 
 T = TypeVar("T")
 
@@ -26,16 +29,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start, 4 a socket could not be bound or adopted.
     """
     _fill_standard_descriptors()
+    inherited = None
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        inherited = handover_to_us()
+        return _run(sys.argv[1:] if arguments is None else arguments, inherited)
     except OstlerError as error:
         last_words(error)
+        if inherited is not None:
+            inherited.failed(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _run(arguments: Sequence[str]) -> int:
+def handover_to_us() -> Inherited | None:
+    """Return what an arbiter hands over whose place we are to take; None if none does.
+
+    Raises:
+        OstlerError: it cannot be understood.
+    """
+    from ostler import handover
+
+    return handover.take(os.environ) if handover.VARIABLE in os.environ else None
+
+
+def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.cli import options
     from ostler.settings import declarations, flag
     from ostler.sources import Sources
@@ -67,7 +85,7 @@ def _run(arguments: Sequence[str]) -> int:
 
     from ostler.cli.run import serve
 
-    return serve(sources, configuration)
+    return serve(sources, configuration, inherited)
 
 
 def _printed(action: Callable[[], T]) -> T | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -13,17 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from ostler import logs
+from ostler import logs, privileges
 from ostler.assignment import Assignment
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
+from ostler.handover import Inherited
 from ostler.notify import Notifier
+from ostler.pid_file import PidFile
+from ostler.relaunch import Command
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL, Child, prepare
+from ostler.supervisor.child import STACK_SIGNAL, Child, prepare, reap_strangers
 from ostler.supervisor.events import (
     Abort,
     Action,
@@ -55,6 +57,7 @@ from ostler.supervisor.events import (
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
 from ostler.supervisor.queues import Queues
+from ostler.supervisor.upgrade import Takeover, Upgrade
 
 if TYPE_CHECKING:
     from ostler.supervisor.reloader import Reloader
@@ -63,7 +66,7 @@ logger = logging.getLogger("ostler.error")
 
 # Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
 _FIXED = (
-    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port"),
+    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port", "pid_file"),
     *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
 )
 
@@ -75,7 +78,8 @@ class Arbiter:
     """Owns the listening sockets, spawns the workers and carries out what the fleet decides.
 
     `run()` returns the outcome once every worker is gone. `entry` is the worker's entry point, given from
-    above: the arbiter imports nothing of the worker.
+    above: the arbiter imports nothing of the worker. `command` starts another arbiter in its place;
+    `inherited` is from the one whose place it takes.
     """
 
     def __init__(
@@ -90,6 +94,9 @@ class Arbiter:
         directory: str,
         notifier: Notifier,
         reloader: Reloader | None = None,
+        command: Command | None = None,
+        inherited: Inherited | None = None,
+        pid_file: PidFile | None = None,
     ) -> None:
         self._load = load
         self._reloader = reloader
@@ -111,18 +118,22 @@ class Arbiter:
         self._interrupted = False
         self._oom_kills = evidence.oom_kills()
         self._loop = asyncio.SelectorEventLoop()
+        self._upgrade = Upgrade(self._loop, command, listeners, configuration.settings, self._hand_over)
+        self._takeover = Takeover(self._loop, inherited, listeners, pid_file, self._take_place)
+        later = self._upgrade.postponing
         self.handlers: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._interrupt,
             signal.SIGQUIT: self._stop_now,
-            signal.SIGHUP: self._roll,
-            signal.SIGTTIN: lambda: self._feed(Resize(+1)),
-            signal.SIGTTOU: lambda: self._feed(Resize(-1)),
+            signal.SIGHUP: later(signal.SIGHUP, self._roll),
+            signal.SIGTTIN: later(signal.SIGTTIN, lambda: self._feed(Resize(+1))),
+            signal.SIGTTOU: later(signal.SIGTTOU, lambda: self._feed(Resize(-1))),
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGUSR2: self._upgrade,
+            signal.SIGUSR2: self._replace,
             signal.SIGCHLD: self._reap,
         }
         """What is done on each signal (`ostler.signals` has it in words)."""
+        self._served = False
 
     def run(self) -> Finish:
         """Look after the fleet until it is stopped, and return how that ended.
@@ -155,6 +166,7 @@ class Arbiter:
     def _begin(self) -> None:
         if self._reloader is not None:
             self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs)
+        self._takeover.start()
         self._carry_out(self._fleet.start(time.monotonic()))
         self._drain_events()
 
@@ -162,6 +174,7 @@ class Arbiter:
 
     def _stop(self) -> None:
         """Let load balancers know, and drain after the delay, or when asked once more."""
+        self._upgrade.stop(signal.SIGTERM)
         self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
         delay = self._configurations[self._newest].settings.drain_delay
@@ -179,6 +192,7 @@ class Arbiter:
         self._close_listeners()
 
     def _stop_now(self) -> None:
+        self._upgrade.stop(signal.SIGQUIT)
         self._feed(StopNow())
         self._close_listeners()
 
@@ -255,11 +269,36 @@ class Arbiter:
 
     def _reopen_logs(self) -> None:
         logs.reopen()
+        identity = privileges.wanted(self._configurations[self._newest].settings)
+        if identity is not None:
+            privileges.give(identity, logs.descriptors())
+        self._upgrade.copy(signal.SIGUSR1)
         for child in self._children.values():
             child.signal(signal.SIGUSR1)
 
-    def _upgrade(self) -> None:
-        logger.warning("SIGUSR2 ignored: replacing the arbiter in place is not supported yet")
+    def _replace(self) -> None:
+        """SIGUSR2: start the arbiter that takes this one's place."""
+        self._upgrade.ask(
+            self._configurations[self._newest].settings,
+            stopping=self._fleet.stopping or self._withdrawn,
+            served=self._served,
+            newcomer=not self._takeover.over,
+        )
+        self._set_alarm()
+
+    def _hand_over(self, pid: int) -> None:
+        """The new arbiter is ready and speaks for the service: drain, without a delay."""
+        self._herald.hand_over(pid)
+        if self._queues is not None:
+            self._queues.hand_over()
+        self._drain()
+
+    def _take_place(self) -> None:
+        """The old arbiter has handed over, or died."""
+        self._herald.begin(self._fleet)
+        if self._queues is not None:
+            self._queues.take_over()
+        self._set_alarm()
 
     def _hear(self, child: Child) -> None:
         """Read all that a worker has said; its end of the pipe closes when its process ends."""
@@ -291,7 +330,7 @@ class Arbiter:
             if status is not None:
                 self._bury(child, status)
         if os.getpid() == 1:
-            self._reap_strangers()
+            reap_strangers(self._children)
 
     def _bury(self, child: Child, status: int) -> None:
         self._hear(child)
@@ -312,20 +351,13 @@ class Arbiter:
             return "probably the kernel's OOM killer" if self._oom_kills > before else ""
         return ""
 
-    def _reap_strangers(self) -> None:
-        """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if ended.si_pid in self._children:
-                    return  # ended just now: a SIGCHLD of its own is on its way
-                os.waitpid(ended.si_pid, 0)
-
     def _ring(self) -> None:
         """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
         self._alarm = None
         for child in list(self._children.values()):
             self._hear(child)
         self._reap()
+        self._upgrade.ring()
         self._feed(Tick())
 
     # --- actions out ---
@@ -346,7 +378,9 @@ class Arbiter:
                 self._carry_out(actions)
         finally:
             self._handling = False
+        self._served = self._served or self._fleet.ready > 0
         self._herald.update(self._fleet)
+        self._takeover.update(self._fleet)
         self._set_alarm()
 
     def _steer(self) -> None:
@@ -422,7 +456,7 @@ class Arbiter:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = (self._fleet.deadline(), self._herald.deadline())
+        times = (self._fleet.deadline(), self._herald.deadline(), self._upgrade.deadline())
         wake_at = min((at for at in times if at is not None), default=None)
         if wake_at is not None and self._outcome is None:
             delay = max(0.0, wake_at - time.monotonic())
@@ -463,4 +497,6 @@ class Arbiter:
         grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
         for child in self._children.values():
             child.wait(grace + _MARGIN)
+        self._takeover.close()
+        self._upgrade.close()
         self._loop.close()

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -244,6 +244,15 @@ class Child:
         """Close the lifeline: the worker takes the arbiter for gone, drains, and exits by itself."""
         if not self._lifeline.closed:
             self._lifeline.close()
+
+
+def reap_strangers(known: Container[int]) -> None:
+    """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in known:
+                return  # ended just now: a SIGCHLD of its own is on its way
+            os.waitpid(ended.si_pid, 0)
 
 
 def _read(pipe: Connection) -> bytes:

@@ -50,24 +50,32 @@ def spares(size: int) -> int:
 def open_queues(listeners: Sequence[Listener], settings: Settings, size: int) -> Queues | None:
     """Return the queues of what `listeners` listen on, or None where there is to be one for all workers.
 
+    What another arbiter has handed over stays as it was: connections may wait in each of its queues.
+
     Raises:
         BindError: they are asked for with `reuse_port = "on"`, and this system cannot.
     """
-    if not wanted(settings, size):
-        return None
     inherited = settings.fd is not None
     ours = [item for item in listeners if not inherited and not item.origin and item.path is None]
+    handed_over = [item for item in ours if item.further]
+    if not handed_over and not wanted(settings, size):
+        return None
     if settings.reuse_port == "on":
         for listener in listeners:
             if listener not in ours:
                 logger.warning("--reuse-port: %s has one queue, which all workers share", listener.address)
     if not ours:
         return None
-    count = min(size + spares(size), MOST_QUEUES)
+    count = 1 + len(handed_over[0].further) if handed_over else min(size + spares(size), MOST_QUEUES)
     opened = contextlib.ExitStack()
     with opened:
         try:
-            groups = [_multiply(listener.socket, count, settings.backlog, opened) for listener in ours]
+            groups = [
+                [listener.socket, *listener.further]
+                if listener.further
+                else _multiply(listener.socket, count, settings.backlog, opened)
+                for listener in ours
+            ]
             queues = Queues(groups, [item.socket for item in listeners if item not in ours], size)
         except OSError as exc:
             if settings.reuse_port == "on":
@@ -76,6 +84,8 @@ def open_queues(listeners: Sequence[Listener], settings: Settings, size: int) ->
             logger.debug("All workers share one queue: %s", exc)
             return None
         opened.pop_all()
+    for listener, group in zip(ours, groups, strict=True):
+        listener.further = tuple(group[1:])
     return queues
 
 
@@ -187,6 +197,15 @@ class Queues:
             for group in self._groups:
                 attach(group[0], live)
             self._steered = live
+
+    def hand_over(self) -> None:
+        """Leave the steering to the arbiter that takes this one's place."""
+        self._closed = True
+
+    def take_over(self) -> None:
+        """Steer anew: the arbiter whose place this is may have steered until now."""
+        live, self._steered = self._steered, ()
+        self.steer(number + 1 for number in live)
 
     def close_listeners(self) -> None:
         """Close our copies of the queues, as all ends; the workers have theirs."""

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from socket import socket
 from typing import NoReturn
 
-from ostler import logs
+from ostler import logs, privileges
 from ostler.assignment import Assignment
 from ostler.errors import OstlerError
 from ostler.notify import Notifier
@@ -57,6 +57,11 @@ def run_worker(assignment: Assignment) -> NoReturn:
     if settings.reload:
         freshness.install()
     try:
+        if settings.umask is not None:
+            os.umask(settings.umask)
+        identity = privileges.wanted(settings)
+        if identity is not None:
+            identity.assume()
         logs.configure(settings, slot=assignment.slot)
         place = assignment.neighbourhood
         _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate, place)
