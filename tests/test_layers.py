@@ -47,9 +47,11 @@ PURE = {
     "ostler.supervisor.fleet",
     "ostler.supervisor.orders",
     "ostler.supervisor.place",
+    "ostler.supervisor.reloading",
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.worker.limits",
     "ostler.worker.middleware.forwarded",
     "ostler.worker.proxy_protocol",
 }

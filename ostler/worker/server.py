@@ -14,11 +14,13 @@ from socket import socket
 from typing import Any, Protocol
 
 from ostler import logs
+from ostler.memory import resident
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
 from ostler.worker.http import http_protocol
 from ostler.worker.lifespan import Lifespan
+from ostler.worker.limits import Limits
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
@@ -88,6 +90,7 @@ class Server:
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
         self._lifespan = Lifespan(app, settings.lifespan)
+        self._limits: Limits | None = None
         self._hurried = False
 
     def withdraw(self) -> bool:
@@ -172,10 +175,9 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
-        if settings.limit_max_requests is not None:
-            jitter = random.randint(0, settings.limit_max_requests_jitter)
-            service.retire_after = settings.limit_max_requests + jitter
-            service.on_served = self._limit_reached
+        self._limits = Limits(settings, self._loop.time(), random.random())
+        service.retire_after = self._limits.requests
+        service.on_served = self._requests_answered
         protocol = http_protocol(settings)
         self._service = service
         self._ticked(self._loop.time())
@@ -188,15 +190,28 @@ class Server:
         self._watcher.ready(service)
         return service
 
-    def _limit_reached(self) -> None:
-        assert self._service is not None
-        self._watcher.retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+    def _requests_answered(self) -> None:
+        assert self._limits is not None
+        self._retire(f"Maximum request limit of {self._limits.requests} exceeded.")
+
+    def _look_at_limits(self, now: float, limits: Limits) -> None:
+        if (reason := limits.look(now, resident)) is not None:
+            self._retire(reason)
+        if limits.warning is not None:
+            logger.warning("%s", limits.warning)
+            limits.warning = None
+
+    def _retire(self, reason: str) -> None:
+        self._limits = None  # one reason is enough
+        self._watcher.retire(reason)
 
     def _ticked(self, due: float) -> None:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
         logs.revive()
+        if self._limits is not None and self._limits.watched:
+            self._look_at_limits(now, self._limits)
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
