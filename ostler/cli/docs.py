@@ -146,7 +146,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
 
 
 def life_diagram() -> str:
-    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): the edges between states, with events.
+    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
 
     What leaves a slot in its state is not drawn.
     """
