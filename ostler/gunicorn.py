@@ -30,6 +30,7 @@ from ostler.settings import Settings, variables
 from ostler.sources import Sources
 from ostler.worker import application, loops
 from ostler.worker.asgi import Application, Receive, Scope, Send
+from ostler.worker.credentials import Credentials
 from ostler.worker.http.cycle import service_unavailable
 from ostler.worker.orders import IGNORED, MARGIN, STACK_SIGNAL, Orders
 from ostler.worker.server import Server, tick_seconds
@@ -135,7 +136,8 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
     async def _serve(self) -> None:
         heart = _Heart(self, self._settings, self._orders, self._account)
         sockets = [listener.sock for listener in self.sockets]
-        server = Server(self._settings, self.wsgi, sockets, heart, ssl_context=_tls(self.cfg))
+        credentials = _GunicornsCredentials(self._settings, self.cfg) if self.cfg.is_ssl else None
+        server = Server(self._settings, self.wsgi, sockets, heart, credentials=credentials)
         self._orders.drain(server)
         self._loop.add_reader(self.PIPE[0], heart.woken)  # gunicorn's reloader writes there
         await server.serve()
@@ -222,15 +224,24 @@ def _unless(cfg: Any, name: str, default: str) -> str | None:
     return None if value == default else value
 
 
-def _tls(cfg: Any) -> ssl.SSLContext | None:
+class _GunicornsCredentials(Credentials):
+    """gunicorn's own context instead of ours."""
+
+    def __init__(self, settings: Settings, cfg: Any) -> None:
+        self._cfg = cfg
+        super().__init__(settings)
+
+    def _make(self) -> ssl.SSLContext:
+        return _tls(self._cfg)
+
+
+def _tls(cfg: Any) -> ssl.SSLContext:
     """Return the context that gunicorn's settings and its ssl_context() hook make.
 
     Raises:
         StartupError: a file cannot be read, or OpenSSL takes a value for wrong.
         SettingsError: this gunicorn makes no contexts.
     """
-    if not cfg.is_ssl:
-        return None
     if not hasattr(sock, "ssl_context"):
         raise SettingsError("TLS needs gunicorn 21 or newer: pip install -U gunicorn")
     try:

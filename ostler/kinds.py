@@ -23,6 +23,8 @@ class Kind:
     metavar = "TEXT"
     expected = "a text"
     many = False
+    secret = False
+    """Whether values are to be hidden from whoever looks at settings."""
 
     def parse(self, text: str) -> Any:
         """Return the value that `text` stands for.
@@ -216,6 +218,20 @@ class Choice(Kind):
         if not isinstance(value, str) or value.strip().lower() not in self.words:
             raise ValueError
         return value.strip().lower()
+
+
+class Loop(Choice):
+    """One of a few event loops, or where a function is that makes another."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
+        self.expected = f"one of {', '.join(words)}, or module:function"
+
+    def check(self, value: object) -> str:
+        return (
+            ImportString().check(value) if isinstance(value, str) and ":" in value else super().check(value)
+        )
 
 
 class LogLevel(Choice):

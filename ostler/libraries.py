@@ -9,11 +9,13 @@ from ostler.settings import Settings
 
 
 def event_loop(settings: Settings) -> str:
-    """Return `uvloop` or `asyncio`; `auto` takes uvloop where it is installed.
+    """Return `uvloop`, `asyncio` or a `module:function`; `auto` takes uvloop where it is installed.
 
     Raises:
         SettingsError: uvloop is asked for and not installed.
     """
+    if ":" in settings.loop:
+        return settings.loop  # not imported: that is for the process that serves
     return _choose("--loop", settings.loop, "uvloop", "asyncio")
 
 

@@ -24,6 +24,7 @@ from ostler.kinds import (
     LogConfig,
     LogConfigFile,
     LogLevel,
+    Loop,
     Many,
     Octal,
     Peers,
@@ -34,6 +35,7 @@ from ostler.kinds import (
     Workers,
 )
 from ostler.peers import WrongPeer
+from ostler.tls_kinds import MASK, CertificateDemand, Hook, Secret, TlsVersion
 
 T = TypeVar("T")
 
@@ -60,6 +62,7 @@ _LONGEST_SHOWN = 100
 GROUPS = (
     "Application",
     "Listening",
+    "TLS",
     "Workers",
     "Protocol",
     "WebSockets",
@@ -76,7 +79,7 @@ def setting(default: T, kind: Kind, group: str, help: str, *, variables: tuple[s
     """Declare one field of `Settings`."""
     declaration = Declaration(kind, help, group, variables)
     # The cast is dataclasses' own lie: field() is typed as returning the default.
-    result: T = field(default=default, metadata={"declaration": declaration})
+    result: T = field(default=default, repr=not kind.secret, metadata={"declaration": declaration})
     return result
 
 
@@ -124,6 +127,24 @@ class Settings:
     backlog: int = setting(2048, Integer(1, _INT_MAX), "Listening",
         "Connections that the kernel may hold before a worker accepts them.")
 
+    ssl_certfile: str | None = setting(None, Text("PATH", "a path"), "TLS",
+        "Speak TLS with the certificate in this PEM file, its chain behind it. SIGHUP reads it again.")
+    ssl_keyfile: str | None = setting(None, Text("PATH", "a path"), "TLS",
+        "The certificate's private key, as PEM. Default: it is in the file of the certificate.")
+    ssl_keyfile_password: str | None = setting(None, Secret("PASSWORD"), "TLS",
+        "Decrypt the private key with this password; give it by its variable or in a file, not as a flag.")
+    ssl_version: Literal["TLSv1.2", "TLSv1.3"] = setting("TLSv1.2", TlsVersion(), "TLS",
+        "The oldest version that is spoken, TLSv1.2 or TLSv1.3. uvicorn's numbers 17, 5 and 2 are TLSv1.2.")
+    ssl_cert_reqs: Literal["none", "optional", "required"] = setting("none", CertificateDemand(), "TLS",
+        "Whether clients show a certificate, which --ssl-ca-certs vouches for; also 0, 1, 2 as in uvicorn.")
+    ssl_ca_certs: str | None = setting(None, Text("PATH", "a path"), "TLS",
+        "Trust client certificates that the authorities in this PEM file have signed.")
+    ssl_ciphers: str | None = setting(None, Text("CIPHERS", "a list in OpenSSL's notation"), "TLS",
+        "Ciphers up to TLSv1.2, in OpenSSL's notation. Default: Python's choice of OpenSSL's, all safe.")
+    ssl_context_factory: str | Callable[..., Any] | None = setting(None, Hook(), "TLS",  # noqa: RUF009
+        "Let this function make the SSLContext; it is called in every process that serves, with the "
+        "settings and a function that makes what they say.")
+
     workers: int | Literal["auto"] | None = setting(None, Workers(), "Workers",
         "Run an arbiter with this many workers; auto counts the CPUs that this process may use. "
         "Without it, one plain server without an arbiter.", variables=("WEB_CONCURRENCY",))
@@ -145,9 +166,9 @@ class Settings:
         "Answer GET and HEAD of this path before the application: 200, or 503 once ostler is told to stop. "
         "Neither logged nor counted.")
 
-    loop: Literal["auto", "uvloop", "asyncio"] = setting("auto",
-        Choice("auto", "uvloop", "asyncio"), "Protocol",
-        "Event loop. auto takes uvloop where it is installed.")
+    loop: str = setting("auto", Loop("auto", "uvloop", "asyncio"), "Protocol",
+        "Event loop. auto takes uvloop where it is installed; module:function is called without "
+        "arguments, and returns a new one.")
     http: Literal["auto", "httptools", "h11"] = setting("auto",
         Choice("auto", "httptools", "h11"), "Protocol",
         "HTTP parser. auto takes httptools where it is installed.")
@@ -175,7 +196,8 @@ class Settings:
     timeout_keep_alive: float = setting(5.0, Seconds(zero=True), "Timeouts",
         "Close a connection that has been idle between requests for this long.")
     timeout_request_header: float = setting(10.0, Seconds(), "Timeouts",
-        "Refuse, with 408, a request whose head takes longer than this to arrive.")
+        "Refuse, with 408, a request whose head takes longer than this to arrive; a TLS handshake gets as "
+        "long.")
     timeout_graceful_shutdown: float = setting(30.0, Seconds(zero=True), "Timeouts",
         "Let requests in flight finish for this long when a worker stops; then they are cancelled.")
     drain_delay: float = setting(0.0, Seconds(zero=True), "Timeouts",
@@ -197,7 +219,7 @@ class Settings:
         "that are not trusted.")
     forwarded_allow_ips: str = setting("127.0.0.1,::1", Peers(), "Proxies",
         "Peers to trust with those headers and that protocol, split at commas: addresses, networks, unix: "
-        "for peers over a Unix socket, or * for everyone.",
+        "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
     log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",  # noqa: RUF009  # LogConfig is frozen
@@ -248,7 +270,7 @@ def taken(name: str, kind: Kind, value: object, origin: str) -> Any:
 
 def wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
     """The one line for a wrong value, from whatever source."""
-    shown = repr(value)
+    shown = MASK if kind.secret else repr(value)
     if isinstance(value, bool):
         shown = str(value).lower()  # as TOML has it
     if len(shown) > _LONGEST_SHOWN:

@@ -34,9 +34,10 @@ MEANINGS = (
     Meaning("SIGQUIT", "stop at once", "stop at once", "stop at once"),
     Meaning(
         "SIGHUP",
-        "rolling restart: new code, new configuration file; settings that are wrong change nothing",
+        "rolling restart: new code, new configuration file, new certificates; settings that are wrong change "
+        "nothing",
         _IGNORED,
-        "refused with a warning: it takes an arbiter",
+        "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter",
     ),
     Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
     Meaning(

@@ -33,8 +33,12 @@ class Listener:
     @property
     def address(self) -> str:
         """Where clients connect, as the log shows it."""
+        return self.url("http")
+
+    def url(self, scheme: str) -> str:
+        """Where clients connect, as the log shows it to those who speak `scheme`."""
         # The kernel knows a Unix socket by the name that it was bound under, before it was renamed.
-        return describe(self.socket) if self.path is None else f"unix socket {self.path}"
+        return describe(self.socket, scheme) if self.path is None else f"unix socket {self.path}"
 
     def close(self) -> None:
         """Close our copy of the socket, and unlink its path if it is still the one that we bound."""
@@ -57,12 +61,12 @@ def open_listeners(settings: Settings) -> list[Listener]:
     return [Listener(sock) for sock in bind_tcp(settings.host, settings.port, settings.backlog)]
 
 
-def describe(sock: socket.socket) -> str:
-    """Return `http://host:port`, or `unix socket PATH`, for a bound socket."""
+def describe(sock: socket.socket, scheme: str = "http") -> str:
+    """Return `scheme://host:port`, or `unix socket PATH`, for a bound socket."""
     name = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
-        return f"http://{host}:{name[1]}"
+        return f"{scheme}://{host}:{name[1]}"
     if isinstance(name, bytes):  # Linux's abstract namespace (unix(7))
         name = "@" + name[1:].decode("utf-8", "replace")
     return f"unix socket {name}"

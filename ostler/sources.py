@@ -46,6 +46,8 @@ class Configuration:
     """What `--env-file` adds to the application's environment; never a variable that is really set."""
     warnings: tuple[str, ...] = ()
     """What is not wrong but probably not meant, one line each."""
+    env_file: str | None = None
+    """The file that `environment` is from."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,12 @@ class Sources:
         if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        warnings = (*_near_misses(self.environ), *_idle(settings, origins))
-        return Configuration(settings, origins, environment, warnings)
+        warnings = (
+            *_near_misses(self.environ),
+            *_idle(settings, origins),
+            *_idle_authorities(settings, origins),
+        )
+        return Configuration(settings, origins, environment, warnings, path)
 
     def files(self) -> tuple[str, ...]:
         """The files that `load` reads, or would if they were there: paths relative to `directory`."""
@@ -196,6 +202,7 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
                 f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
                 f"expected one place to listen on"
             )
+    _refuse_everyone_and_others(settings, origins)
     if settings.log_config is not None and settings.log_format != "text":
         raise SettingsError(
             f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
@@ -206,6 +213,59 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
         if getattr(settings, jitter) and getattr(settings, limit) is None:
             value = declarations()[jitter].kind.show(getattr(settings, jitter))
             raise SettingsError(f"{jitter} from {origins[jitter]} is {value}: expected {limit} with it")
+    _refuse_half_of_tls(settings, origins)
+
+
+_NEED_TLS = (
+    "ssl_keyfile",
+    "ssl_keyfile_password",
+    "ssl_version",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ciphers",
+)
+
+
+def _refuse_half_of_tls(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Whoever gives some of it wants TLS: it must not become plain HTTP, or a check that checks nothing."""
+    if settings.ssl_context_factory is None:
+        for name in _NEED_TLS:
+            if origins[name] != DEFAULT and settings.ssl_certfile is None:
+                raise SettingsError(
+                    f"{name} is given by {origins[name]}: expected ssl_certfile with it, for TLS needs a "
+                    "certificate"
+                )
+        if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
+            raise SettingsError(
+                f"ssl_cert_reqs from {origins['ssl_cert_reqs']} is {settings.ssl_cert_reqs}: expected "
+                "ssl_ca_certs with it, to check the certificates of clients against"
+            )
+    elif callable(settings.ssl_context_factory) and settings.workers is not None:
+        raise SettingsError(
+            f"ssl_context_factory from {origins['ssl_context_factory']} is "
+            f"{settings.ssl_context_factory!r}: expected a function at the top level of a module, the script "
+            "itself excepted, as every worker imports it"
+        )
+
+
+def _idle_authorities(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.ssl_ca_certs is None or settings.ssl_cert_reqs != "none" or settings.ssl_context_factory:
+        return []
+    origin = origins["ssl_ca_certs"]
+    return [f"ssl_ca_certs from {origin} checks nobody: ssl_cert_reqs is none, so no client is asked"]
+
+
+def _refuse_everyone_and_others(settings: Settings, origins: Mapping[str, str]) -> None:
+    """To uvicorn a `*` among other peers means nothing: taken as everyone, it would widen whom one trusts.
+
+    With the PROXY protocol it has a meaning: the others are whom it may name as the client.
+    """
+    entries = {entry.strip() for entry in settings.forwarded_allow_ips.split(",")} - {""}
+    if "*" in entries and len(entries) > 1 and not settings.proxy_protocol:
+        raise SettingsError(
+            f"forwarded_allow_ips from {origins['forwarded_allow_ips']} is {settings.forwarded_allow_ips!r}: "
+            "* trusts everyone, so expected * alone, or the others without it"
+        )
 
 
 def _near_misses(environ: Mapping[str, str]) -> list[str]:

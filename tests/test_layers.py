@@ -51,6 +51,8 @@ PURE = {
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.tls_kinds",
+    "ostler.worker.distinguished_name",
     "ostler.worker.limits",
     "ostler.worker.middleware.forwarded",
     "ostler.worker.proxy_protocol",

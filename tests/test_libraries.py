@@ -21,6 +21,10 @@ def test_the_pure_ones_can_be_asked_for() -> None:
     assert libraries.http_parser(Settings(http="h11")) == "h11"
 
 
+def test_a_loop_of_the_users_own_is_not_looked_for_before_a_worker_runs() -> None:
+    assert libraries.event_loop(Settings(loop="nowhere:make_loop")) == "nowhere:make_loop"
+
+
 @pytest.mark.parametrize(
     ("asked", "found"),
     [

@@ -32,6 +32,14 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "uds_permissions": ("600", '"600"', 0o600),
     "fd": ("3", "3", 3),
     "backlog": ("16", "16", 16),
+    "ssl_certfile": ("cert.pem", '"cert.pem"', "cert.pem"),
+    "ssl_keyfile": ("key.pem", '"key.pem"', "key.pem"),
+    "ssl_keyfile_password": ("sesame", '"sesame"', "sesame"),
+    "ssl_version": ("TLSv1.3", '"TLSv1.3"', "TLSv1.3"),
+    "ssl_cert_reqs": ("2", "2", "required"),
+    "ssl_ca_certs": ("ca.pem", '"ca.pem"', "ca.pem"),
+    "ssl_ciphers": ("ECDHE+AESGCM", '"ECDHE+AESGCM"', "ECDHE+AESGCM"),
+    "ssl_context_factory": ("main:tls", '"main:tls"', "main:tls"),
     "workers": ("4", "4", 4),
     "limit_max_requests": ("1000", "1000", 1000),
     "limit_max_requests_jitter": ("0", "0", 0),
@@ -91,6 +99,14 @@ BAD: dict[str, tuple[str, str]] = {
     "uds_permissions": ("999", "660"),
     "fd": ("-1", '"3"'),
     "backlog": ("0", "0"),
+    "ssl_certfile": ("\0", "1"),
+    "ssl_keyfile": ("\0", "1"),
+    "ssl_keyfile_password": ("\0", "1234"),
+    "ssl_version": ("TLSv1.1", "3"),
+    "ssl_cert_reqs": ("maybe", "true"),
+    "ssl_ca_certs": ("\0", "1"),
+    "ssl_ciphers": ("\0", "1"),
+    "ssl_context_factory": ("main", "1"),
     "workers": ("0", "0"),
     "limit_max_requests": ("0", "true"),
     "limit_max_requests_jitter": ("x", "1.5"),
@@ -149,6 +165,16 @@ def refusal(directory: Path | str = "/nowhere", *, complete: bool = False, **sou
     return line
 
 
+def with_tls(name: str) -> dict[str, str]:
+    """What a setting of TLS is not taken without; a factory may want any of them."""
+    alone = name == "ssl_context_factory" or not name.startswith("ssl_")
+    return {} if alone else {"ssl_context_factory": "main:tls"}
+
+
+def shown(name: str, text: str) -> str:
+    return "***" if declarations()[name].kind.secret else repr(text)
+
+
 def test_every_setting_is_tried_here() -> None:
     assert list(GOOD) == list(BAD) == FIELDS
 
@@ -160,7 +186,7 @@ def test_every_setting_is_tried_here() -> None:
 def test_a_flag_gives_the_setting(name: str) -> None:
     text, _, value = GOOD[name]
 
-    configuration = load(flags={name: (text,)})
+    configuration = load(flags={name: (text,)}, values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     dashed = name.replace("_", "-")
@@ -172,7 +198,7 @@ def test_a_flag_gives_the_setting(name: str) -> None:
 def test_a_variable_gives_the_setting(name: str) -> None:
     text, _, value = GOOD[name]
 
-    configuration = load(environ={f"OSTLER_{name.upper()}": text})
+    configuration = load(environ={f"OSTLER_{name.upper()}": text}, values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     assert configuration.origins[name] == f"variable OSTLER_{name.upper()}"
@@ -183,7 +209,7 @@ def test_a_toml_key_gives_the_setting(name: str, tmp_path: Path) -> None:
     _, toml, value = GOOD[name]
     (tmp_path / "o.toml").write_text(f"# ours\n\n{name} = {toml}\n")
 
-    configuration = load(tmp_path, config="o.toml")
+    configuration = load(tmp_path, config="o.toml", values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     assert configuration.origins[name] == "o.toml line 3"
@@ -196,7 +222,7 @@ def test_a_wrong_flag_is_one_line_that_says_all(name: str) -> None:
     line = refusal(flags={name: (text,)})
 
     origin = "argument APP" if name == "app" else f"flag --{name.replace('_', '-')}"
-    assert line.startswith(f"{name} from {origin} is {text!r}: ")
+    assert line.startswith(f"{name} from {origin} is {shown(name, text)}: ")
     assert line.endswith(f"expected {declarations()[name].kind.expected}")
 
 
@@ -206,7 +232,7 @@ def test_a_wrong_variable_is_one_line_that_says_all(name: str) -> None:
 
     line = refusal(environ={f"OSTLER_{name.upper()}": text})
 
-    assert line.startswith(f"{name} from variable OSTLER_{name.upper()} is {text!r}: ")
+    assert line.startswith(f"{name} from variable OSTLER_{name.upper()} is {shown(name, text)}: ")
     assert line.endswith(f"expected {declarations()[name].kind.expected}")
 
 
@@ -321,6 +347,25 @@ def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
     assert line.startswith(
         f"{one} from flag --{one} and {other} from variable OSTLER_{other.upper()} exclude"
     )
+
+
+@pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
+def test_a_star_among_other_peers_is_refused_where_it_would_widen_whom_one_trusts(peers: str) -> None:
+    environ = {"FORWARDED_ALLOW_IPS": peers}
+    with pytest.raises(SettingsError) as caught:
+        Sources(environ=environ).load(complete=False)
+    assert str(caught.value) == (
+        f"forwarded_allow_ips from variable FORWARDED_ALLOW_IPS is {peers!r}: * trusts everyone, so expected "
+        "* alone, or the others without it"
+    )
+    # There it has a meaning: the others are whom a PROXY header may name.
+    environ["OSTLER_PROXY_PROTOCOL"] = "1"
+    assert Sources(environ=environ).load(complete=False).settings.forwarded_allow_ips == peers
+
+
+@pytest.mark.parametrize("peers", ["*", " * ", "*,", "*,*"])
+def test_a_star_alone_is_everyone(peers: str) -> None:
+    assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
 
 
 def test_jitter_needs_a_limit() -> None:

@@ -37,11 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     from ostler.cli import options
+    from ostler.settings import declarations, flag
     from ostler.sources import Sources
 
     request = _printed(lambda: options.read(arguments))
     if request is None:
         return 0
+    secrets = [name for name in request.flags if declarations()[name].kind.secret]
+    if secrets:
+        from ostler.cli.conceal import conceal
+
+        conceal(flag(name) for name in secrets)
     sources = Sources(
         flags=request.flags,
         config=request.config,

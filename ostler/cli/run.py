@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from ostler import activation, libraries, logs, notify, sockets
+from ostler import activation, libraries, logs, notify, sockets, tls
 from ostler.assignment import ARBITERS_OWN, Assignment
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, StartupError
@@ -31,7 +31,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
     Raises:
         BindError: an address cannot be listened on.
         StartupError: the application failed to start.
-        SettingsError: a loop, a parser or a WebSocket library is asked for that is not installed.
+        SettingsError: a library is asked for that is not installed; certificate or key are wrong.
     """
     listeners: list[Listener] = []
 
@@ -46,6 +46,8 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     logs.configure(configuration.settings)
+    if configuration.env_file is not None:
+        logger.info("Loading environment from '%s'", configuration.env_file)
     if configuration.settings.log_format == "json":
         for warning in configuration.warnings:
             logger.warning("%s", warning)
@@ -57,6 +59,7 @@ def serve(sources: Sources, configuration: Configuration) -> int:
         libraries.http_parser(configuration.settings)
         libraries.websocket(configuration.settings)
         directory = working_directory()
+        tls.check(configuration.settings, directory)
         reloader = _reloader(sources, configuration, directory) if configuration.settings.reload else None
         listeners += _open(configuration, environ)
         size = worker_count(configuration.settings)
@@ -88,7 +91,8 @@ def _open(configuration: Configuration, environ: Mapping[str, str]) -> list[List
         listeners = sockets.open_listeners(settings)
     for listener in listeners:
         hint = f"from {listener.origin}" if listener.origin else "(Press CTRL+C to quit)"
-        logger.info("Ostler running on %s %s", listener.address, hint)
+        scheme = "https" if tls.wanted(settings) else "http"
+        logger.info("Ostler running on %s %s", listener.url(scheme), hint)
     return listeners
 
 
@@ -119,10 +123,16 @@ def _supervise(
 ) -> int:
     from ostler.supervisor.arbiter import Arbiter
 
+    def load() -> Configuration:
+        """Read the settings again, and find there and then what would fail in every worker."""
+        fresh = sources.load()
+        tls.check(fresh.settings, directory)
+        return fresh
+
     arbiter = Arbiter(
         configuration,
         size=size,
-        load=sources.load,
+        load=load,
         listeners=listeners,
         entry=_run_worker,
         directory=directory,

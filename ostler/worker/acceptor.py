@@ -6,8 +6,8 @@ import asyncio
 import errno
 import logging
 import socket
-import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 logger = logging.getLogger("ostler.error")
 
@@ -15,6 +15,9 @@ logger = logging.getLogger("ostler.error")
 # process or system is out of something. Only the latter calls for a pause.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE = 1.0
+
+_LAST_CHANCE = 3.0
+"""Seconds that a handshake gets that is under way when the server drains. It is not a request yet."""
 
 
 class Acceptor:
@@ -28,13 +31,12 @@ class Acceptor:
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        factory: Callable[[], asyncio.Protocol],
-        ssl_context: ssl.SSLContext | None = None,
+        welcome: Callable[[socket.socket], Coroutine[Any, Any, object]],
     ) -> None:
+        """`welcome` makes a connection of a socket; where it raises an OSError, the client is gone."""
         self._loop = loop
         self._socket = sock
-        self._factory = factory
-        self._ssl_context = ssl_context
+        self._welcome = welcome
         self._adopting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
         self._held = False
@@ -46,9 +48,13 @@ class Acceptor:
         return len(self._adopting)
 
     async def settled(self) -> None:
-        """Wait until every connection accepted so far has its protocol, or is gone."""
+        """Wait until every connection accepted so far has its protocol, or is gone; give up the slowest."""
         if self._adopting:
-            await asyncio.wait(self._adopting)
+            _, slow = await asyncio.wait(self._adopting, timeout=_LAST_CHANCE)
+            for task in slow:
+                task.cancel()
+            if slow:
+                await asyncio.wait(slow)
 
     def start(self) -> None:
         """Begin to accept."""
@@ -101,6 +107,6 @@ class Acceptor:
 
     async def _adopt(self, connection: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(self._factory, connection, ssl=self._ssl_context)
-        except OSError:  # which an SSLError is, too
-            connection.close()  # gone between accept and here, or its handshake failed
+            await self._welcome(connection)
+        except OSError:
+            connection.close()  # gone between accept and here

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ostler import logs, reentry, sockets
+from ostler import logs, reentry, sockets, tls
 from ostler.errors import BindError
 from ostler.settings import Settings
 from ostler.sockets import Listener
@@ -200,6 +200,7 @@ class Server:
             await serving.clear()
 
     def _listen(self, given: Sequence[socket.socket] | None) -> None:
+        tls.check(self.config, os.getcwd())
         if given is None:
             self._listeners = sockets.open_listeners(self.config)
         else:
@@ -207,8 +208,9 @@ class Server:
         self._addresses = [sock.getsockname() for sock in self.sockets]
         if given is None:
             hint = "(Press CTRL+C to quit)"
+            scheme = "https" if tls.wanted(self.config) else "http"
             for listener in self._listeners:
-                logger.info("Ostler running on %s %s", listener.address, hint)
+                logger.info("Ostler running on %s %s", listener.url(scheme), hint)
 
     # --- orders, from any thread or a signal handler ---
 

@@ -1,4 +1,4 @@
-"""The limits at which a worker is replaced: requests answered, time served, memory in use. Pure."""
+"""The limits at which a worker is replaced: time served, memory in use. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,10 @@ PATIENCE = 60.0
 class Limits:
     """Says when one worker should be replaced, and why. Times are monotonic seconds, `chance` is in [0, 1].
 
-    `requests` is for whoever counts them; the others are looked at with `look`, once a tick.
+    Call `look` once a tick. Requests are counted where they are answered.
     """
 
     def __init__(self, settings: Settings, now: float, chance: float) -> None:
-        self.requests: int | None = None
-        if settings.limit_max_requests is not None:
-            most = settings.limit_max_requests_jitter
-            self.requests = settings.limit_max_requests + round(chance * most)
         self._lifetime = settings.limit_worker_lifetime
         self._end = inf
         if self._lifetime is not None:

@@ -116,7 +116,8 @@ def _serve(
 
 
 async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
-    # The application is imported inside the running loop, as under uvicorn, which some rely on.
+    # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
+    # or tasks as they are imported, and find this loop.
     server = Server(settings, application.load_or_say_why(settings), sockets, watcher)
     orders.drain(server)
     await server.serve()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from ostler import logs
+from ostler import logs, tls
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
 from ostler.worker.server import Server
@@ -48,6 +48,7 @@ class Orders:
         self._delay = 0.0 if supervised else settings.drain_delay
         self._stacks = stacks
         self._supervised = supervised
+        self._tls = tls.wanted(settings)
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
@@ -148,6 +149,10 @@ class Orders:
             self._on_stop(number, frame)
 
     def _on_arbiters_order(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._tls:
+            if self._server is not None and self._loop is not None and not self._over:
+                self._loop.call_soon_threadsafe(self._server.renew)
+            return  # before there is a server, the files are not read yet
         name = signal.Signals(number).name
         logger.warning("%s ignored: rolling restarts and scaling need --workers", name)
 

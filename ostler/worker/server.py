@@ -7,22 +7,25 @@ import contextlib
 import logging
 import os
 import random
-import ssl
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ostler import logs
+from ostler import logs, tls
+from ostler.errors import OstlerError
 from ostler.memory import resident
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_protocol
+from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
+
+if TYPE_CHECKING:
+    from ostler.worker.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
 
@@ -35,6 +38,15 @@ def tick_seconds(settings: Settings) -> float:
     return min(1.0, settings.timeout_worker_healthcheck / 6)
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int] = random.randint) -> int | None:
+    """Return how many requests the server is good for, the jitter included."""
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+_NOTICEABLE = 0.1
+"""Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
 
@@ -66,6 +78,7 @@ class Server:
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
     at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
+    Making one raises SettingsError or StartupError where TLS is asked for and cannot be had.
     """
 
     def __init__(
@@ -75,13 +88,12 @@ class Server:
         sockets: Sequence[socket],
         watcher: Watcher,
         *,
-        ssl_context: ssl.SSLContext | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
         self._sockets = sockets
         self._watcher = watcher
-        self._ssl_context = ssl_context
         self._period = tick_seconds(settings)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
@@ -89,9 +101,25 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._told = ""
+        """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
         self._limits: Limits | None = None
         self._hurried = False
+        self._credentials = credentials or _credentials(settings)
+
+    def renew(self) -> None:
+        """Read certificates and keys again, for connections to come; what is wrong then changes nothing."""
+        if self._credentials is None:
+            return
+        try:
+            self._credentials.renew()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -176,13 +204,13 @@ class Server:
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
         self._limits = Limits(settings, self._loop.time(), random.random())
-        service.retire_after = self._limits.requests
+        service.retire_after = request_limit(settings)
         service.on_served = self._requests_answered
-        protocol = http_protocol(settings)
+        welcome = _welcome(service, self._credentials)
         self._service = service
         self._ticked(self._loop.time())
         for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service), self._ssl_context)
+            acceptor = Acceptor(self._loop, sock, welcome)
             acceptor.start()
             self._acceptors.append(acceptor)
         if self._hurried:  # amid all this
@@ -191,8 +219,8 @@ class Server:
         return service
 
     def _requests_answered(self) -> None:
-        assert self._limits is not None
-        self._retire(f"Maximum request limit of {self._limits.requests} exceeded.")
+        assert self._service is not None
+        self._retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
 
     def _look_at_limits(self, now: float, limits: Limits) -> None:
         if (reason := limits.look(now, resident)) is not None:
@@ -233,7 +261,11 @@ class Server:
         emptied = asyncio.Event()
         service.on_change = emptied.set
         grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
-        await self._within(grace, self._until_empty(service, emptied))
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
+        try:
+            await self._within(grace, self._until_empty(service, emptied))
+        finally:
+            notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
@@ -245,6 +277,16 @@ class Server:
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
+
+    def _tell(self, service: Service) -> None:
+        """Say what the stop waits for, in uvicorn's words, and each but once."""
+        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        if waiting_for != self._told:
+            self._told = waiting_for
+            # A worker that drains for its successor is nothing that Ctrl+C would hasten.
+            logger.info(
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+            )
 
     async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
         """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
@@ -267,8 +309,32 @@ class Server:
         return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.settled()
+        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
+            if self._told:
+                self._tell(service)
             emptied.clear()
             await emptied.wait()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    # Imported here: most servers speak no TLS.
+    if not tls.wanted(settings):
+        return None
+    from ostler.worker.credentials import Credentials
+
+    return Credentials(settings)
+
+
+def _welcome(
+    service: Service, credentials: Credentials | None
+) -> Callable[[socket], Coroutine[Any, Any, object]]:
+    """Return what makes a connection of an accepted socket."""
+    settings, loop = service.settings, service.loop
+    if credentials is None:
+        protocol = http_protocol(settings)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+    from ostler.worker.handshake import Handshakes
+
+    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+    return Handshakes(service, credentials, http_connection(settings), peers).welcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -72,6 +73,8 @@ class Service:
         self.state = state
         self.loop = loop
         self.proxies = proxies
+        self.context = contextvars.copy_context()
+        """What no request has changed: what one of them sets off for another is run in a copy of it."""
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
         self.root_path = settings.root_path
@@ -100,8 +103,8 @@ class Service:
         """The access log of responses that start, or None when nobody listens to it."""
         self.log_handshakes = heard
         """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
-        self.names: dict[bytes, int] = {}
-        """Response field names that were found valid, and what each is to `ostler.worker.http.response`."""
+        self.names: dict[bytes, tuple[bytes, int]] = {}
+        """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}
@@ -211,8 +214,7 @@ class Service:
 def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Task[Any]]:
     """Return a `create_task` whose tasks see nothing of the context in which they are created.
 
-    Without it that is the context of whatever brought the request about: on asyncio, and for pipelined
-    requests, another request's (https://github.com/python/cpython/issues/140947).
+    Without it that is the server's own, with what was set before it started; never another request's.
     """
 
     def create_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -266,7 +266,12 @@ def test_a_signal_for_the_master_that_reaches_its_workers_too_ends_none(project:
         ("import no_such_module", "main:app", 3, "No module named 'no_such_module'"),
         ("async def app(scope, receive, send): raise SystemExit(9)", "main:app", 3, "startup failed"),
         (APP, "main:absent", 4, "Failed to find attribute 'absent' in 'main'"),
-        ("def app(environ, start_response): pass", "main:app", 4, 'main:app" looks like a WSGI application'),
+        (
+            "def app(environ, start_response): pass",
+            "main:app",
+            4,
+            'main:app" is a WSGI application, which has no',
+        ),
     ],
 )
 def test_what_cannot_start_ends_gunicorn_with_its_exit_code(
@@ -276,6 +281,18 @@ def test_what_cannot_start_ends_gunicorn_with_its_exit_code(
     with Gunicorn(tmp_path, app=app, env={"OSTLER_LIFESPAN": "on"}) as gunicorn:
         assert gunicorn.wait() == code
     assert words in gunicorn.log.text
+
+
+def test_a_wsgi_application_is_served_in_threads(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('content-length', '2')])\n"
+        "    return [b'ok']\n"
+    )
+    with Gunicorn(tmp_path) as gunicorn:
+        gunicorn.log.wait_for("is a WSGI application")
+        assert get(gunicorn.port).text == "ok"
+        assert gunicorn.stop() == 0
 
 
 def test_a_setting_that_is_wrong_is_one_line(project: Path) -> None:

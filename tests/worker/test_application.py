@@ -97,6 +97,13 @@ def test_a_factory_is_called_on_request(module: str) -> None:
     assert load(f"{module}:make", factory=True) is sys.modules[module].app
 
 
+def test_a_factory_may_have_arguments_that_it_does_not_need(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sample_factory.py").write_text(
+        "async def app(scope, receive, send): ...\ndef make(x=1, *args, **kwargs): return app\n"
+    )
+    assert load("sample_factory:make", factory=True) is sys.modules["sample_factory"].app
+
+
 def test_a_factory_without_the_flag_is_called_and_told_so(
     module: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,7 +21,7 @@ def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
     Raises:
         SettingsError: one of them is not installed.
     """
-    make = partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
+    make = http_connection(settings)
     if not settings.proxy_protocol:
         return make
     from ostler.worker.http.introduction import Introduction
@@ -43,6 +43,15 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
 
         kind = traced(kind)
     return partial(kind, **options)
+
+
+def http_connection(settings: Settings) -> Callable[[Service], Connection]:
+    """Return what makes a connection once everything that comes before HTTP has been seen to.
+
+    Raises:
+        SettingsError: one of the libraries that the settings name is not installed.
+    """
+    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
 
 
 def _parser(settings: Settings) -> MakeParser:

@@ -60,13 +60,13 @@ class CompletedConnection(Connection):
         if isinstance(cycle, CompletedCycle):
             cycle.status = status
             cycle.fields = fields
-        elif self.service.log_handshakes:
-            cycle.log(self.service.log, status)
         return length
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         if isinstance(cycle, CompletedCycle):
             cycle.sent += len(data)
+        elif self._pending and self.service.log_handshakes:
+            cycle.log(self.service.log, self._status)
         super().body(cycle, data, more)
 
 

@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
 from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
+from ostler.worker.http.over_tls import HUSH
+from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.service import Service
@@ -37,8 +39,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "trusted",
-        "write_paused",
+        "_status", "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "tls",
+        "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -70,6 +72,8 @@ class Connection(asyncio.Protocol):
         """What to answer once the requests before it are answered."""
         self._pending = b""
         """A response head that waits for the first of its body."""
+        self._status = 0
+        """What that head says."""
         self._chunked = False
         self._keep_alive: bool | None = None
         """Whether the last response has kept the connection open; None before the first."""
@@ -83,6 +87,8 @@ class Connection(asyncio.Protocol):
         self.server: tuple[str, int | None] | None = None
         self.client: tuple[str, int] | None = None
         self.scheme = "http"
+        self.tls: dict[str, Any] | None = None
+        """What the ASGI TLS extension tells; None without TLS."""
         self.trusted = False
 
     def __repr__(self) -> str:
@@ -103,13 +109,26 @@ class Connection(asyncio.Protocol):
         elif isinstance(own, str) and own:
             # The kernel names a Unix socket as it was bound, which is not where clients find it.
             self.server = (service.settings.uds or own, None)
-        if info("sslcontext"):
-            self.scheme = "https"
+        ssl_object = info("ssl_object")
+        if ssl_object is not None:
+            self._over_tls(ssl_object)
         if service.proxies is not None:
             self.trusted = service.proxies.trusts(self.client[0] if self.client else "unix:")
         service.connections.add(self)
         # A client that connects and sends nothing is let go as silently.
         self._deadline = service.now + service.settings.timeout_request_header
+
+    def _over_tls(self, ssl_object: Any) -> None:
+        from ostler.worker.tls_facts import tls_facts
+
+        self.scheme = "https"
+        self.tls = tls_facts(ssl_object)
+        # By default 512 KiB, for each slow client.
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+
+    def misdirected(self, reason: str) -> None:
+        """Refuse a request that should not have come here, unread."""
+        self._refuse(Refusal(400, reason))
 
     def data_received(self, data: bytes) -> None:
         if self._state != OPEN or (self._last and self._reading is None):
@@ -121,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         active = self._active
-        if self._state != OPEN or active is None or self.scheme == "https":
+        if self._state != OPEN or active is None or self.tls is not None:
             return None  # nothing is owed; asyncio closes. (TLS has no half-closed state in asyncio.)
         # Half-closed or gone: which of them, only sending will tell. What arrived whole is answered.
         self._eof = True
@@ -158,6 +177,8 @@ class Connection(asyncio.Protocol):
         # garbage collector.
         self._parser.close()
         del self._parser
+        if self.tls is not None:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
         self._refusal = None
         self.service.left(self)
 
@@ -202,7 +223,14 @@ class Connection(asyncio.Protocol):
         return bool(self._queue or self._held or (reading is not None and reading.held > HIGH_WATER))
 
     def _unclog(self) -> None:
-        """Take up reading where it stopped, if there is room again."""
+        """Take up reading where it stopped, if there is room again.
+
+        The app is in the call stack, and asyncio runs a reader in the context of whoever added it
+        (cpython#140947): the next requests would see this one's context variables.
+        """
+        self.service.context.copy().run(self._read_on)
+
+    def _read_on(self) -> None:
         if self._held and not self._queue and self._state == OPEN:
             held, self._held = self._held, b""
             self._feed(held)
@@ -317,7 +345,8 @@ class Connection(asyncio.Protocol):
         self._active = None
         self._discarded = 0
         if self._queue:
-            self._serve(self._queue.popleft())
+            # Not in the context of the request before it, whose app is in the call stack.
+            self.service.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
@@ -345,8 +374,7 @@ class Connection(asyncio.Protocol):
         self._pending, length, self._chunked, self._keep_alive = render_head(
             status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
         )
-        if service.access is not None and cycle.scope:  # a probe has none
-            cycle.log(service.access, status)
+        self._status = status
         return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
@@ -367,6 +395,9 @@ class Connection(asyncio.Protocol):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""
         head, self._pending = self._pending, b""
+        # Not before the head leaves: an app that fails until then gets another one, and a request one line.
+        if head and self.service.access is not None and cycle.scope:  # a probe has none
+            cycle.log(self.service.access, self._status)
         tail = b""
         if self._chunked:
             tail = b"" if more else b"0\r\n\r\n"
@@ -469,18 +500,28 @@ class Connection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """Close our side, and listen on for a while, so that the client gets to read the answer."""
-        if not self._transport.can_write_eof():
-            self._close()
-            return
         self._state = LINGERING
         self._last = True
         self._held = b""
         self._discarded = 0
         self._deadline = self.service.now + LINGER
-        self._transport.write_eof()
+        if self.tls is None:
+            self._transport.write_eof()
+        else:
+            # No side can be closed alone, and after ours is, another byte from there would end all: the
+            # answer says where it ends, and a client that has it leaves, or falls silent.
+            self.service.loop.call_later(HUSH, self._hush, 0)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+    def _hush(self, before: int) -> None:
+        """Over TLS: a client that has sent nothing more since we looked has nothing more to send."""
+        if self._state == LINGERING:
+            if self._discarded == before:
+                self._close()
+            else:
+                self.service.loop.call_later(HUSH, self._hush, self._discarded)
 
     def _discard(self, size: int) -> None:
         self._discarded += size
@@ -500,6 +541,13 @@ class Connection(asyncio.Protocol):
             self._state = CLOSING
             self._last = True
             self._deadline = self.service.now + LINGER
+            if self.tls is not None:
+                # Once all is delivered, nobody need wait for the client's good-bye (RFC 8446, section 6.1).
+                self._deadline = self.service.now + HUSH
+                if self._paused:
+                    # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
+                    self._paused = False
+                    self._transport.resume_reading()
             self._transport.close()
 
     def leave(self) -> None:
@@ -533,7 +581,10 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal(408, "The request head took too long."))
             return
         # Not idle, but slow: a client still fetching what was written has its time from the last progress.
-        unsent = self._transport.get_write_buffer_size()
+        if self.tls is None:
+            unsent = self._transport.get_write_buffer_size()
+        else:
+            unsent = over_tls(self._transport, closing=self._state != OPEN)
         if 0 < unsent != self._unsent:
             self._unsent = unsent
             self._deadline = self.service.now + LINGER

@@ -35,6 +35,7 @@ class Stream(Protocol):
     server: tuple[str, int | None] | None
     client: tuple[str, int] | None
     scheme: str
+    tls: dict[str, Any] | None
     trusted: bool
     write_paused: bool
 
@@ -133,6 +134,8 @@ class Cycle:
             "state": service.state.copy(),
         }
         fill_path(scope, head.target, root_path)
+        if stream.tls is not None:
+            scope["extensions"] = {"tls": stream.tls}
         if stream.trusted:
             assert service.proxies is not None
             service.proxies.apply(scope)

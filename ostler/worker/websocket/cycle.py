@@ -59,6 +59,8 @@ class WebSocketCycle(Cycle):
             "state": service.state.copy(),
             "extensions": {"websocket.http.response": {}},
         }
+        if stream.tls is not None:
+            scope["extensions"]["tls"] = stream.tls
         self.scope = scope
         fill_path(scope, head.target, service.root_path)
         if stream.trusted:

@@ -202,6 +202,12 @@ def test_the_access_log_is_in_uvicorns_format(serve: Serve) -> None:
     assert record.args == (f"{host}:{port}", "GET", "/a%20b/%C3%A9?x=1%202", "1.1", 200)
 
 
+def test_the_access_log_has_the_whole_path_with_the_root_path(serve: Serve) -> None:
+    server = serve(hello, root_path="/api")
+    assert server.ask(get("/b?c=d")).status == 200
+    assert server.access.lines[0].partition(" - ")[2] == '"GET /api/b?c=d HTTP/1.1" 200'
+
+
 def test_the_access_log_can_be_off(serve: Serve) -> None:
     server = serve(hello, access_log=False)
     assert server.ask(get()).status == 200

@@ -271,6 +271,19 @@ def test_an_error_before_accepting_is_a_500(serve: Serve) -> None:
     assert [record.getMessage() for record in server.errors.tracebacks] == ["Exception in ASGI application\n"]
 
 
+@pytest.mark.parametrize("format", [None, "common"], ids=["as it starts", "when it is complete"])
+def test_a_denial_that_fails_before_its_body_has_one_line(serve: Serve, format: str | None) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+        raise ValueError("mine")
+
+    server = serve(app, access_log_format=format)
+    assert server.ask(request()).status == 500
+    server.until(lambda: not server.service.in_flight)
+    lines = [line.partition(" - ")[2] for line in server.errors.lines if "WebSocket" in line]
+    assert lines == ['"WebSocket /" 500']
+
+
 def test_to_return_without_an_answer_is_a_500(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
