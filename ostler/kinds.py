@@ -282,6 +282,32 @@ class Octal(Kind):
         return "" if value is None else f"{value:o}"
 
 
+class Bytes(Kind):
+    """An amount of memory in bytes; as text with K, M or G for 1024 of them, and so on."""
+
+    metavar = "BYTES"
+    expected = "a number of bytes above 0, such as 512M (K, M and G are powers of 1024)"
+    units: Mapping[str, int] = MappingProxyType({"G": 2**30, "M": 2**20, "K": 2**10})
+
+    def check(self, value: object) -> int:
+        if isinstance(value, str):
+            digits = value.strip().upper()
+            unit = self.units.get(digits[-1:], 1)
+            digits = digits[:-1] if unit > 1 else digits
+            if not digits.isascii() or not digits.isdigit():
+                raise ValueError
+            value = int(digits) * unit
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return ""
+        unit, size = next(((u, s) for u, s in self.units.items() if value % s == 0), ("", 1))
+        return f"{value // size}{unit}"
+
+
 class Workers(Integer):
     """A number of workers, or `auto` for as many as there are CPUs to use."""
 

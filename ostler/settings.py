@@ -14,6 +14,7 @@ from ostler.atoms import WrongAtom
 from ostler.errors import SettingsError
 from ostler.kinds import (
     AccessFormat,
+    Bytes,
     Choice,
     HeaderLine,
     Host,
@@ -155,6 +156,12 @@ class Settings:
         "Retire a worker after this many requests; its successor is ready before it goes.")
     limit_max_requests_jitter: int = setting(0, Integer(), "Workers",
         "Add up to this many requests, at random, so that workers do not retire together.")
+    limit_worker_lifetime: float | None = setting(None, Seconds(), "Workers",
+        "Retire a worker that has served for this long.")
+    limit_worker_lifetime_jitter: float = setting(0.0, Seconds(zero=True), "Workers",
+        "Add up to this much, at random, so that workers do not retire together.")
+    limit_worker_rss: int | None = setting(None, Bytes(), "Workers",
+        "Retire a worker that has more than this much memory in use, three seconds in a row: 512M, 2G.")
     timeout_worker_healthcheck: float = setting(30.0, Seconds(), "Workers",
         "Replace a worker whose event loop has been silent for this long; its stack is logged at half of it.")
     timeout_worker_startup: float = setting(300.0, Seconds(), "Workers",

@@ -211,11 +211,11 @@ def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> No
             f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
             f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
         )
-    if settings.limit_max_requests_jitter and settings.limit_max_requests is None:
-        raise SettingsError(
-            f"limit_max_requests_jitter from {origins['limit_max_requests_jitter']} is "
-            f"{settings.limit_max_requests_jitter}: expected limit_max_requests with it"
-        )
+    for limit in ("limit_max_requests", "limit_worker_lifetime"):
+        jitter = f"{limit}_jitter"
+        if getattr(settings, jitter) and getattr(settings, limit) is None:
+            value = declarations()[jitter].kind.show(getattr(settings, jitter))
+            raise SettingsError(f"{jitter} from {origins[jitter]} is {value}: expected {limit} with it")
     _refuse_half_of_tls(settings, origins)
 
 

@@ -43,6 +43,9 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "workers": ("4", "4", 4),
     "limit_max_requests": ("1000", "1000", 1000),
     "limit_max_requests_jitter": ("0", "0", 0),
+    "limit_worker_lifetime": ("3600", "3600", 3600.0),
+    "limit_worker_lifetime_jitter": ("0", "0", 0.0),
+    "limit_worker_rss": ("512M", '"512M"', 2**29),
     "timeout_worker_healthcheck": ("2.5", "2.5", 2.5),
     "timeout_worker_startup": ("60", "60", 60.0),
     "health_path": ("/healthz", '"/healthz"', "/healthz"),
@@ -107,6 +110,9 @@ BAD: dict[str, tuple[str, str]] = {
     "workers": ("0", "0"),
     "limit_max_requests": ("0", "true"),
     "limit_max_requests_jitter": ("x", "1.5"),
+    "limit_worker_lifetime": ("0", "-1"),
+    "limit_worker_lifetime_jitter": ("-1", '"x"'),
+    "limit_worker_rss": ("512MB", "0"),
     "timeout_worker_healthcheck": ("0", "0"),
     "timeout_worker_startup": ("nan", "nan"),
     "health_path": ("healthz", '"/health check"'),
@@ -367,6 +373,8 @@ def test_jitter_needs_a_limit() -> None:
 
     assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
     assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
+    line = refusal(flags={"limit_worker_lifetime_jitter": ("0.5",)})
+    assert "limit_worker_lifetime_jitter from flag --limit-worker-lifetime-jitter is 0.5" in line
 
 
 def test_a_limit_of_requests_needs_no_workers() -> None:

@@ -1,4 +1,7 @@
-"""Writes the pages of docs/ that follow from the code: `python -m ostler.cli.docs [--check] [DIRECTORY]`."""
+"""Writes what follows from the code in docs/: `python -m ostler.cli.docs [--check] [DIRECTORY]`.
+
+Some pages follow whole; in others it is what stands between two marks.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import MappingProxyType
 from ostler.kinds import Many, Switch
 from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
 from ostler.signals import MEANINGS
+from ostler.supervisor.slot import TABLE, State
 
 SETTINGS_INTRODUCTION = """\
 # Settings
@@ -162,6 +166,46 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
 """Every page that is generated, by its name in docs/."""
 
 
+def life_diagram() -> str:
+    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
+
+    What leaves a slot in its state is not drawn.
+    """
+    edges: dict[tuple[State, State], list[str]] = {}
+    for (state, event), row in TABLE.items():
+        for following in row.next:
+            if following is not state:
+                edges.setdefault((state, following), []).append(event.__name__)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.EMPTY.name}"]
+    for before in State:
+        for after in State:
+            if events := edges.get((before, after)):
+                lines.append(f"    {before.name} --> {after.name}: {', '.join(sorted(events))}")
+    return "\n".join([*lines, f"    {State.VACATED.name} --> [*]", "```"])
+
+
+BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(
+    {"architecture.md": MappingProxyType({"the life of a slot": life_diagram})}
+)
+"""What is generated within pages, by the name in its marks."""
+
+
+def _filled(name: str, text: str) -> str:
+    """Return the page `name` with its generated blocks as the code says.
+
+    Raises:
+        ValueError: the marks of a block are not in the page.
+    """
+    for title, block in BLOCKS[name].items():
+        begin, end = f"<!-- {title}, written by `make docs` -->\n", f"\n<!-- end of {title} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{name} has no marks for {title!r}: expected {begin.strip()} and {end.strip()}")
+        text = f"{before}{begin}{block()}{end}{after}"
+    return text
+
+
 def _row(name: str, declaration: Declaration) -> str:
     default = declaration.kind.show(defaults()[name])
     cells = [
@@ -186,7 +230,11 @@ def _flag(name: str, declaration: Declaration) -> str:
 
 def stale(directory: Path) -> list[str]:
     """The names of the pages in `directory` that are missing, or not what the code says."""
-    return [name for name, page in PAGES.items() if _content(directory / name) != page()]
+    return [name for name in (*PAGES, *BLOCKS) if _content(directory / name) != _wanted(directory, name)]
+
+
+def _wanted(directory: Path, name: str) -> str:
+    return PAGES[name]() if name in PAGES else _filled(name, _content(directory / name) or "")
 
 
 def _content(path: Path) -> str | None:
@@ -205,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{directory / name} is stale: run `make docs`", file=sys.stderr)
         return 1 if names else 0
     for name in names:
-        (directory / name).write_text(PAGES[name](), encoding="utf-8")
+        (directory / name).write_text(_wanted(directory, name), encoding="utf-8")
         print(f"{directory / name} written")
     return 0
 

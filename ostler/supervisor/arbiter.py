@@ -36,7 +36,6 @@ from ostler.supervisor.events import (
     Finish,
     Hurry,
     Inspect,
-    Inspected,
     Kill,
     Quit,
     Reload,
@@ -396,7 +395,7 @@ class Arbiter:
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
-                    self._events.append(Inspected(pid, evidence.cpu_wait(pid), evidence.describe(pid)))
+                    self._events.append(evidence.look(pid))
                 case Finish():
                     self._outcome = action
                     self._loop.stop()

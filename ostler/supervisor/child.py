@@ -170,7 +170,19 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker's process alone."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            os.kill(self._bystander() if number == STACK_SIGNAL else self.pid, number)
+
+    def _bystander(self) -> int:
+        """Return a thread of the worker that is not its main one, to be interrupted by a signal instead.
+
+        A call in C that a signal interrupts may give up, as sleep(3) does: to ask where it hangs must change
+        nothing. Linux lets the thread that is named by kill(2) take a signal, if it can. The first thread is
+        the pulse; each can show the stacks of all.
+        """
+        with contextlib.suppress(OSError):
+            others = sorted(int(name) for name in os.listdir(f"/proc/{self.pid}/task"))
+            return next((thread for thread in others if thread != self.pid), self.pid)
+        return self.pid
 
     def kill(self) -> None:
         """Send SIGKILL to the worker and to whatever it has spawned into its process group."""

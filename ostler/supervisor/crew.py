@@ -1,19 +1,27 @@
-"""Who is there: places with their tenants and successors, and whoever has left its place. Pure."""
+"""Who is there: places with their tenants and successors, and whoever has left its place. Pure.
+
+How an order reaches a slot, and its notices whoever decides, is here; what is decided is above.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Timings
+from ostler.supervisor.orders import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Vacated
 from ostler.supervisor.place import Place
 from ostler.supervisor.slot import Slot, State
 
 INATTENTIVE = 2.5
 """Seconds of silence after which a worker gets no new connections. It beats about once a second."""
 
+Actions: TypeAlias = list[ev.Action]
 
-class Crew:
+
+class Crew(ABC):
     """Every worker that lives or is awaited. What becomes of them is for `fleet.Fleet` to decide."""
 
     def __init__(self) -> None:
@@ -55,6 +63,39 @@ class Crew:
                     raise ValueError(f"there is a worker with pid {event.pid} already")
                 return slot
         raise ValueError(f"no spawn is awaited under ticket {ticket}")
+
+    def _pass(self, slot: Slot, event: object, now: float) -> Actions:
+        """Let a slot live through an event, and act on its notices where they stand among its actions."""
+        actions: Actions = []
+        for outcome in slot.handle(event, now):
+            match outcome:
+                case Arrived():
+                    actions += self._arrived(slot, now)
+                case Lost():
+                    actions += self._lost(slot, outcome, now)
+                case Vacated():
+                    self._leaving.remove(slot)
+                case _:
+                    actions.append(outcome)
+        return actions
+
+    def _fill(self, place: Place, now: float) -> Actions:
+        return self._pass(place.tenant, Fill(now), now)
+
+    def _send_off(self, slot: Slot, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
+        self._leaving.append(slot)
+        return self._pass(slot, order, now)
+
+    def _clear(self, place: Place, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
+        return [action for slot in place.slots() for action in self._send_off(slot, order, now)]
+
+    @abstractmethod
+    def _arrived(self, slot: Slot, now: float) -> Actions:
+        """Decide what follows when a worker gets READY."""
+
+    @abstractmethod
+    def _lost(self, slot: Slot, lost: Lost, now: float) -> Actions:
+        """Decide what follows when a worker will not serve (any longer) that was meant to."""
 
     def _surge(self) -> Place | None:
         return next((place for place in self._places.values() if place.successor is not None), None)

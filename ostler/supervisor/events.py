@@ -57,6 +57,11 @@ class Inspected:
     """Nanoseconds that its loop's thread has waited for a CPU so far; None where nobody counts that."""
     evidence: str
     """State, wait channel, CPU and waiting time, memory: in words, for the log."""
+    ran: int | None = None
+    """Nanoseconds that its loop's thread has been on a CPU so far."""
+    throttled: int | None = None
+    """Nanoseconds for which the quota of its cgroups has kept CPUs from it so far; None for one that does not
+    want to run."""
 
 
 @dataclass(frozen=True)

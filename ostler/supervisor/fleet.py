@@ -7,43 +7,33 @@ place of the whole fleet has a successor. Whatever drains, was aborted or failed
 from __future__ import annotations
 
 from math import inf
-from typing import TypeAlias
 
 from ostler.supervisor import events as ev
-from ostler.supervisor.crew import Crew, workers
+from ostler.supervisor.crew import Actions, workers
 from ostler.supervisor.events import Finish, Reload, Report, Roll, Timings
-from ostler.supervisor.orders import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Vacated
+from ostler.supervisor.orders import Fill, Leave, LeaveNow, LeaveSoon, Lost
 from ostler.supervisor.place import HEALTHY, Place, backoff
+from ostler.supervisor.reloading import Reloading
 from ostler.supervisor.silence import words
 from ostler.supervisor.slot import Slot, State
 
-Actions: TypeAlias = list[ev.Action]
 
-
-class Fleet(Crew):
+class Fleet(Reloading):
     """Decides about all workers. Feed it each event with the monotonic time at which it was handled.
 
     Raises ValueError for an event that names a process or ticket that it cannot know, and
     `slot.UnlistedEvent` for one that cannot happen: both are defects of the caller.
 
     `reloads`: as in development, where code that fails is not given up, but waited for until it changes.
-    New code is then tried by one worker (the scout); the other places are filled once that one is READY.
+    See `reloading.Reloading`.
     """
 
     def __init__(self, size: int, timings: Timings, *, settle: float = 1.0, reloads: bool = False) -> None:
-        super().__init__()
+        super().__init__(timings, reloads=reloads)
         if size < 1:
             raise ValueError(f"a fleet has at least one worker, not {size}")
         self.size = size
-        self.generation = 1
-        """The newest that proved itself: respawned workers are of this one."""
-        self._timings = timings
         self._settle = settle
-        self._reloads = reloads
-        self._scout: int | None = None
-        self._roll: Roll | None = None
-        self._next_roll: Roll | None = None
-        self._newest = 1
         self._first_tickets = size
         self._ever_ready = False
         self._finish: Finish | None = None
@@ -153,21 +143,6 @@ class Fleet(Crew):
                 actions += self._pass(slot, ev.Tick(), now)
         return actions
 
-    def _pass(self, slot: Slot, event: object, now: float) -> Actions:
-        """Let a slot live through an event, and act on its notices where they stand among its actions."""
-        actions: Actions = []
-        for outcome in slot.handle(event, now):
-            match outcome:
-                case Arrived():
-                    actions += self._arrived(slot, now)
-                case Lost():
-                    actions += self._lost(slot, outcome, now)
-                case Vacated():
-                    self._leaving.remove(slot)
-                case _:
-                    actions.append(outcome)
-        return actions
-
     # --- a worker's arrival and loss --------------------------------------------------------------
 
     def _open_place(self, now: float) -> Actions:
@@ -176,13 +151,6 @@ class Fleet(Crew):
         unproven = self._unproven
         self._places = dict(sorted({**self._places, number: place}.items()))
         return [] if unproven else self._fill(place, now)
-
-    def _fill(self, place: Place, now: float) -> Actions:
-        return self._pass(place.tenant, Fill(now), now)
-
-    def _send_off(self, slot: Slot, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
-        self._leaving.append(slot)
-        return self._pass(slot, order, now)
 
     def _arrived(self, slot: Slot, now: float) -> Actions:
         self._ever_ready = True
@@ -272,7 +240,8 @@ class Fleet(Crew):
         places = sorted(self._places.values(), key=Place.rank)
         rolled = [p for p in places if p.tenant.generation != newest]
         retired = [p for p in places if p.tenant.retiring is not None and p not in rolled]
-        return rolled + retired
+        # First come, first served: one that retires again and again must not keep another one waiting.
+        return rolled + sorted(retired, key=lambda p: p.tenant.retiring_since)
 
     def _proceed(self, now: float) -> Actions:
         """Do what has become possible: end a roll, begin the next, spawn the next successor."""
@@ -336,66 +305,6 @@ class Fleet(Crew):
         text = f"Rolling restart to generation {generation} given up: {cause}; {self._serving(' on')}"
         return [Report("error", text)]
 
-    # --- reloading: nobody is answered by the old code -----------------------------------------------
-
-    @property
-    def _unproven(self) -> bool:
-        """Whether nobody serves, until the code has changed or its scout is READY."""
-        waiting = any(place.tenant.state is State.EMPTY for place in self._places.values())
-        return self._scout is not None or waiting
-
-    @property
-    def absorbs(self) -> bool:
-        """Whether a change of the code is none: whoever is to try it has not read any of it yet."""
-        if self._scout is None or self.stopping:
-            return False
-        return not self._places[self._scout].tenant.admitted
-
-    def _reload(self, reload: Reload, now: float) -> Actions:
-        if self.stopping:
-            return [Report("info", "Files have changed: ignored, ostler stops")]
-        if reload.generation <= self._newest:
-            raise ValueError(f"generation {reload.generation} is not newer than {self._newest}")
-        self._newest = self.generation = reload.generation
-        self._timings = reload.timings
-        self._roll = self._next_roll = None
-        actions: Actions = []
-        for slot in list(self._leaving):  # one that drains for a roll still answers
-            actions += self._pass(slot, LeaveSoon(), now)
-        for number, place in self._places.items():
-            actions += self._clear(place, LeaveSoon(), now)
-            self._places[number] = Place(number, self._new_slot(number, self.generation, self._timings))
-        # Only after those orders: whoever has read this line is answered by the new code.
-        actions.append(Report("warning", reload.why))
-        return actions + self._try_code(now)
-
-    def _try_code(self, now: float) -> Actions:
-        """Let one worker try the code, so that what is wrong with it is said once."""
-        scout = next(iter(self._places.values()))
-        self._scout = scout.number
-        return self._fill(scout, now)
-
-    def _proven(self, now: float) -> Actions:
-        self._scout = None
-        waiting = [place for place in self._places.values() if place.tenant.state is State.EMPTY]
-        return [action for place in waiting for action in self._fill(place, now)]
-
-    def _hold(self, place: Place, lost: Lost) -> Actions:
-        self._scout = None
-        place.tenant = self._new_slot(place.number, self.generation, self._timings)
-        return [Report(lost.level, f"{lost.cause}: waiting for a change of its files")]
-
-    def _admit(self) -> Actions:
-        """Let newcomers import the application once the old code has gone, with its ports and locks."""
-        if not self._reloads or any(slot.hurried for slot in self._leaving):
-            return []
-        actions: Actions = []
-        for slot in self.slots():
-            if slot.state is State.BOOTING and slot.pid is not None and not slot.admitted:
-                slot.admitted = True
-                actions.append(ev.Admit(slot.pid))
-        return actions
-
     # --- scaling and stopping ---------------------------------------------------------------------
 
     def _resize(self, by: int, now: float) -> Actions:
@@ -419,9 +328,6 @@ class Fleet(Crew):
         last = max(self._places.values(), key=lambda p: (idle.get(p.tenant.state, 0), p.number))
         del self._places[last.number]
         return self._clear(last, Leave(), now)
-
-    def _clear(self, place: Place, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
-        return [action for slot in place.slots() for action in self._send_off(slot, order, now)]
 
     def _stop(self, finish: Finish, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
         actions: Actions = []

@@ -62,6 +62,7 @@ class Slot:
         self.ready_since: float | None = None
         self.retiring: str | None = None
         """Why the worker asked for a successor, once it has."""
+        self.retiring_since = 0.0
         self.admitted = False
         """The fleet has let it import the application (--reload only)."""
         self.hurried = False
@@ -202,26 +203,28 @@ class Slot:
     def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
         if self.retiring is not None:
             return []
-        self.retiring = event.reason
-        return [Report("info", f"{self.name} asks for a successor: {event.reason}; it serves on until then")]
+        self.retiring, self.retiring_since = event.reason, now
+        # The reason is a sentence, as a plain server logs it.
+        reason = event.reason.rstrip(".")
+        return [Report("info", f"{self.name} asks for a successor: {reason}; it serves on until then")]
 
     def _silent(self, _: Tick, now: float) -> list[Outcome]:
         silence = self._listening()
         if silence.asked:
-            return self._judge(None, "no evidence to be had", now)
+            return self._judge(None, now)
         silence.ask(now)
         return [ev.Inspect(self._process())]
 
     def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
         if not self._listening().asked:  # it has beaten since, or was judged without an answer
-            self._listening().excuse(self.beat, event.waited, now)
+            self._listening().excuse(self.beat, event, now)
             return []
-        return self._judge(event.waited, event.evidence, now)
+        return self._judge(event, now)
 
-    def _judge(self, waited: int | None, evidence: str, now: float) -> list[Outcome]:
+    def _judge(self, seen: Inspected | None, now: float) -> list[Outcome]:
         silence = self._listening()
-        verdict = silence.judge(self.beat, waited, now)
-        said = silence.describe(evidence, now)
+        verdict = silence.judge(self.beat, seen, now)
+        said = silence.describe("no evidence to be had" if seen is None else seen.evidence, now)
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import logs, tls
 from ostler.errors import OstlerError
+from ostler.memory import resident
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
 from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
+from ostler.worker.limits import Limits
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
@@ -107,6 +109,7 @@ class Server:
         self._told = ""
         """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
+        self._limits: Limits | None = None
         self._hurried = False
         self._credentials = credentials or _credentials(settings)
 
@@ -208,8 +211,9 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
+        self._limits = Limits(settings, self._loop.time(), random.random())
         service.retire_after = request_limit(settings)
-        service.on_served = self._limit_reached
+        service.on_served = self._requests_answered
         welcome = _welcome(service, self._credentials)
         self._service = service
         self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
@@ -238,9 +242,20 @@ class Server:
             each.neighbours = self._neighbours
         self._neighbours.start()
 
-    def _limit_reached(self) -> None:
+    def _requests_answered(self) -> None:
         assert self._service is not None
-        self._watcher.retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+        self._retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+
+    def _look_at_limits(self, now: float, limits: Limits) -> None:
+        if (reason := limits.look(now, resident)) is not None:
+            self._retire(reason)
+        if limits.warning is not None:
+            logger.warning("%s", limits.warning)
+            limits.warning = None
+
+    def _retire(self, reason: str) -> None:
+        self._limits = None  # one reason is enough
+        self._watcher.retire(reason)
 
     def _ticked(self, due: float) -> None:
         assert self._service is not None
@@ -249,6 +264,8 @@ class Server:
         if self._neighbours is not None:
             self._neighbours.look()
         logs.revive()
+        if self._limits is not None and self._limits.watched:
+            self._look_at_limits(now, self._limits)
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 

@@ -7,6 +7,7 @@ the events and actions alone, so that it disagrees with a fleet that does not do
 - a place that is served stays served, unless its worker died or hung by itself or an operator took the place
   away. Hence, while a roll is under way and nothing crashes, at least N workers are READY (also checked as
   such: from the moment when all N are READY in a roll, until a place is lost or somebody scales or stops);
+- who asks for a successor is served in the order of asking, and after whatever a roll has yet to replace;
 - a spawn comes no sooner than its place's back-off, except for the first of a newer generation (an order);
 - a generation that fails before it has proved itself is never spawned again;
 - a worker that serves is drained for a newer generation only once that one has been READY for `settle`;
@@ -62,6 +63,7 @@ class Process:
     loop: int = 0
     thread: int = 0
     retiring: bool = False
+    asked: float = 0.0  # for a successor
     admitted: bool = False
     hurried: bool = False
     old: bool = False  # it runs code that has changed
@@ -165,7 +167,8 @@ class World:
 
     def retire(self, process: Process) -> None:
         """The worker asks for a successor."""
-        process.retiring = True
+        if not process.retiring:
+            process.retiring, process.asked = True, self.now
         self.step(ev.Told(process.pid, RetireAsked("it served 1000 requests")))
 
     def beats(self) -> None:
@@ -319,6 +322,8 @@ class World:
         if successor:
             assert not [p for p in self._crew() if p.role == "successor"], "two successors at once"
             assert self.now >= self.retry_at[number], f"successor for {number} before its back-off"
+            if others and others[0].retiring and others[0].generation == generation:
+                self._check_turn(others[0])
         else:
             ordered = self.proven[generation] == self.now
             assert ordered or self.now >= self.not_before[number], f"{number} respawned before its back-off"
@@ -327,6 +332,12 @@ class World:
             assert alone or not self.trying, "more than one tries new code"
         role = "successor" if successor else "tenant"
         self.pending.append(Process(order.ticket, number, generation, role, admitted=not self.reloads))
+
+    def _check_turn(self, process: Process) -> None:
+        """Whoever asked for a successor earlier has got one, or waits for its next try."""
+        for other in self._crew():
+            earlier = other.role == "tenant" and other.retiring and other.asked < process.asked
+            assert not earlier or self.now < self.retry_at[other.number], f"{other} asked before {process}"
 
     def _admit(self, process: Process) -> None:
         assert self.reloads, "admitted, but nobody waits for that"

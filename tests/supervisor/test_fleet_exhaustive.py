@@ -119,7 +119,7 @@ def snapshot(world: World, budget: Budget) -> Hashable:
             slot.state.value,
             left,
             served,
-            slot.retiring is None,
+            slot.retiring and sum(s.retiring_since < slot.retiring_since for s in slots if s.retiring),
             (slot.admitted, slot.hurried),
         )
         if p is not None:
@@ -218,6 +218,10 @@ CASES = {
     "a pair with everything": (2, Budget(1, 1, 1, 1, 1), True, 8, 46_000),
     "three with a fault in a roll": (3, Budget(1, 1, 0, 0, 0), True, 13, 20_000),
     "three with everything": (3, Budget(1, 1, 1, 1, 1), True, 7, 30_000),
+    "a pair retires twice each amid faults": (2, Budget(2, 0, 0, 4, 0), True, 7, 5_000),
+    "a pair retires while it is rolled, scaled and stopped": (2, Budget(0, 2, 1, 3, 1), True, 7, 5_000),
+    "three retire at once, with a fault, in a roll": (3, Budget(1, 1, 0, 3, 0), True, 6, 3_000),
+    "a pair retires amid reloads": (2, Budget(1, 0, 1, 3, 1, 1), True, 6, 5_000),
     "one boots and reloads": (1, Budget(2, 1, 0, 1, 1, 3), False, 10, 10_000),
     "a pair boots, reloads and is scaled": (2, Budget(1, 0, 1, 0, 0, 2), False, 10, 10_000),
     "a pair reloads amid everything": (2, Budget(1, 1, 1, 1, 1, 1), True, 7, 10_000),
