@@ -23,7 +23,21 @@ from pathlib import Path
 import psutil
 
 from tests.chaos_clients import Clients
-from tests.chaos_plan import MOST, Action, Block, Configure, Deploy, Doom, Failure, Kill, Order, Plan, Stop, judge, plan
+from tests.chaos_plan import (
+    MOST,
+    Action,
+    Block,
+    Configure,
+    Deploy,
+    Doom,
+    Failure,
+    Kill,
+    Order,
+    Plan,
+    Stop,
+    judge,
+    plan,
+)
 from tests.chaos_project import Project, client_ports
 from tests.live.harness import Ostler, wait_until
 
@@ -125,7 +139,7 @@ class Player:
             self._wait(0.05)
 
     def _configure(self, count: int) -> str:
-        """Scale by the configuration: what an operator has scaled meanwhile, it overrides where it has changed."""
+        """Scale by the configuration: where that has changed, it overrides what was ordered since."""
         before = self._said(_SCALED)  # an earlier SIGHUP that is pending yet may read the new file already
         self._project.configure(count)
         if count == self._configured:
@@ -197,7 +211,11 @@ class Rest:
 def settle(ostler: Ostler, project: Project, player: Player, clients: Clients, rest: Rest) -> None:
     """With the faults over, check all that has to be true. Raises AssertionError."""
     project.deploy("good")
-    _wait(lambda: len(ostler.workers()) == player.size and not _rolling(ostler), ostler, f"{player.size} workers")
+    _wait(
+        lambda: len(ostler.workers()) == player.size and not _rolling(ostler),
+        ostler,
+        f"{player.size} workers",
+    )
     tokens = _one_generation(ostler, clients)
     lasting = [a.token for first, last, a in list(clients.seen.values()) if last - first > LIVED]
     assert max(tokens) >= max(lasting, default=0), f"generation {tokens} serves, a newer one had got ready"
@@ -209,7 +227,9 @@ def settle(ostler: Ostler, project: Project, player: Player, clients: Clients, r
     for _ in range(WORKERS, player.size):
         player.order(signal.SIGTTOU)
     _wait(lambda: _serving(ostler, clients) == {token}, ostler, f"{WORKERS} workers that answer")
-    wait_until(lambda: rest.taken() == rest.before, f"at rest as before: {rest.before}, not {rest.taken()}", 30.0)
+    wait_until(
+        lambda: rest.taken() == rest.before, f"at rest as before: {rest.before}, not {rest.taken()}", 30.0
+    )
     assert sorted(ostler.workers().values()) == sorted(set(ostler.workers().values()))
     for word in ("Internal error", "UnlistedEvent", "garbled"):
         assert word not in ostler.log.text, word
@@ -262,21 +282,26 @@ def run(seed: int, minutes: float, directory: Path) -> str:
             summary = _summary(seed, clients, player, allowed, lost)
             print(summary, flush=True)
         replay = f"make chaos SEED={seed} MINUTES={minutes:g}"
-        assert not lost, "\n".join([f"{len(lost)} requests lost that nothing excuses; again: {replay}", *map(str, lost)])
+        assert not lost, "\n".join(
+            [f"{len(lost)} requests lost that nothing excuses; again: {replay}", *map(str, lost)]
+        )
     return summary
 
 
 def _summary(seed: int, clients: Clients, player: Player, allowed: list[Failure], lost: list[Failure]) -> str:
     excuses = Counter(re.sub(r" to \d+", "", failure.excuse) for failure in allowed)
     return (
-        f"seed {seed}: {clients.asked} requests, {clients.answered} answered, {clients.messages} WebSocket messages; "
+        f"seed {seed}: {clients.asked} requests, {clients.answered} answered, "
+        f"{clients.messages} WebSocket messages; "
         f"{len(allowed)} allowed to fail {dict(excuses)}, {len(lost)} not; done {dict(player.done)}"
     )
 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
@@ -290,7 +315,9 @@ def main() -> int:
         try:
             run(seed, options.minutes, Path(directory))
         except AssertionError as exc:
-            print(f"FAILED with seed {seed}: {exc}", *getattr(exc, "__notes__", ()), sep="\n", file=sys.stderr)
+            print(
+                f"FAILED with seed {seed}: {exc}", *getattr(exc, "__notes__", ()), sep="\n", file=sys.stderr
+            )
             return 1
     return 0
 

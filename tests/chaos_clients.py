@@ -16,9 +16,9 @@ from tests.chaos_plan import Failure
 from tests.live.harness import PATIENCE, wait_until
 
 ENDLESS = 120.0
-"""Seconds for an answer. While every place waits for its next try, clients wait in the queue: 30 s and more."""
+"""Seconds for an answer. While every place waits for its next try, clients wait in the queue."""
 IDLE = 1.0
-"""Seconds of idleness after which the server may close just when the next request goes out (RFC 9112, 9.3.1)."""
+"""Seconds of idleness after which the server may close as the next request goes out (RFC 9112, 9.3.1)."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Clients:
             visit.close()
 
     async def _talker(self) -> None:
-        """Talk over WebSockets. One that is told that it is closed comes again; one that is cut off has failed."""
+        """Talk over WebSockets. One that is told to go comes again; one that is cut off has failed."""
         while not self._stopping.is_set():
             opened, port, text = time.monotonic(), 0, "handshake"
             try:
@@ -137,7 +137,9 @@ class Clients:
                 elif exc.rcvd.code not in (1001, 1012):
                     self._note_socket(f"WebSocket closed with {exc.rcvd.code}", text, port, opened)
             except (Wrong, OSError, asyncio.TimeoutError, EOFError, InvalidHandshake) as exc:
-                self._note_socket(f"WebSocket: {exc!r}" if port == 0 else f"mixed up: {exc}", text, port, opened)
+                self._note_socket(
+                    f"WebSocket: {exc!r}" if port == 0 else f"mixed up: {exc}", text, port, opened
+                )
             await asyncio.sleep(0.02)  # in the application of load, not a wait for a condition
 
     async def _say(self, socket: ClientConnection, text: str) -> None:
@@ -217,4 +219,3 @@ class _Visit:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
-

@@ -125,7 +125,7 @@ def _action(name: str, dice: random.Random) -> Action:
 
 @dataclass(frozen=True)
 class Doom:
-    """A worker that was about to end by force, at a monotonic time, and the client ports that it held then."""
+    """A worker about to end by force, at a monotonic time, and the client ports that it held then."""
 
     at: float
     cause: str
@@ -159,7 +159,11 @@ def judge(failures: list[Failure], dooms: list[Doom]) -> tuple[list[Failure], li
     allowed, lost = [], []
     for failure in failures:
         excuse = failure.excuse or next(
-            (doom.cause for doom in dooms if failure.port in doom.ports and failure.opened <= doom.at <= failure.at),
+            (
+                doom.cause
+                for doom in dooms
+                if failure.port in doom.ports and failure.opened <= doom.at <= failure.at
+            ),
             "",
         )
         if excuse and not failure.mixed_up:

@@ -131,7 +131,7 @@ class Project:
         self.next_token()
 
     def deploy(self, code: str) -> None:
-        """Write this kind of code, all at once and of a length of its own (PEP 552: bytecode is told by it)."""
+        """Write this kind of code, all at once, of a length of its own: bytecode is told by it (PEP 552)."""
         self.token += 1
         text = _HEAD.format(version=f"{code}-{self.token}") + FAULTS[code] + "#" * self.token + "\n"
         self._replace("main.py", text)
