@@ -131,6 +131,10 @@ class Player:
 
     def _heeded(self, number: signal.Signals, pattern: str, before: int | None = None) -> None:
         """Send a signal, and wait for its line in the log, also from an arbiter that is stopped yet."""
+        until = self._stopped.get(self._ostler.pid, 0.0)
+        if number in (signal.SIGTTIN, signal.SIGTTOU):
+            # The kernel discards these two, if they are pending, when the process is continued (POSIX).
+            self._wait(until - time.monotonic())
         before = self._said(pattern) if before is None else before
         self._ostler.send(number)
         deadline = time.monotonic() + 30.0

@@ -38,7 +38,7 @@ class Wrong(Exception):
 class Clients:
     """Requests of all kinds from a thread of their own while the context lasts."""
 
-    def __init__(self, port: int, *, kept: int = 5, fresh: int = 3, sockets: int = 2) -> None:
+    def __init__(self, port: int, *, kept: int = 8, fresh: int = 6, sockets: int = 3) -> None:
         self.asked = 0
         self.answered = 0
         self.messages = 0
