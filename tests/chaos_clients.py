@@ -124,7 +124,7 @@ class Clients:
             opened, port, text = time.monotonic(), 0, "handshake"
             try:
                 async with connect(
-                    f"ws://127.0.0.1:{self._port}/", open_timeout=ENDLESS, ping_interval=None, proxy=None
+                    f"ws://127.0.0.1:{self._port}/", open_timeout=ENDLESS, ping_interval=None
                 ) as socket:
                     port = socket.local_address[1]
                     while not self._stopping.is_set():
