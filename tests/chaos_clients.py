@@ -85,9 +85,7 @@ class Clients:
         tasks += [self._talker() for _ in range(sockets)]
         await asyncio.gather(*tasks)
         blocking = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in blocking:
-            task.cancel()
-        await asyncio.gather(*blocking, return_exceptions=True)
+        await asyncio.gather(*blocking)  # also those that block for good have ended, with their worker
 
     async def _client(self, *, keep: bool) -> None:
         while not self._stopping.is_set():
@@ -180,7 +178,7 @@ class _Visit:
         end = "\r\n" if keep else "Connection: close\r\n\r\n"
         self._idle = time.monotonic() - self._heard if self._used else 0.0
         self._writer.write((head + end).encode() + payload)
-        status, headers, body = await asyncio.wait_for(self._read(), 700.0 if target else ENDLESS)
+        status, headers, body = await asyncio.wait_for(self._read(), ENDLESS)
         self._heard, self._used = time.monotonic(), True
         if status != 200:
             raise Wrong(f"status {status}")
