@@ -8,7 +8,7 @@ WORKERS ?= 4
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test test-pure lint docs clean
+.PHONY: run test test-pure chaos lint docs clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
@@ -20,6 +20,13 @@ run: $(INSTALLED)
 
 test: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest
+
+# Random faults for so long, and what they cost; the same SEED is the same plan (tests/chaos.py).
+MINUTES ?= 10
+SEED ?=
+
+chaos: $(INSTALLED_TEST)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # Without C parts: what serves, on asyncio and h11, in an environment that has neither uvloop nor httptools. Left
 # out is what waits out time-outs (two minutes and a half of it) to test the arbiter, which has neither anyway.

@@ -99,7 +99,8 @@ is one process, the plain server. A worker can be sent its signals directly, by 
 or in ps(1), where it is called `ostler: worker 2 main:app`.
 
 Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
-means one more of them afterwards, however many are sent.
+means one more of them afterwards, however many are sent. Only SIGTTIN and SIGTTOU are lost on an
+arbiter that is itself stopped (SIGSTOP): the kernel drops them when it goes on, as POSIX has it.
 """
 
 UPGRADE = """\
