@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from socket import socket
 
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 
 SLOT_VARIABLE = "OSTLER_SLOT"
 """The variable that tells an application which slot's worker it runs in."""
+
+GENERATION_VARIABLE = "OSTLER_GENERATION"
+"""The variable that tells an application how many rolls and reloads its worker is from the first start."""
 
 ARBITERS_OWN = (
     "LISTEN_FDS",
@@ -40,3 +44,10 @@ class Assignment:
     lifeline: Connection
     """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
     going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
+    neighbourhood: Neighbourhood | None = None
+    """The other workers' queues, where each has its own (--reuse-port)."""
+    gate: Connection | None = None
+    """Under --reload: read end of a pipe on which a byte says that the old code has gone, so that the
+    application may be imported."""
+    terminal: bool = False
+    """Whether the worker shares the arbiter's terminal, for a debugger, and so its process group."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import posixpath
 from collections.abc import Iterator
 
+from ostler.cgroups import directories, read
 from ostler.settings import Settings
 
 
 def worker_count(settings: Settings) -> int | None:
     """Return how many workers the settings ask for; None for a plain server."""
+    if settings.workers is None and settings.reload:
+        return 1
     return usable_cpus() if settings.workers == "auto" else settings.workers
 
 
@@ -30,37 +32,15 @@ def usable_cpus(root: str = "/") -> int:
 
 def _quotas(root: str) -> Iterator[int]:
     """Yield the quota of this process's cgroup and of every one above it: each of them binds."""
-    for line in _read(root, "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            for place in _upwards(path):
-                yield from _quota(*_read(root, f"sys/fs/cgroup{place}/cpu.max").split()[:2])
-        elif "cpu" in controllers.split(","):
-            for place in _upwards(path):
-                directory = f"sys/fs/cgroup/cpu{place}"
-                yield from _quota(
-                    *_read(root, f"{directory}/cpu.cfs_quota_us").split()[:1],
-                    *_read(root, f"{directory}/cpu.cfs_period_us").split()[:1],
-                )
-
-
-def _upwards(path: str) -> Iterator[str]:
-    while path != "/":
-        yield path
-        path = posixpath.dirname(path) or "/"
-    yield ""
+    for directory in directories("cpu", root=root):
+        yield from _quota(*read(f"{directory}/cpu.max").split()[:2])
+        yield from _quota(
+            *read(f"{directory}/cpu.cfs_quota_us").split()[:1],
+            *read(f"{directory}/cpu.cfs_period_us").split()[:1],
+        )
 
 
 def _quota(*fields: str) -> Iterator[int]:
     # "max" in version 2 and -1 in version 1 stand for no quota.
     if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
         yield math.ceil(int(fields[0]) / int(fields[1]))
-
-
-def _read(root: str, name: str) -> str:
-    try:
-        with open(os.path.join(root, name)) as file:
-            return file.read()
-    except OSError:
-        return ""

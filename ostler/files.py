@@ -13,7 +13,8 @@ from typing import Any
 
 from ostler.errors import SettingsError
 
-_PYPROJECT = "pyproject.toml"
+DEFAULT_FILE = "pyproject.toml"
+"""Where settings may stand when nothing else is said: below `[tool.ostler]`."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +41,21 @@ def read_table(directory: str, config: str | None) -> Table | None:
     Raises:
         SettingsError: the file cannot be read, or is not TOML.
     """
-    file = _PYPROJECT if config is None else config
+    file = DEFAULT_FILE if config is None else config
     if config is None and not os.path.isfile(os.path.join(directory, file)):
         return None
-    source = _read(directory, file)
+    source = read_text(directory, file)
     # Most pyproject.toml files do not mention ostler: those need not even be TOML.
     if config is None and "ostler" not in source:
         return None
-    data = _parse(file, source)
+    data = parse_toml(file, source)
     tool = data.get("tool")
     table = tool.get("ostler") if isinstance(tool, dict) else None
     if isinstance(table, dict):
         return Table(file, table, dict(_key_lines(source, "tool.ostler")))
     if table is not None:
         raise SettingsError(f"{file}: tool.ostler is {table!r}: expected a table [tool.ostler]")
-    if os.path.basename(file) != _PYPROJECT:
+    if os.path.basename(file) != DEFAULT_FILE:
         return Table(file, data, dict(_key_lines(source, "")))
     if config is not None:
         raise SettingsError(f"{file}: no ostler settings in it: expected a table [tool.ostler]")
@@ -74,7 +75,7 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
         raise SettingsError("--env-file needs python-dotenv: pip install 'ostler[dotenv]'") from None
     import io
 
-    source = _read(directory, path)
+    source = read_text(directory, path)
     for binding in parse_stream(io.StringIO(source)):
         # dotenv itself would skip such a line, and an application would miss a variable.
         if binding.error:
@@ -83,7 +84,12 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _read(directory: str, path: str) -> str:
+def read_text(directory: str, path: str) -> str:
+    """Return the text of a file that a person named; `path` may be relative to `directory`.
+
+    Raises:
+        SettingsError: it cannot be read, or is not UTF-8.
+    """
     try:
         with open(os.path.join(directory, path), encoding="utf-8") as file:
             return file.read()
@@ -94,7 +100,12 @@ def _read(directory: str, path: str) -> str:
         raise SettingsError(f"{path}: cannot be read: {reason}") from None
 
 
-def _parse(path: str, source: str) -> dict[str, Any]:
+def parse_toml(path: str, source: str) -> dict[str, Any]:
+    """Return what the TOML in `source` says; `path` is for messages.
+
+    Raises:
+        SettingsError: it is not TOML.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

@@ -6,9 +6,11 @@ Pure, as `ostler.settings` is, which says which setting is of which kind.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from ostler.atoms import parse as parse_access_format
 from ostler.peers import read_peers
 
 _A_LONG_TIME = 1e9
@@ -16,11 +18,13 @@ _A_LONG_TIME = 1e9
 
 
 class Kind:
-    """What a setting takes: `parse` reads text (flags, variables), `check` a native value (TOML, code)."""
+    """What a setting takes: `parse` reads text (flags, variables), `check` TOML's values, `take` code's."""
 
     metavar = "TEXT"
     expected = "a text"
     many = False
+    secret = False
+    """Whether values are to be hidden from whoever looks at settings."""
 
     def parse(self, text: str) -> Any:
         """Return the value that `text` stands for.
@@ -40,6 +44,15 @@ class Kind:
             raise ValueError
         return value
 
+    def take(self, value: object) -> Any:
+        """Return `value`, given in code, as it is stored: what `check` takes, what is stored, and what only
+        Python can say.
+
+        Raises:
+            ValueError: the value is not of this kind.
+        """
+        return self.check(value)
+
     def show(self, value: Any) -> str:
         """Return `value` as a person would write it; nothing at all for None."""
         return "" if value is None else str(value)
@@ -58,6 +71,10 @@ class Text(Kind):
         if not isinstance(value, str) or "\0" in value or not (value or self.empty):
             raise ValueError
         return value
+
+    def take(self, value: object) -> str:
+        # os.PathLike, by its method: this module does without os.
+        return self.check(value.__fspath__() if hasattr(value, "__fspath__") else value)
 
 
 class TargetPath(Kind):
@@ -91,6 +108,10 @@ class ImportString(Kind):
         if not all(part.isidentifier() for part in attribute.split(".")):
             raise ValueError
         return value
+
+    def take(self, value: object) -> Any:
+        # The application itself. What it is called with is for the server to find out.
+        return value if callable(value) else self.check(value)
 
 
 class Host(Kind):
@@ -199,6 +220,37 @@ class Choice(Kind):
         return value.strip().lower()
 
 
+class Loop(Choice):
+    """One of a few event loops, or where a function is that makes another."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
+        self.expected = f"one of {', '.join(words)}, or module:function"
+
+    def check(self, value: object) -> str:
+        return (
+            ImportString().check(value) if isinstance(value, str) and ":" in value else super().check(value)
+        )
+
+
+class LogLevel(Choice):
+    """How serious a record must be; in code also one of the numbers of `logging`."""
+
+    numbers: Mapping[int, str] = MappingProxyType(
+        {5: "trace", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__(*list(self.numbers.values())[::-1])
+
+    def take(self, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self.check(value)
+        # Between two levels nothing is logged, so that the next one above says the same.
+        return next((word for number, word in self.numbers.items() if value <= number), "critical")
+
+
 class Octal(Kind):
     """File permissions, written in octal as chmod(1) takes them: 660, 0660 or 0o660."""
 
@@ -220,8 +272,40 @@ class Octal(Kind):
             raise ValueError
         return self.parse(value)
 
+    def take(self, value: object) -> int:
+        # In code it is written 0o660. A decimal 660 or 600 is larger than any permissions.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+            return value
+        return self.check(value)
+
     def show(self, value: Any) -> str:
         return "" if value is None else f"{value:o}"
+
+
+class Bytes(Kind):
+    """An amount of memory in bytes; as text with K, M or G for 1024 of them, and so on."""
+
+    metavar = "BYTES"
+    expected = "a number of bytes above 0, such as 512M (K, M and G are powers of 1024)"
+    units: Mapping[str, int] = MappingProxyType({"G": 2**30, "M": 2**20, "K": 2**10})
+
+    def check(self, value: object) -> int:
+        if isinstance(value, str):
+            digits = value.strip().upper()
+            unit = self.units.get(digits[-1:], 1)
+            digits = digits[:-1] if unit > 1 else digits
+            if not digits.isascii() or not digits.isdigit():
+                raise ValueError
+            value = int(digits) * unit
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return ""
+        unit, size = next(((u, s) for u, s in self.units.items() if value % s == 0), ("", 1))
+        return f"{value // size}{unit}"
 
 
 class Workers(Integer):
@@ -261,6 +345,13 @@ class HeaderLine(Kind):
         value.encode("latin-1")  # UnicodeEncodeError is a ValueError
         return value
 
+    def take(self, value: object) -> str:
+        # uvicorn's `headers` are pairs.
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(x, str) for x in value):
+            name, content = value
+            return self.check(f"{name}:{content}" if ":" not in name else "")
+        return self.check(value)
+
 
 def _in_token(c: str) -> bool:
     return c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")
@@ -280,6 +371,50 @@ class Peers(Kind):
             raise ValueError
         read_peers(value)
         return value
+
+
+class AccessFormat(Kind):
+    """A format of access log lines, as gunicorn has it; a name stands for one."""
+
+    metavar = "FORMAT"
+    expected = "gunicorn's atoms, such as %(h)s, or the name common or combined"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        parse_access_format(value)
+        return value
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """A log configuration: the name of its file, and what is in it once that is read."""
+
+    name: str
+    content: Mapping[str, Any] | str | None = None
+    """For `logging.config.dictConfig`, or as a text for `fileConfig`."""
+
+
+class LogConfigFile(Kind):
+    """The file of a log configuration; from code also what `logging.config.dictConfig` takes."""
+
+    metavar = "FILE"
+    expected = "a path, to a file that ends in .json, .toml, .yaml or .yml, or else is INI"
+
+    def check(self, value: object) -> LogConfig:
+        if isinstance(value, Mapping):
+            return LogConfig("from code", value)
+        fspath = getattr(value, "__fspath__", None)
+        path = fspath() if callable(fspath) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise ValueError
+        return LogConfig(path)
+
+    def take(self, value: object) -> LogConfig:
+        return value if isinstance(value, LogConfig) else self.check(value)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value.name)
 
 
 class Many(Kind):
@@ -307,6 +442,11 @@ class Many(Kind):
         if not isinstance(value, (list, tuple)):
             raise ValueError
         return self._enough(self.item.check(item) for item in value)
+
+    def take(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, (list, tuple)):
+            return self._enough(self.item.take(item) for item in value)
+        return (self.item.take(value),)
 
     def show(self, value: Any) -> str:
         return ", ".join(self.item.show(item) for item in value)

@@ -1,4 +1,4 @@
-"""Log formatting and set-up, for both kinds of process, in uvicorn's text formats.
+"""Log set-up, for both kinds of process: in uvicorn's text formats, as JSON, or as a log configuration says.
 
 `ostler` and `ostler.error` go to stderr, `ostler.access` to stdout. A log that cannot be written costs
 lines, never a request: the lines are counted, and the count is logged once writing works again.
@@ -6,45 +6,179 @@ lines, never a request: the lines are counted, and the count is logged once writ
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import select
 import sys
 from collections.abc import Iterator
-from typing import TextIO
 
+from ostler.errors import SettingsError
+from ostler.logging import (
+    ACCESS_FORMAT,
+    ACCESS_LOGGER,
+    DEFAULT_FORMAT,
+    TRACE,
+    AccessFormatter,
+    DefaultFormatter,
+    JsonFormatter,
+    LineHandler,
+)
 from ostler.settings import Settings
 
-TRACE = 5
-"""Below DEBUG, as in uvicorn: every ASGI message."""
+__all__ = ["TRACE", "at_completion", "configure", "flush", "reconfigure", "reopen", "revive", "structured"]
 
-_LEVEL_COLOURS = {TRACE: 34, logging.DEBUG: 36, logging.INFO: 32, logging.WARNING: 33, logging.ERROR: 31}
-_CRITICAL_COLOUR = 91
-_STATUS_COLOURS = {1: 97, 2: 32, 3: 33, 4: 31, 5: 91}
-_BOLD = 1
-
-# A pipe that is writable has room for that much (pipe(7), PIPE_BUF).
-_ROOM = 4096
-_PATIENCE = 1000
-"""Milliseconds that a line waits for a reader before it is given up."""
+LOGGERS = ("ostler", "ostler.error", "ostler.access", "ostler.asgi")
+_CANARY = "ostler.canary"
+"""Nobody logs there. It is disabled only when somebody disables whatever loggers there are."""
 
 
-def configure(settings: Settings) -> None:
-    """Set up the three loggers; what an earlier call has set up is replaced, other handlers stay."""
+def configure(settings: Settings, *, slot: int | None = None) -> None:
+    """Set up our loggers; what an earlier call has set up is replaced, other handlers stay.
+
+    Raises:
+        SettingsError: the log configuration cannot be applied; the loggers may be bare then.
+    """
     logging.addLevelName(TRACE, "TRACE")
-    level = TRACE if settings.log_level == "trace" else logging.getLevelName(settings.log_level.upper())
-    general = logging.getLogger("ostler")
-    access = logging.getLogger("ostler.access")
-    for logger in (general, access):
+    for name in (*LOGGERS, _CANARY):
+        logger = logging.getLogger(name)
         for handler in [h for h in logger.handlers if isinstance(h, LineHandler)]:
             logger.removeHandler(handler)
-        logger.setLevel(level)
+        logger.disabled = False
+        logger.setLevel(logging.NOTSET)
+    if settings.log_config is None:
+        _set_up(settings, slot)
+    else:
+        _apply(settings)
+    if not settings.access_log:
+        access = logging.getLogger(ACCESS_LOGGER)
+        access.handlers = []
+        access.propagate = False
+        access.disabled = True
+
+
+def reconfigure(settings: Settings, before: Settings) -> None:
+    """Set up our loggers anew; where that fails, as they were.
+
+    Raises:
+        SettingsError: the new log configuration cannot be applied; the one of `before` is, again.
+    """
+    try:
+        if before.log_config is not None:
+            _strip()
+        configure(settings)
+    except SettingsError:
+        _strip()
+        configure(before)
+        raise
+
+
+def _strip() -> None:
+    """Take off what a log configuration has put on: the next one need not name the same loggers."""
+    for name in ("", *LOGGERS):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _set_up(settings: Settings, slot: int | None) -> None:
+    general = logging.getLogger("ostler")
+    access = logging.getLogger(ACCESS_LOGGER)
+    for logger in (general, access):
+        logger.setLevel(_level(settings.log_level or "info"))
         # The application's own root logger would write every line a second time.
         logger.propagate = False
-    general.addHandler(_handler(sys.stderr, Formatter, settings.use_colors))
-    access.disabled = not settings.access_log
-    if settings.access_log:
-        access.addHandler(_handler(sys.stdout, AccessFormatter, settings.use_colors))
+    error_lines: logging.Formatter
+    access_lines: logging.Formatter
+    if settings.log_format == "json":
+        error_lines = access_lines = JsonFormatter(slot=slot)
+    else:
+        error_lines = DefaultFormatter(DEFAULT_FORMAT, use_colors=settings.use_colors)
+        # A format of the user's own is all that is in the line.
+        access_lines = (
+            AccessFormatter(ACCESS_FORMAT, use_colors=settings.use_colors)
+            if settings.access_log_format is None
+            else logging.Formatter()
+        )
+    general.addHandler(_handler(LineHandler(sys.stderr), error_lines))
+    access.addHandler(_handler(LineHandler(sys.stdout), access_lines))
+    if logging.lastResort is not None:
+        # What an application that sets up no logging warns of, and asyncio in its place, comes by there.
+        logging.lastResort.setFormatter(error_lines if settings.log_format == "json" else None)
+
+
+def _apply(settings: Settings) -> None:
+    from ostler import log_config  # with it comes logging.config, which few need
+
+    assert settings.log_config is not None
+    for name in LOGGERS:
+        logging.getLogger(name).propagate = True
+    # Settings that code has made come without the content of their file.
+    config = log_config.read(os.getcwd(), settings.log_config)
+    log_config.apply(config, use_colors=settings.use_colors)
+    for name in (*LOGGERS, _CANARY):
+        # `disable_existing_loggers` is not meant for those who read the configuration.
+        logging.getLogger(name).disabled = False
+    if settings.log_level is not None:
+        for name in ("ostler.error", ACCESS_LOGGER, "ostler.asgi"):
+            logging.getLogger(name).setLevel(_level(settings.log_level))
+    for handler in _all_handlers():
+        if isinstance(handler.formatter, DefaultFormatter):
+            _handler(handler, handler.formatter)
+
+
+def _handler(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+    if isinstance(formatter, DefaultFormatter):
+        formatter = formatter.decided_for(getattr(handler, "stream", None))
+    handler.setFormatter(formatter)
+    return handler
+
+
+def _level(name: str) -> int:
+    return TRACE if name == "trace" else int(logging.getLevelName(name.upper()))
+
+
+def revive() -> None:
+    """Undo what `dictConfig(disable_existing_loggers=True)` of an application has done to our loggers.
+
+    A single one of them that was disabled on purpose stays so.
+    """
+    canary = logging.getLogger(_CANARY)
+    if canary.disabled:
+        for name in (*LOGGERS, _CANARY):
+            logging.getLogger(name).disabled = False
+
+
+def at_completion(settings: Settings) -> bool:
+    """Whether a line of the access log waits for the end of its response: it tells of time or length."""
+    if not settings.access_log:
+        return False
+    if settings.access_log_format is not None:
+        return True
+    return any(getattr(h.formatter, "wants_completion", False) for h in _heard_by(ACCESS_LOGGER))
+
+
+def structured() -> bool:
+    """Whether what we log on stderr is JSON by now, so that a last line must be, too."""
+    return any(
+        isinstance(h.formatter, JsonFormatter) and getattr(h, "stream", None) is sys.stderr
+        for h in _heard_by("ostler")
+    )
+
+
+def _heard_by(name: str) -> Iterator[logging.Handler]:
+    """Yield the handlers that a record of this logger gets to, as `logging.Logger.callHandlers` does."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None:
+        yield from _unwrapped(logger.handlers)
+        logger = logger.parent if logger.propagate else None
+
+
+def flush() -> None:
+    """Write the lines of the access log that wait for the end of the loop's round, which may not come."""
+    for handler in list(logging.getLogger(ACCESS_LOGGER).handlers):
+        if isinstance(handler, LineHandler):
+            handler.flush()
 
 
 def reopen() -> None:
@@ -52,162 +186,56 @@ def reopen() -> None:
 
     So that logrotate can move a file away and have a new one written to. Nothing is truncated.
     """
-    for handler in _file_handlers():
-        handler.acquire()
-        try:
-            stream, handler.stream = handler.stream, None  # emit() opens it
-            # Where nothing was moved away, opening with "w" once more would wipe what is there.
-            handler.mode = handler.mode.replace("w", "a").replace("x", "a")
-            if stream is not None:
-                stream.close()
-        except (OSError, RuntimeError):
-            # A full disk refused the last buffered bytes, or a signal came amid a write to this very
-            # stream, which then goes on to the old file. The next record opens the new one all the same.
-            pass
-        finally:
-            handler.release()
+    for handler in _all_handlers():
+        if isinstance(handler, logging.FileHandler):
+            _reopen(handler)
 
 
-def _file_handlers() -> Iterator[logging.FileHandler]:
+def descriptors() -> list[int]:
+    """Return those of the log files, opened where they are not yet."""
+    handlers = [h for h in _all_handlers() if isinstance(h, logging.FileHandler)]
+    for handler in handlers:
+        if handler.stream is None and not handler.delay:
+            with contextlib.suppress(OSError):
+                handler.stream = handler._open()
+    files = [handler.stream for handler in handlers]
+    return [stream.fileno() for stream in files if stream is not None and not stream.closed]
+
+
+def _reopen(handler: logging.FileHandler) -> None:
+    handler.acquire()
+    try:
+        stream, handler.stream = handler.stream, None  # emit() opens it
+        # Where nothing was moved away, opening with "w" once more would wipe what is there.
+        handler.mode = handler.mode.replace("w", "a").replace("x", "a")
+        if stream is not None:
+            stream.close()
+    except (OSError, RuntimeError):
+        # A full disk refused the last buffered bytes, or a signal came amid a write to this very
+        # stream, which then goes on to the old file. The next record opens the new one all the same.
+        pass
+    finally:
+        handler.release()
+
+
+def _all_handlers() -> Iterator[logging.Handler]:
     root = logging.getLogger()
     # A copy: another thread may make a logger meanwhile.
     loggers = [root, *(x for x in list(root.manager.loggerDict.values()) if isinstance(x, logging.Logger))]
-    pending = [handler for logger in loggers for handler in logger.handlers]
+    return _unwrapped([handler for logger in loggers for handler in logger.handlers])
+
+
+def _unwrapped(handlers: list[logging.Handler]) -> Iterator[logging.Handler]:
+    """Yield each handler once, and those that it passes its records on to."""
+    pending = list(handlers)
     seen: set[int] = set()
     while pending:
         handler = pending.pop()
         if id(handler) in seen:
             continue
         seen.add(id(handler))
-        if isinstance(handler, logging.FileHandler):
-            yield handler
+        yield handler
         # A MemoryHandler wraps another one; a QueueHandler set up by dictConfig has its listener.
         target = getattr(handler, "target", None)
         pending += [target] if isinstance(target, logging.Handler) else []
         pending += getattr(getattr(handler, "listener", None), "handlers", ())
-
-
-class Formatter(logging.Formatter):
-    """`INFO:     message`, the level coloured on request, and the traceback below."""
-
-    def __init__(self, *, colours: bool) -> None:
-        super().__init__()
-        self.colours = colours
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        message = record.message
-        if self.colours:
-            # uvicorn's libraries pass a second wording, with colours in it, by this name.
-            coloured = getattr(record, "color_message", None)
-            if coloured is not None:
-                message = str(coloured) % record.args if record.args else str(coloured)
-        return f"{self.prefix(record)} {message}"
-
-    def prefix(self, record: logging.LogRecord) -> str:
-        """The level with its colon, as wide as the widest."""
-        name = record.levelname
-        shown = _styled(name, _LEVEL_COLOURS.get(record.levelno, _CRITICAL_COLOUR)) if self.colours else name
-        return f"{shown}:{' ' * (8 - len(name))}"
-
-
-class AccessFormatter(Formatter):
-    """`INFO:     127.0.0.1:5000 - "GET / HTTP/1.1" 200 OK`, from a record whose args are these five."""
-
-    def __init__(self, *, colours: bool) -> None:
-        super().__init__(colours=colours)
-        self._phrases: dict[int, str] = {}
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        match record.args:
-            case (client, method, path, version, int() as status):
-                line = f"{method} {path} HTTP/{version}"
-                outcome = f"{status} {self._phrase(status)}"
-                if self.colours:
-                    line = _styled(line, _BOLD)
-                    outcome = _styled(outcome, _STATUS_COLOURS.get(status // 100, _BOLD))
-                return f'{self.prefix(record)} {client} - "{line}" {outcome}'
-        return super().formatMessage(record)
-
-    def _phrase(self, status: int) -> str:
-        if not self._phrases:
-            from http import HTTPStatus  # 1 MB, which the arbiter has no use for
-
-            self._phrases.update((known.value, known.phrase) for known in HTTPStatus)
-        return self._phrases.get(status, "")
-
-
-class LineHandler(logging.Handler):
-    """Writes each record at once, with a single write(2), so that processes do not mix up their lines.
-
-    Not through the stream's buffer: what a full disk or a closed pipe refuses would stay in there, fail
-    again with every later line, and turn the exit code into 120 when the interpreter flushes it at last.
-    """
-
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__()
-        self._stream = stream
-        self._lost = 0
-        self._why = ""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record) + "\n"
-        except Exception:  # noqa: BLE001  # whatever an argument's __str__ raises; logging's own way
-            self.handleError(record)
-            return
-        if self._stream is None:  # started with the descriptor closed, as daemons are
-            return
-        try:
-            self._write(self._stream, self._confession() + line)
-        except (OSError, ValueError) as error:  # ValueError: the stream is closed
-            self._lost += 1
-            self._why = str(error)
-        else:
-            self._lost = 0
-
-    def _confession(self) -> str:
-        if not self._lost:
-            return ""
-        lines = "1 log line was" if self._lost == 1 else f"{self._lost} log lines were"
-        record = logging.LogRecord("ostler", logging.WARNING, "", 0, f"{lines} lost: {self._why}", (), None)
-        return self.format(record) + "\n"
-
-    def _write(self, stream: TextIO, text: str) -> None:
-        # What the application has printed goes out first and with the log, as people expect to see it.
-        stream.flush()
-        try:
-            descriptor = stream.fileno()
-        except (OSError, AttributeError):  # io.UnsupportedOperation: a StringIO or the like
-            stream.write(text)
-            stream.flush()
-            return
-        data = text.encode(stream.encoding or "utf-8", "backslashreplace")
-        while data:
-            if not self._room(descriptor):
-                raise OSError("nobody reads the log")
-            # Short writes happen: a disk that fills up midway, a pipe set non-blocking by its other owner.
-            data = data[os.write(descriptor, data[:_ROOM]) :]
-
-    def _room(self, descriptor: int) -> bool:
-        """Whether so much can be written without waiting: a log that nobody reads must not stop a server."""
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        # One line that was lost is patience enough with a reader.
-        return bool(poll.poll(0 if self._lost else _PATIENCE))
-
-
-def _handler(stream: TextIO | None, formatter: type[Formatter], use_colors: bool | None) -> LineHandler:
-    handler = LineHandler(stream)
-    handler.setFormatter(formatter(colours=_is_terminal(stream) if use_colors is None else use_colors))
-    return handler
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    try:
-        return stream is not None and stream.isatty()
-    except ValueError:  # closed
-        return False
-
-
-def _styled(text: str, code: int) -> str:
-    return f"\x1b[{code}m{text}\x1b[0m"

@@ -8,11 +8,11 @@ body. A frame is never longer than PIPE_BUF (4096 bytes on Linux), so that one w
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import TypeAlias
 
 _FRAME = struct.Struct("!BH")
-_BEAT = struct.Struct("!QQQQIIdB")
+_BEAT = struct.Struct("!QQQQIIdBQQ")
 
 MAX_TEXT = 3000
 """Bytes of text in one message at the most; what is longer is cut."""
@@ -56,6 +56,10 @@ class Beat:
     lag: float
     """Seconds by which the loop's last timer came late."""
     draining: bool
+    ran: int = 0
+    """Nanoseconds that the loop's thread had been on a CPU, when `loop` last moved (schedstat)."""
+    throttled: int = 0
+    """Nanoseconds for which a quota of its cgroups had kept CPUs from it, when `loop` last moved."""
 
 
 Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat
@@ -73,9 +77,8 @@ def encode(message: Message) -> bytes:
             kind, body = 2, _text(reason)
         case RetireAsked(reason=reason):
             kind, body = 3, _text(reason)
-        case Beat(loop, thread, waited, served, in_flight, connections, lag, draining):
-            kind = 4
-            body = _BEAT.pack(loop, thread, waited, served, in_flight, connections, lag, draining)
+        case Beat():
+            kind, body = 4, _BEAT.pack(*astuple(message))
     return _FRAME.pack(kind, len(body)) + body
 
 
@@ -111,8 +114,8 @@ def _decode(kind: int, body: bytes) -> Message:
     if kind in _TEXTS:
         return _TEXTS[kind](body.decode("utf-8", "replace"))
     if kind == 4 and len(body) == _BEAT.size:
-        loop, thread, waited, served, in_flight, connections, lag, draining = _BEAT.unpack(body)
-        return Beat(loop, thread, waited, served, in_flight, connections, lag, bool(draining))
+        beat = Beat(*_BEAT.unpack(body))
+        return replace(beat, draining=bool(beat.draining))
     raise ValueError(f"frame of unknown kind {kind} with {len(body)} bytes")
 
 

@@ -30,6 +30,8 @@ class Notifier:
         self._address = None if address is None else _kernel_name(address)
         self._pending: deque[bytes] = deque(maxlen=_MOST_PENDING)
         self._socket: socket.socket | None = None
+        self.held = False
+        """While another arbiter speaks for the service, nothing is sent."""
         if self._address is None:
             self.watchdog = None
 
@@ -39,7 +41,7 @@ class Notifier:
     @property
     def listens(self) -> bool:
         """Whether there is a manager that listens."""
-        return self._address is not None
+        return self._address is not None and not self.held
 
     @property
     def pending(self) -> bool:
@@ -48,7 +50,7 @@ class Notifier:
 
     def send(self, *fields: str) -> None:
         """Send one message, such as `send("READY=1", "STATUS=serving")`."""
-        if self._address is not None:
+        if self.listens:
             # A line break would begin a field of its own.
             lines = (" ".join(field.splitlines()) for field in fields)
             self._pending.append("\n".join(lines).encode("utf-8", "replace"))

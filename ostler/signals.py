@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
+
+HURRY_SIGNAL = signal.SIGURG
+"""From the arbiter to a worker, never from an operator: the code has changed, leave. Nothing else sends it
+unasked (signal(7)), and like any signal it takes effect before the worker's next line of Python."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,10 @@ MEANINGS = (
     Meaning("SIGQUIT", "stop at once", "stop at once", "stop at once"),
     Meaning(
         "SIGHUP",
-        "rolling restart: new code, new configuration file; settings that are wrong change nothing",
+        "rolling restart: new code, new configuration file, new certificates; settings that are wrong change "
+        "nothing",
         _IGNORED,
-        "refused with a warning: it takes an arbiter",
+        "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter",
     ),
     Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
     Meaning(
@@ -48,7 +54,8 @@ MEANINGS = (
     ),
     Meaning(
         "SIGUSR2",
-        "refused with a warning: replacing the arbiter in place is not supported yet",
+        "replace the arbiter itself by one that is started from what is installed now, the sockets kept; "
+        "where that fails, it serves on",
         "write the stacks of all threads to the arbiter's log",
         "write the stacks of all threads to stderr",
     ),

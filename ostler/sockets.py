@@ -20,7 +20,10 @@ from ostler.settings import Settings
 _UNIX_PATH_MAX = 107
 
 
-@dataclass(frozen=True)
+Socket = socket.socket
+
+
+@dataclass
 class Listener:
     """A listening socket, and for a Unix socket that we bound the inode that we may unlink."""
 
@@ -29,23 +32,33 @@ class Listener:
     inode: tuple[int, int] | None = None
     origin: str = ""
     """Who opened it, when it was not ostler: in words, for the log."""
+    owned: bool = True
+    """Whether the path is ours to unlink. While one arbiter takes over from another, it is one's alone."""
+    further: tuple[Socket, ...] = ()
+    """The other queues of its SO_REUSEPORT group, in the group's order."""
 
     @property
     def address(self) -> str:
         """Where clients connect, as the log shows it."""
+        return self.url("http")
+
+    def url(self, scheme: str) -> str:
+        """Where clients connect, as the log shows it to those who speak `scheme`."""
         # The kernel knows a Unix socket by the name that it was bound under, before it was renamed.
-        return describe(self.socket) if self.path is None else f"unix socket {self.path}"
+        return describe(self.socket, scheme) if self.path is None else f"unix socket {self.path}"
 
     def close(self) -> None:
         """Close our copy of the socket, and unlink its path if it is still the one that we bound."""
         self.socket.close()
-        if self.path is not None and self.inode == _inode(self.path):
+        if self.owned and self.path is not None and self.inode == _inode(self.path):
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
 
-def open_listeners(settings: Settings) -> list[Listener]:
+def open_listeners(settings: Settings, owner: tuple[int, int] | None = None) -> list[Listener]:
     """Bind or adopt what the settings ask for; all of it listens when this returns.
+
+    `owner` is whom a Unix socket is to belong to: user and group.
 
     Raises:
         BindError: an address is taken, not ours, or forbidden; a descriptor is no listening socket.
@@ -53,16 +66,16 @@ def open_listeners(settings: Settings) -> list[Listener]:
     if settings.fd is not None:
         return [Listener(adopt(settings.fd, settings.backlog))]
     if settings.uds is not None:
-        return [bind_unix(settings.uds, settings.uds_permissions, settings.backlog)]
+        return [bind_unix(settings.uds, settings.uds_permissions, settings.backlog, owner)]
     return [Listener(sock) for sock in bind_tcp(settings.host, settings.port, settings.backlog)]
 
 
-def describe(sock: socket.socket) -> str:
-    """Return `http://host:port`, or `unix socket PATH`, for a bound socket."""
+def describe(sock: socket.socket, scheme: str = "http") -> str:
+    """Return `scheme://host:port`, or `unix socket PATH`, for a bound socket."""
     name = sock.getsockname()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         host = f"[{name[0]}]" if ":" in name[0] else name[0]
-        return f"http://{host}:{name[1]}"
+        return f"{scheme}://{host}:{name[1]}"
     if isinstance(name, bytes):  # Linux's abstract namespace (unix(7))
         name = "@" + name[1:].decode("utf-8", "replace")
     return f"unix socket {name}"
@@ -189,7 +202,7 @@ def _cannot_listen(where: str, exc: OSError) -> BindError:
     return BindError(f"cannot listen on {where}: {exc.strerror}" + (f" ({advice})" if advice else ""))
 
 
-def bind_unix(path: str, permissions: int, backlog: int) -> Listener:
+def bind_unix(path: str, permissions: int, backlog: int, owner: tuple[int, int] | None = None) -> Listener:
     """Listen on a Unix socket at `path`, which appears there complete: bound, with its mode, listening.
 
     A stale socket that a killed run left behind is replaced; a live one is an error.
@@ -210,6 +223,8 @@ def bind_unix(path: str, permissions: int, backlog: int) -> Listener:
         sock.bind(temporary)
         try:
             os.chmod(temporary, permissions)
+            if owner is not None and os.geteuid() == 0:
+                os.chown(temporary, *owner)
             sock.listen(backlog)
             inode = _inode(temporary)
             os.rename(temporary, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ostler.cli import docs
 from ostler.settings import declarations, flag, variables
 from ostler.signals import arbiter_table
+from ostler.supervisor.slot import TABLE
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -45,12 +47,65 @@ def test_a_stale_page_fails_the_check_and_is_written_anew(
 ) -> None:
     for name in docs.PAGES:
         (tmp_path / name).write_text("old")
+    life = next(iter(docs.BLOCKS["architecture.md"]))
+    begin, end = f"<!-- {life}, written by `make docs` -->", f"<!-- end of {life} -->"
+    (tmp_path / "architecture.md").write_text(f"# Mine\n{begin}\nold\n{end}\nmine\n")
 
     assert docs.main(["--check", str(tmp_path)]) == 1
     assert "is stale: run `make docs`" in capsys.readouterr().err
     assert docs.main([str(tmp_path)]) == 0
     assert docs.main(["--check", str(tmp_path)]) == 0
+    written = (tmp_path / "architecture.md").read_text()
+    assert written == f"# Mine\n{begin}\n{docs.life_diagram()}\n{end}\nmine\n"
 
 
 def test_a_missing_page_is_stale(tmp_path: Path) -> None:
+    for name in docs.BLOCKS:
+        (tmp_path / name).write_text((DOCS / name).read_text(encoding="utf-8"), encoding="utf-8")
     assert docs.stale(tmp_path) == list(docs.PAGES)
+
+
+PAGES = [ROOT / "README.md", *DOCS.rglob("*.md")]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} is not there"
+        if anchor:
+            assert anchor in anchors(target), f"{link}: there is no such heading"
+
+
+@pytest.mark.parametrize(
+    ("index", "folder"),
+    [(ROOT / "README.md", DOCS), (DOCS / "deployment" / "README.md", DOCS / "deployment")],
+)
+def test_every_page_of_a_folder_is_in_its_index(index: Path, folder: Path) -> None:
+    text = index.read_text(encoding="utf-8")
+    pages = {page.name for page in folder.glob("*.md")} - {"README.md"}
+    assert {name for name in pages if f"{name})" not in text} == set()
+
+
+def test_a_page_that_has_lost_the_marks_of_its_block_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "architecture.md").write_text("# Architecture\n")
+    with pytest.raises(ValueError, match="no marks for 'the life of a slot'"):
+        docs.stale(tmp_path)
+
+
+def test_the_diagram_has_every_way_from_state_to_state_in_the_table() -> None:
+    drawn = docs.life_diagram()
+    for (state, event), row in TABLE.items():
+        for following in set(row.next) - {state}:
+            [line] = [x for x in drawn.splitlines() if f" {state.name} --> {following.name}: " in x]
+            assert event.__name__ in line.partition(": ")[2].split(", ")
+    assert docs.life_diagram() in (DOCS / "architecture.md").read_text(encoding="utf-8")

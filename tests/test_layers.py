@@ -6,7 +6,7 @@ Imports inside functions count as any other: a layer is not kept by being late.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,26 +23,43 @@ MAY_IMPORT = {
 }
 """Which layers each layer may import; `ostler` is the modules of the package itself."""
 
-FRONT_DOORS = {"ostler", "ostler.__main__"}
-"""They start the command line, and so may import it."""
+FRONT_DOORS: Mapping[str, tuple[str, ...]] = {
+    "ostler": ("ostler.cli.from_code", "ostler.worker.embedding"),
+    "ostler.__main__": ("ostler.cli.main",),
+    "ostler.gunicorn": ("ostler.worker.",),
+    "ostler.gunicorn_access": ("ostler.worker.",),
+}
+"""They open on what is public above, or serve under another supervisor, and so may import that."""
+
+OUTSIDE = {"ostler.gunicorn", "ostler.gunicorn_access"}
+"""They need a library that is no dependency: nothing else imports them."""
 
 PURE = {
+    "ostler.errors",
+    "ostler.atoms",
     "ostler.kinds",
     "ostler.messages",
     "ostler.meter",
     "ostler.peers",
     "ostler.settings",
+    "ostler.supervisor.crew",
     "ostler.supervisor.events",
     "ostler.supervisor.fleet",
+    "ostler.supervisor.orders",
     "ostler.supervisor.place",
+    "ostler.supervisor.reloading",
     "ostler.supervisor.service_manager",
     "ostler.supervisor.silence",
     "ostler.supervisor.slot",
+    "ostler.supervisor.steering",
+    "ostler.tls_kinds",
+    "ostler.worker.distinguished_name",
+    "ostler.worker.limits",
     "ostler.worker.middleware.forwarded",
     "ostler.worker.proxy_protocol",
 }
 IMPURE = {"os", "time", "signal", "socket", "asyncio", "random", "logging"}
-WORKERS_ONLY = {"uvloop", "httptools", "websockets"}
+WORKERS_ONLY = {"uvloop", "httptools", "websockets", "wsproto"}
 """What the arbiter's process never loads."""
 
 
@@ -83,8 +100,10 @@ def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
         top = name.split(".")[0]
         where = f"{module} line {line}"
         if top == "ostler" and layer(name) not in MAY_IMPORT[layer(module)]:
-            if not (module in FRONT_DOORS and layer(name) == "cli"):
+            if not name.startswith(FRONT_DOORS.get(module, ())):
                 found.append(f"{where}: {layer(module)} imports {name}")
+        elif module not in OUTSIDE and _is_outside(name):
+            found.append(f"{where}: {name} is for another supervisor")
         elif module in PURE and (top in IMPURE or (top == "ostler" and not _is_pure(name))):
             found.append(f"{where}: a pure module imports {name}")
         elif layer(module) != "worker" and top in WORKERS_ONLY:
@@ -95,6 +114,11 @@ def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
 def _is_pure(name: str) -> bool:
     """Whether `name`, a module or something in one, is pure: purity by way of an impure module is none."""
     return name in PURE or name.rpartition(".")[0] in PURE
+
+
+def _is_outside(name: str) -> bool:
+    """Whether `name` is, or is in, a module for another supervisor, or is that supervisor."""
+    return name.split(".")[0] == "gunicorn" or any(f"{name}.".startswith(f"{door}.") for door in OUTSIDE)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -136,6 +160,12 @@ def test_every_pure_module_exists() -> None:
         ("ostler.settings", "from ostler.sources import Sources"),
         ("ostler.supervisor.fleet", "from ostler import logs"),
         ("ostler", "from ostler.worker.main import run"),
+        ("ostler.config", "from ostler.worker.embedding import Server"),
+        ("ostler.gunicorn", "from ostler.cli.main import main"),
+        ("ostler.gunicorn_access", "from ostler.supervisor.fleet import Fleet"),
+        ("ostler.worker.main", "from ostler import gunicorn"),
+        ("ostler.cli.run", "from ostler.gunicorn import Worker"),
+        ("ostler.worker.server", "import gunicorn.arbiter"),
     ],
 )
 def test_the_checker_objects_to_an_import_against_the_grain(module: str, source: str) -> None:
@@ -145,9 +175,12 @@ def test_the_checker_objects_to_an_import_against_the_grain(module: str, source:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ostler", "def run():\n    from ostler.cli.main import main"),
+        ("ostler", "def run():\n    from ostler.cli.from_code import run"),
+        ("ostler", "from ostler.worker.embedding import Server"),
         ("ostler", "from .errors import OstlerError"),
         ("ostler.__main__", "from ostler.cli.main import main"),
+        ("ostler.gunicorn", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
+        ("ostler.gunicorn", "from ostler.gunicorn_access import Account"),
         ("ostler.worker.main", "import uvloop, os, ostler.logs"),
         ("ostler.worker.http.cycle", "from ..lifespan import Lifespan\nfrom .head import Head"),
         ("ostler.supervisor.fleet", "from ostler.supervisor.slot import Slot\nimport ostler.messages"),

@@ -250,6 +250,28 @@ def test_lost_lines_are_confessed_once_there_is_room_again() -> None:
     assert lines[1:] == ['INFO:     client - "GET / HTTP/1.1" 200 OK'] * 2
 
 
+def test_a_signal_handler_may_log_while_a_line_waits_for_its_reader() -> None:
+    code = (
+        "import signal\n"
+        "reader, writer = os.pipe()\n"
+        "os.set_blocking(writer, False)\n"
+        "sys.stdout = open(writer, 'w')\n"
+        "logs.configure(Settings())\n"
+        "try:\n"
+        "    while True: os.write(writer, bytes(4096))\n"
+        "except BlockingIOError: pass\n"
+        "came = []\n"
+        "signal.signal(signal.SIGALRM, lambda *_: (came.append(1), request()))\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.2)\n"
+        "request()\n"
+        "sys.exit(0 if came else 'no signal came')\n"
+    )
+
+    done = python(code)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_the_application_prints_keeps_its_place_among_the_lines() -> None:
     done = python(
         "logs.configure(Settings())\nprint('before')\nrequest()\nprint('after')", stdout=subprocess.PIPE

@@ -13,7 +13,18 @@ from ostler.messages import (
     encode,
 )
 
-BEAT = Beat(loop=1, thread=2, waited=3, served=4, in_flight=5, connections=6, lag=0.25, draining=True)
+BEAT = Beat(
+    loop=1,
+    thread=2,
+    waited=3,
+    served=4,
+    in_flight=5,
+    connections=6,
+    lag=0.25,
+    draining=True,
+    ran=7,
+    throttled=8,
+)
 ALL: list[Message] = [Ready(), BootFailed("ImportError: no"), RetireAsked("1000 requests"), BEAT]
 
 PIPE_BUF = 4096

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,42 @@ def test_the_settings_choose_between_descriptor_path_and_hosts(tmp_path: Path) -
     assert adopted.address == tcp.address
     adopted.close()
     tcp.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tcp on two hosts", "adopted"])
+def test_the_backlog_is_the_kernels(kind: str) -> None:
+    if kind == "adopted":
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            opened = [sockets.adopt(bound.fileno(), 7)]
+    else:
+        opened = sockets.bind_tcp(["127.0.0.1", "::1"] if "two" in kind else ["127.0.0.1"], 0, 7)
+    for sock in opened:
+        with sock:
+            # struct tcp_info (linux/tcp.h): of a listening socket, tcpi_sacked is how long its queue may be.
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            assert struct.unpack_from("I", info, 28)[0] == 7
+
+
+def test_a_unix_sockets_backlog_is_the_kernels_too(tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    listener = sockets.bind_unix(path, 0o600, 7)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(12)]
+    try:
+        for client in clients:
+            client.setblocking(False)
+        # One more than the backlog are taken (unix(7), net/unix/af_unix.c: the queue is full *above* it).
+        assert [client.connect_ex(path) == 0 for client in clients].count(True) == 8
+    finally:
+        for client in clients:
+            client.close()
+        listener.close()
+
+
+def test_what_listens_already_keeps_its_backlog() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=9) as given, sockets.adopt(given.fileno(), 7) as sock:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    assert struct.unpack_from("I", info, 28)[0] == 9
 
 
 def test_an_ipv6_address_is_shown_in_brackets() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ostler.errors import SettingsError
+from ostler.kinds import LogConfig
 from ostler.settings import Settings, declarations
 from ostler.sources import Configuration, Sources
+
+LOG_CONFIG = str(Path(__file__).with_name("log_config.json"))
+UVICORNS = json.loads(Path(LOG_CONFIG).read_text())
 
 GOOD: dict[str, tuple[str, str, Any]] = {
     # field: (text for flag and variable, TOML, value)
@@ -19,20 +24,40 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "interface": ("asgi3", '"asgi3"', "asgi3"),
     "lifespan": ("off", '"off"', "off"),
     "root_path": ("/api", '"/api"', "/api"),
+    "reset_contextvars": ("true", "true", True),
+    "wsgi_threads": ("8", "8", 8),
     "host": ("::1", '["::1"]', ("::1",)),
     "port": ("0", "0", 0),
     "uds": ("/run/o.sock", '"/run/o.sock"', "/run/o.sock"),
     "uds_permissions": ("600", '"600"', 0o600),
     "fd": ("3", "3", 3),
     "backlog": ("16", "16", 16),
+    "reuse_port": ("off", '"off"', "off"),
+    "ssl_certfile": ("cert.pem", '"cert.pem"', "cert.pem"),
+    "ssl_keyfile": ("key.pem", '"key.pem"', "key.pem"),
+    "ssl_keyfile_password": ("sesame", '"sesame"', "sesame"),
+    "ssl_version": ("TLSv1.3", '"TLSv1.3"', "TLSv1.3"),
+    "ssl_cert_reqs": ("2", "2", "required"),
+    "ssl_ca_certs": ("ca.pem", '"ca.pem"', "ca.pem"),
+    "ssl_ciphers": ("ECDHE+AESGCM", '"ECDHE+AESGCM"', "ECDHE+AESGCM"),
+    "ssl_context_factory": ("main:tls", '"main:tls"', "main:tls"),
     "workers": ("4", "4", 4),
     "limit_max_requests": ("1000", "1000", 1000),
     "limit_max_requests_jitter": ("0", "0", 0),
+    "limit_worker_lifetime": ("3600", "3600", 3600.0),
+    "limit_worker_lifetime_jitter": ("0", "0", 0.0),
+    "limit_worker_rss": ("512M", '"512M"', 2**29),
     "timeout_worker_healthcheck": ("2.5", "2.5", 2.5),
     "timeout_worker_startup": ("60", "60", 60.0),
     "health_path": ("/healthz", '"/healthz"', "/healthz"),
     "loop": ("asyncio", '"asyncio"', "asyncio"),
     "http": ("h11", '"h11"', "h11"),
+    "ws": ("wsproto", '"wsproto"', "wsproto"),
+    "ws_max_size": ("1024", "1024", 1024),
+    "ws_max_queue": ("8", "8", 8),
+    "ws_ping_interval": ("2.5", "2.5", 2.5),
+    "ws_ping_timeout": ("0", "0", 0.0),
+    "ws_per_message_deflate": ("false", "false", False),
     "limit_concurrency": ("100", "100", 100),
     "limit_request_head": ("8192", "8192", 8192),
     "timeout_keep_alive": ("0", "0", 0.0),
@@ -46,9 +71,21 @@ GOOD: dict[str, tuple[str, str, Any]] = {
     "forwarded_header": ("forwarded", '"forwarded"', "forwarded"),
     "proxy_protocol": ("true", "true", True),
     "forwarded_allow_ips": ("10.0.0.0/8", '["10.0.0.0/8"]', "10.0.0.0/8"),
+    "log_config": (LOG_CONFIG, json.dumps(LOG_CONFIG), LogConfig(LOG_CONFIG, UVICORNS)),
     "log_level": ("debug", '"debug"', "debug"),
+    "log_format": ("json", '"json"', "json"),
     "access_log": ("false", "false", False),
+    "access_log_format": ("%(h)s", '"%(h)s"', "%(h)s"),
     "use_colors": ("true", "true", True),
+    "pid_file": ("run/o.pid", '"run/o.pid"', "run/o.pid"),
+    "user": ("www-data", '"www-data"', "www-data"),
+    "group": ("33", '"33"', "33"),
+    "umask": ("027", '"027"', 0o027),
+    "reload": ("true", "true", True),
+    "reload_dir": ("src", '["src"]', ("src",)),
+    "reload_include": ("*.html", '["*.html"]', ("*.html",)),
+    "reload_exclude": ("tests", '["tests"]', ("tests",)),
+    "reload_delay": ("0.5", "0.5", 0.5),
 }
 
 BAD: dict[str, tuple[str, str]] = {
@@ -59,20 +96,40 @@ BAD: dict[str, tuple[str, str]] = {
     "interface": ("asgi4", '"asgi4"'),
     "lifespan": ("perhaps", "true"),
     "root_path": ("\0", "[]"),
+    "reset_contextvars": ("2", '"yes"'),
+    "wsgi_threads": ("0", "0"),
     "host": ("a b", '["a", 1]'),
     "port": ("65536", "65536"),
     "uds": ("\0", "1"),
     "uds_permissions": ("999", "660"),
     "fd": ("-1", '"3"'),
     "backlog": ("0", "0"),
+    "reuse_port": ("yes", "true"),
+    "ssl_certfile": ("\0", "1"),
+    "ssl_keyfile": ("\0", "1"),
+    "ssl_keyfile_password": ("\0", "1234"),
+    "ssl_version": ("TLSv1.1", "3"),
+    "ssl_cert_reqs": ("maybe", "true"),
+    "ssl_ca_certs": ("\0", "1"),
+    "ssl_ciphers": ("\0", "1"),
+    "ssl_context_factory": ("main", "1"),
     "workers": ("0", "0"),
     "limit_max_requests": ("0", "true"),
     "limit_max_requests_jitter": ("x", "1.5"),
+    "limit_worker_lifetime": ("0", "-1"),
+    "limit_worker_lifetime_jitter": ("-1", '"x"'),
+    "limit_worker_rss": ("512MB", "0"),
     "timeout_worker_healthcheck": ("0", "0"),
     "timeout_worker_startup": ("nan", "nan"),
     "health_path": ("healthz", '"/health check"'),
     "loop": ("trio", '"trio"'),
     "http": ("h2", '"h2"'),
+    "ws": ("wsaccel", '"wsaccel"'),
+    "ws_max_size": ("0", "0"),
+    "ws_max_queue": ("0", "-1"),
+    "ws_ping_interval": ("-1", "-1"),
+    "ws_ping_timeout": ("inf", "inf"),
+    "ws_per_message_deflate": ("2", "0"),
     "limit_concurrency": ("0", "-1"),
     "limit_request_head": ("1023", "1023"),
     "timeout_keep_alive": ("-1", "-1"),
@@ -86,9 +143,21 @@ BAD: dict[str, tuple[str, str]] = {
     "forwarded_header": ("both", '["forwarded"]'),
     "proxy_protocol": ("2", "2"),
     "forwarded_allow_ips": ("10.0.0.0/99", '["10.0.0.0/99"]'),
+    "log_config": ("\0", "1"),
     "log_level": ("loud", '"loud"'),
+    "log_format": ("xml", "1"),
     "access_log": ("2", "0"),
+    "access_log_format": ("%(nothing)s", '""'),
     "use_colors": ("2", '"auto"'),
+    "pid_file": ("a\0b", "1"),
+    "user": ("a\0b", "33"),
+    "group": ("a\0b", "33"),
+    "umask": ("888", "27"),
+    "reload": ("2", '"auto"'),
+    "reload_dir": ("\0", "[1]"),
+    "reload_include": ("\0", "[1]"),
+    "reload_exclude": ("\0", "[1]"),
+    "reload_delay": ("-1", "-1"),
 }
 
 FIELDS = list(declarations())
@@ -106,6 +175,16 @@ def refusal(directory: Path | str = "/nowhere", *, complete: bool = False, **sou
     return line
 
 
+def with_tls(name: str) -> dict[str, str]:
+    """What a setting of TLS is not taken without; a factory may want any of them."""
+    alone = name == "ssl_context_factory" or not name.startswith("ssl_")
+    return {} if alone else {"ssl_context_factory": "main:tls"}
+
+
+def shown(name: str, text: str) -> str:
+    return "***" if declarations()[name].kind.secret else repr(text)
+
+
 def test_every_setting_is_tried_here() -> None:
     assert list(GOOD) == list(BAD) == FIELDS
 
@@ -117,7 +196,7 @@ def test_every_setting_is_tried_here() -> None:
 def test_a_flag_gives_the_setting(name: str) -> None:
     text, _, value = GOOD[name]
 
-    configuration = load(flags={name: (text,)})
+    configuration = load(flags={name: (text,)}, values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     dashed = name.replace("_", "-")
@@ -129,7 +208,7 @@ def test_a_flag_gives_the_setting(name: str) -> None:
 def test_a_variable_gives_the_setting(name: str) -> None:
     text, _, value = GOOD[name]
 
-    configuration = load(environ={f"OSTLER_{name.upper()}": text})
+    configuration = load(environ={f"OSTLER_{name.upper()}": text}, values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     assert configuration.origins[name] == f"variable OSTLER_{name.upper()}"
@@ -140,7 +219,7 @@ def test_a_toml_key_gives_the_setting(name: str, tmp_path: Path) -> None:
     _, toml, value = GOOD[name]
     (tmp_path / "o.toml").write_text(f"# ours\n\n{name} = {toml}\n")
 
-    configuration = load(tmp_path, config="o.toml")
+    configuration = load(tmp_path, config="o.toml", values=with_tls(name))
 
     assert getattr(configuration.settings, name) == value
     assert configuration.origins[name] == "o.toml line 3"
@@ -153,7 +232,7 @@ def test_a_wrong_flag_is_one_line_that_says_all(name: str) -> None:
     line = refusal(flags={name: (text,)})
 
     origin = "argument APP" if name == "app" else f"flag --{name.replace('_', '-')}"
-    assert line.startswith(f"{name} from {origin} is {text!r}: ")
+    assert line.startswith(f"{name} from {origin} is {shown(name, text)}: ")
     assert line.endswith(f"expected {declarations()[name].kind.expected}")
 
 
@@ -163,7 +242,7 @@ def test_a_wrong_variable_is_one_line_that_says_all(name: str) -> None:
 
     line = refusal(environ={f"OSTLER_{name.upper()}": text})
 
-    assert line.startswith(f"{name} from variable OSTLER_{name.upper()} is {text!r}: ")
+    assert line.startswith(f"{name} from variable OSTLER_{name.upper()} is {shown(name, text)}: ")
     assert line.endswith(f"expected {declarations()[name].kind.expected}")
 
 
@@ -280,11 +359,32 @@ def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
     )
 
 
+@pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
+def test_a_star_among_other_peers_is_refused_where_it_would_widen_whom_one_trusts(peers: str) -> None:
+    environ = {"FORWARDED_ALLOW_IPS": peers}
+    with pytest.raises(SettingsError) as caught:
+        Sources(environ=environ).load(complete=False)
+    assert str(caught.value) == (
+        f"forwarded_allow_ips from variable FORWARDED_ALLOW_IPS is {peers!r}: * trusts everyone, so expected "
+        "* alone, or the others without it"
+    )
+    # There it has a meaning: the others are whom a PROXY header may name.
+    environ["OSTLER_PROXY_PROTOCOL"] = "1"
+    assert Sources(environ=environ).load(complete=False).settings.forwarded_allow_ips == peers
+
+
+@pytest.mark.parametrize("peers", ["*", " * ", "*,", "*,*"])
+def test_a_star_alone_is_everyone(peers: str) -> None:
+    assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
+
+
 def test_jitter_needs_a_limit() -> None:
     line = refusal(flags={"limit_max_requests_jitter": ("5",)})
 
     assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
     assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
+    line = refusal(flags={"limit_worker_lifetime_jitter": ("0.5",)})
+    assert "limit_worker_lifetime_jitter from flag --limit-worker-lifetime-jitter is 0.5" in line
 
 
 def test_a_limit_of_requests_needs_no_workers() -> None:
@@ -303,6 +403,7 @@ def test_an_application_is_needed_to_serve() -> None:
         ("OSTLER_WORKER", 1),
         ("OSTLER_LOGLEVEL", 1),
         ("OSTLER_SLOT", 0),
+        ("OSTLER_GENERATION", 0),
         ("OSTLER_CONFIG_DIR", 0),
         ("OSTLER_SERVICE_HOST", 0),
         ("OSTLER_PORT_80_TCP", 0),

@@ -1,4 +1,7 @@
-"""Writes the pages of docs/ that follow from the code: `python -m ostler.cli.docs [--check] [DIRECTORY]`."""
+"""Writes what follows from the code in docs/: `python -m ostler.cli.docs [--check] [DIRECTORY]`.
+
+Some pages follow whole; in others it is what stands between two marks.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from types import MappingProxyType
 from ostler.kinds import Many, Switch
 from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
 from ostler.signals import MEANINGS
+from ostler.supervisor.slot import TABLE, State
 
 SETTINGS_INTRODUCTION = """\
 # Settings
@@ -95,8 +99,30 @@ is one process, the plain server. A worker can be sent its signals directly, by 
 or in ps(1), where it is called `ostler: worker 2 main:app`.
 
 Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
-means one more of them afterwards, however many are sent.
+means one more of them afterwards, however many are sent. Only SIGTTIN and SIGTTOU are lost on an
+arbiter that is itself stopped (SIGSTOP): the kernel drops them when it goes on, as POSIX has it.
 """
+
+UPGRADE = """\
+## Replacing the arbiter itself
+
+SIGUSR2 brings a new ostler, a new Python and settings that SIGHUP cannot change. The arbiter carries out once more the
+command line that it was started with, in the same directory (links are followed anew) and with the same
+environment, and hands it the listening sockets. Both serve until all workers of the new one are ready; then the
+old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
+
+Where the new one fails (a broken installation, wrong settings, code that does not start, or no worker ready within
+`--timeout-worker-startup` plus ten seconds), the old one serves on, and the log says why: `Upgrade given up`.
+
+- systemd follows (`MAINPID=`, `Type=notify`), and so does `--pid-file`.
+- Meanwhile SIGTERM, SIGINT and SIGQUIT stop both. SIGHUP, SIGTTIN and SIGTTOU wait until there is one arbiter
+  again, which heeds them. A second SIGUSR2 is refused. During a rolling restart there can be an upgrade.
+- It is refused, with the reason in the log: before the first worker has been ready, while ostler stops, under
+  `--reload`, as PID 1 (its end is the container's), and where ostler was not started by a command line (stdin, a prompt).
+- The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
+- A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
+- Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
+"""  # noqa: E501
 
 SIGNALS_END = """\
 ## How a stop ends
@@ -132,13 +158,53 @@ def signals_page() -> str:
     """docs/signals.md: what every signal means to every kind of process."""
     head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
     rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
-    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", SIGNALS_END])
+    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", UPGRADE, SIGNALS_END])
 
 
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {"settings.md": settings_page, "signals.md": signals_page}
 )
 """Every page that is generated, by its name in docs/."""
+
+
+def life_diagram() -> str:
+    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
+
+    What leaves a slot in its state is not drawn.
+    """
+    edges: dict[tuple[State, State], list[str]] = {}
+    for (state, event), row in TABLE.items():
+        for following in row.next:
+            if following is not state:
+                edges.setdefault((state, following), []).append(event.__name__)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.EMPTY.name}"]
+    for before in State:
+        for after in State:
+            if events := edges.get((before, after)):
+                lines.append(f"    {before.name} --> {after.name}: {', '.join(sorted(events))}")
+    return "\n".join([*lines, f"    {State.VACATED.name} --> [*]", "```"])
+
+
+BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(
+    {"architecture.md": MappingProxyType({"the life of a slot": life_diagram})}
+)
+"""What is generated within pages, by the name in its marks."""
+
+
+def _filled(name: str, text: str) -> str:
+    """Return the page `name` with its generated blocks as the code says.
+
+    Raises:
+        ValueError: the marks of a block are not in the page.
+    """
+    for title, block in BLOCKS[name].items():
+        begin, end = f"<!-- {title}, written by `make docs` -->\n", f"\n<!-- end of {title} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{name} has no marks for {title!r}: expected {begin.strip()} and {end.strip()}")
+        text = f"{before}{begin}{block()}{end}{after}"
+    return text
 
 
 def _row(name: str, declaration: Declaration) -> str:
@@ -165,7 +231,11 @@ def _flag(name: str, declaration: Declaration) -> str:
 
 def stale(directory: Path) -> list[str]:
     """The names of the pages in `directory` that are missing, or not what the code says."""
-    return [name for name, page in PAGES.items() if _content(directory / name) != page()]
+    return [name for name in (*PAGES, *BLOCKS) if _content(directory / name) != _wanted(directory, name)]
+
+
+def _wanted(directory: Path, name: str) -> str:
+    return PAGES[name]() if name in PAGES else _filled(name, _content(directory / name) or "")
 
 
 def _content(path: Path) -> str | None:
@@ -184,7 +254,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{directory / name} is stale: run `make docs`", file=sys.stderr)
         return 1 if names else 0
     for name in names:
-        (directory / name).write_text(PAGES[name](), encoding="utf-8")
+        (directory / name).write_text(_wanted(directory, name), encoding="utf-8")
         print(f"{directory / name} written")
     return 0
 

@@ -9,9 +9,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ostler.errors import OstlerError, SettingsError
+
+if TYPE_CHECKING:
+    from ostler.handover import Inherited
 
 T = TypeVar("T")
 
@@ -26,32 +29,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     start, 4 a socket could not be bound or adopted.
     """
     _fill_standard_descriptors()
+    inherited = None
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        inherited = handover_to_us()
+        return _run(sys.argv[1:] if arguments is None else arguments, inherited)
     except OstlerError as error:
-        _complain(f"Error: {error}")
+        last_words(error)
+        if inherited is not None:
+            inherited.failed(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _run(arguments: Sequence[str]) -> int:
+def handover_to_us() -> Inherited | None:
+    """Return what an arbiter hands over whose place we are to take; None if none does.
+
+    Raises:
+        OstlerError: it cannot be understood.
+    """
+    from ostler import handover
+
+    return handover.take(os.environ) if handover.VARIABLE in os.environ else None
+
+
+def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.cli import options
+    from ostler.settings import declarations, flag
     from ostler.sources import Sources
 
     request = _printed(lambda: options.read(arguments))
     if request is None:
         return 0
+    secrets = [name for name in request.flags if declarations()[name].kind.secret]
+    if secrets:
+        from ostler.cli.conceal import conceal
+
+        conceal(flag(name) for name in secrets)
     sources = Sources(
         flags=request.flags,
         config=request.config,
         env_file=request.env_file,
         environ=dict(os.environ),
-        directory=_directory(),
+        directory=working_directory(),
     )
     configuration = sources.load(complete=not request.show_settings)
-    for warning in configuration.warnings:
-        _complain(f"Warning: {warning}")
+    if request.show_settings or configuration.settings.log_format == "text":
+        for warning in configuration.warnings:
+            complain(f"Warning: {warning}")
     if request.show_settings:
         from ostler.cli import show
 
@@ -60,7 +85,7 @@ def _run(arguments: Sequence[str]) -> int:
 
     from ostler.cli.run import serve
 
-    return serve(sources, configuration)
+    return serve(sources, configuration, inherited)
 
 
 def _printed(action: Callable[[], T]) -> T | None:
@@ -93,14 +118,33 @@ def _fill_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, which is this
 
 
-def _directory() -> str:
+def working_directory() -> str:
+    """Return where we were started.
+
+    Raises:
+        SettingsError: it is gone, or out of bounds.
+    """
     try:
         return os.getcwd()
     except OSError as error:
         raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
 
 
-def _complain(line: str) -> None:
+def last_words(error: OstlerError) -> None:
+    """Say what has ended ostler, in the form that the log has."""
+    from ostler import logs
+
+    if logs.structured():
+        import logging
+
+        # Whatever reads stderr expects JSON by now. Of no lower level: what was filtered would say nothing.
+        logging.getLogger("ostler").critical("%s", error)
+    else:
+        complain(f"Error: {error}")
+
+
+def complain(line: str) -> None:
+    """Write one line to stderr."""
     # Where the line cannot be written, the exit code still says what it has to.
     with contextlib.suppress(OSError):
         if sys.stderr is None:

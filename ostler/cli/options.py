@@ -43,7 +43,7 @@ def read(arguments: Sequence[str]) -> Request | None:
     """
     command = build()
     try:
-        context = command.make_context("ostler", list(arguments))
+        context = command.make_context("ostler", _without_values(arguments))
     except click.exceptions.Exit:
         return None
     except click.ClickException as error:
@@ -57,6 +57,26 @@ def read(arguments: Sequence[str]) -> Request | None:
             flags[name] = (given,) if isinstance(given, str) else tuple(given)
     params = context.params
     return Request(flags, params["config"], params["env_file"], params["show_settings"])
+
+
+def _without_values(arguments: Sequence[str]) -> list[str]:
+    """Take the value that uvicorn wants behind one of its switches for what it says."""
+    taken: list[str] = []
+    rest = list(arguments)
+    while rest:
+        name, equals, value = rest.pop(0).partition("=")
+        if name == "--":
+            return [*taken, name, *rest]
+        if name == _WITH_VALUE and not equals and rest and rest[0].lower() in Switch.words:
+            equals, value = "=", rest.pop(0)
+        if name == _WITH_VALUE and equals and value.lower() in Switch.words:
+            taken.append(name if Switch.words[value.lower()] else f"--no-{name[2:]}")
+        else:
+            taken.append(f"{name}{equals}{value}")
+    return taken
+
+
+_WITH_VALUE = "--ws-per-message-deflate"
 
 
 def build() -> click.Command:

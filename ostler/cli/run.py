@@ -6,15 +6,21 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ostler import activation, libraries, logs, notify, sockets
+from ostler import activation, libraries, logs, notify, privileges, relaunch, sockets, tls
 from ostler.assignment import ARBITERS_OWN, Assignment
 from ostler.cpus import worker_count
-from ostler.errors import OstlerError, StartupError
+from ostler.errors import OstlerError, SettingsError, StartupError
+from ostler.handover import Inherited
 from ostler.notify import Notifier
+from ostler.pid_file import PidFile
+from ostler.privileges import Identity
 from ostler.sockets import Listener
 from ostler.sources import DEFAULT, Configuration, Sources
+
+if TYPE_CHECKING:
+    from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 
@@ -22,52 +28,134 @@ logger = logging.getLogger("ostler.error")
 _PLACES = ("fd", "uds", "host", "port")
 
 
-def serve(sources: Sources, configuration: Configuration) -> int:
+def serve(sources: Sources, configuration: Configuration, inherited: Inherited | None = None) -> int:
     """Run what the settings ask for until it is stopped, and return the exit code.
+
+    `inherited` is what an arbiter hands over that is to be replaced.
 
     Raises:
         BindError: an address cannot be listened on.
         StartupError: the application failed to start.
-        SettingsError: a loop or parser is asked for that is not installed.
+        SettingsError: a library is asked for that is not installed; certificate or key are wrong.
     """
-    listeners: list[Listener] = []
+    settings, listeners = configuration.settings, list[Listener]()
+    directory = working_directory()
+    pid_file = None if settings.pid_file is None else PidFile(settings.pid_file, directory)
+
+    def let_go() -> None:
+        for listener in listeners:
+            listener.close()
+        if pid_file is not None:
+            pid_file.remove()
 
     def leave(*_: object) -> NoReturn:
         """End at once, before anything is served; an exception could be swallowed by whatever runs now."""
-        for listener in listeners:
-            listener.close()
+        let_go()
         os._exit(0)
 
+    if settings.umask is not None:
+        os.umask(settings.umask)
     orders = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
     for number in orders:
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
-    logs.configure(configuration.settings)
+    identity = privileges.wanted(settings)
+    logs.configure(settings)
+    privileges.give(identity, logs.descriptors())
+    if configuration.env_file is not None:
+        logger.info("Loading environment from '%s'", configuration.env_file)
+    if settings.log_format == "json":
+        for warning in configuration.warnings:
+            logger.warning("%s", warning)
+    command = relaunch.this_command(directory, dict(os.environ))
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = notify.from_environment(environ, os.getpid())
+    notifier.held = inherited is not None
     try:
-        libraries.event_loop(configuration.settings)
-        libraries.http_parser(configuration.settings)
-        directory = _working_directory()
-        listeners += _open(configuration, environ)
-        size = worker_count(configuration.settings)
+        libraries.event_loop(settings)
+        libraries.http_parser(settings)
+        libraries.websocket(settings)
+        tls.check(settings, directory)
+        size = worker_count(settings)
+        if inherited is not None and (size is None or settings.reload):
+            raise SettingsError(
+                "an upgrade takes an arbiter without --reload: set workers, or restart ostler"
+            )
+        if pid_file is not None:
+            pid_file.refuse_live(None if inherited is None else inherited.pid)
+        reloader = _reloader(sources, configuration, directory) if settings.reload else None
+        listeners += _open(configuration, environ, inherited, identity)
+        if pid_file is not None and inherited is None:
+            pid_file.write()
         if size is None:
+            if identity is not None:
+                identity.assume()
             return _serve_plain(configuration, listeners, directory, notifier, leave)
-        return _supervise(sources, configuration, size, listeners, directory, notifier)
+        from ostler.supervisor.arbiter import Arbiter
+        from ostler.supervisor.queues import open_queues
+
+        queues = open_queues(listeners, settings, size)
+        arbiter = Arbiter(
+            configuration,
+            size=size,
+            load=lambda: _checked(sources.load(), directory),
+            listeners=listeners,
+            queues=queues,
+            entry=_run_worker,
+            directory=directory,
+            notifier=notifier,
+            reloader=reloader,
+            command=command,
+            inherited=inherited,
+            pid_file=pid_file,
+        )
+        try:
+            outcome = arbiter.run()
+        finally:
+            if queues is not None:
+                queues.close()
+        if outcome.code == StartupError.exit_code:
+            raise StartupError(outcome.reason)
+        return outcome.code
     except OstlerError as error:
         notifier.send(*notify.failure(error))
         raise
     finally:
         notifier.close()
-        for listener in listeners:
-            listener.close()
+        let_go()
 
 
-def _open(configuration: Configuration, environ: Mapping[str, str]) -> list[Listener]:
-    """Open what the settings ask for; where they ask for nothing, what the service manager has passed."""
+def _checked(configuration: Configuration, directory: str) -> Configuration:
+    """What is read anew at SIGHUP, unless it would fail in every worker.
+
+    Raises:
+        SettingsError: there is no such user or group; certificate or key are wrong.
+    """
+    privileges.wanted(configuration.settings)
+    tls.check(configuration.settings, directory)
+    return configuration
+
+
+def _open(
+    configuration: Configuration,
+    environ: Mapping[str, str],
+    inherited: Inherited | None,
+    identity: Identity | None,
+) -> list[Listener]:
+    """Open what the settings ask for; where they ask for nothing, what the service manager has passed.
+
+    What another arbiter hands over goes before, unless the settings ask for another place by now.
+    """
     settings, origins = configuration.settings, configuration.origins
     asked = [f"{name} from {origins[name]}" for name in _PLACES if origins[name] != DEFAULT]
+    if inherited is not None and inherited.suits(settings, asked=bool(asked)):
+        listeners = inherited.listeners(settings.backlog)
+        for listener in listeners:
+            logger.info("Ostler running on %s, handed over by [%d]", listener.address, inherited.pid)
+        return listeners
+    if inherited is not None:
+        inherited.decline()
     passed = activation.read(environ, os.getpid())
     if passed.count and not asked:
         listeners = activation.listeners(passed, settings.backlog)
@@ -77,10 +165,12 @@ def _open(configuration: Configuration, environ: Mapping[str, str]) -> list[List
             logger.warning("Sockets from systemd are not used: %s", why)
         elif passed.stranger and not asked:
             logger.warning("Sockets from systemd are not used: %s", passed.stranger)
-        listeners = sockets.open_listeners(settings)
+        owner = None if identity is None else (identity.uid, identity.gid)
+        listeners = sockets.open_listeners(settings, owner)
     for listener in listeners:
         hint = f"from {listener.origin}" if listener.origin else "(Press CTRL+C to quit)"
-        logger.info("Ostler running on %s %s", listener.address, hint)
+        scheme = "https" if tls.wanted(settings) else "http"
+        logger.info("Ostler running on %s %s", listener.url(scheme), hint)
     return listeners
 
 
@@ -100,29 +190,14 @@ def _serve_plain(
     return 0
 
 
-def _supervise(
-    sources: Sources,
-    configuration: Configuration,
-    size: int,
-    listeners: list[Listener],
-    directory: str,
-    notifier: Notifier,
-) -> int:
-    from ostler.supervisor.arbiter import Arbiter
+def _reloader(sources: Sources, configuration: Configuration, directory: str) -> Reloader:
+    from ostler.supervisor.reloader import Reloader
+    from ostler.supervisor.watch import Watch, Watcher
 
-    arbiter = Arbiter(
-        configuration,
-        size=size,
-        load=sources.load,
-        listeners=listeners,
-        entry=_run_worker,
-        directory=directory,
-        notifier=notifier,
-    )
-    outcome = arbiter.run()
-    if outcome.code == StartupError.exit_code:
-        raise StartupError(outcome.reason)
-    return outcome.code
+    settings = configuration.settings
+    files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
+    watch = Watch.of(settings, directory, files)
+    return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
 
 
 def _run_worker(assignment: Assignment) -> None:
@@ -132,7 +207,7 @@ def _run_worker(assignment: Assignment) -> None:
     run_worker(assignment)
 
 
-def _working_directory() -> str:
+def working_directory() -> str:
     """Return where we were started, symbolic links kept.
 
     A deploy often points a link (`current`) at the new release; a rolling restart is to follow it there.

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
+from typing import TYPE_CHECKING
 
-from ostler import logs
+from ostler import logs, privileges
 from ostler.assignment import Assignment
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
+from ostler.handover import Inherited
 from ostler.notify import Notifier
+from ostler.pid_file import PidFile
+from ostler.relaunch import Command
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL, Child, prepare
+from ostler.supervisor.child import STACK_SIGNAL, Child, prepare, reap_strangers
 from ostler.supervisor.events import (
     Abort,
     Action,
+    Admit,
     Drain,
     Event,
     Exited,
     Finish,
+    Hurry,
     Inspect,
-    Inspected,
     Kill,
     Quit,
+    Reload,
     Report,
     Resize,
     Roll,
@@ -41,17 +48,26 @@ from ostler.supervisor.events import (
     Started,
     Stop,
     StopNow,
+    StopSoon,
     Tick,
     Timings,
     Told,
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.queues import Queues
+from ostler.supervisor.upgrade import Takeover, Upgrade
+
+if TYPE_CHECKING:
+    from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
 
-# Settings that a running arbiter cannot change: its sockets are open.
-_FIXED = ("host", "port", "uds", "uds_permissions", "fd", "backlog")
+# Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
+_FIXED = (
+    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port", "pid_file"),
+    *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
+)
 
 # After a defect: how much longer than its grace a worker has to end by itself.
 _MARGIN = 5.0
@@ -61,7 +77,8 @@ class Arbiter:
     """Owns the listening sockets, spawns the workers and carries out what the fleet decides.
 
     `run()` returns the outcome once every worker is gone. `entry` is the worker's entry point, given from
-    above: the arbiter imports nothing of the worker.
+    above: the arbiter imports nothing of the worker. `command` starts another arbiter in its place;
+    `inherited` is from the one whose place it takes.
     """
 
     def __init__(
@@ -71,19 +88,26 @@ class Arbiter:
         size: int,
         load: Callable[[], Configuration],
         listeners: Sequence[Listener],
+        queues: Queues | None = None,
         entry: Callable[[Assignment], None],
         directory: str,
         notifier: Notifier,
+        reloader: Reloader | None = None,
+        command: Command | None = None,
+        inherited: Inherited | None = None,
+        pid_file: PidFile | None = None,
     ) -> None:
         self._load = load
+        self._reloader = reloader
         self._listeners = listeners
+        self._queues = queues
         self._entry = entry
         self._directory = directory
         self._herald = Herald(notifier)
         # By generation: a worker that is spawned again gets what its generation was started with.
         self._configurations: dict[int, Configuration] = {1: configuration}
         self._newest = 1
-        self._fleet = Fleet(size, _timings(configuration.settings))
+        self._fleet = Fleet(size, self._timings(configuration.settings), reloads=reloader is not None)
         self._children: dict[int, Child] = {}
         self._events: deque[Event] = deque()
         self._handling = False
@@ -93,18 +117,22 @@ class Arbiter:
         self._interrupted = False
         self._oom_kills = evidence.oom_kills()
         self._loop = asyncio.SelectorEventLoop()
+        self._upgrade = Upgrade(self._loop, command, listeners, configuration.settings, self._hand_over)
+        self._takeover = Takeover(self._loop, inherited, listeners, pid_file, self._take_place)
+        later = self._upgrade.postponing
         self.handlers: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._interrupt,
             signal.SIGQUIT: self._stop_now,
-            signal.SIGHUP: self._roll,
-            signal.SIGTTIN: lambda: self._feed(Resize(+1)),
-            signal.SIGTTOU: lambda: self._feed(Resize(-1)),
+            signal.SIGHUP: later(signal.SIGHUP, self._roll),
+            signal.SIGTTIN: later(signal.SIGTTIN, lambda: self._feed(Resize(+1))),
+            signal.SIGTTOU: later(signal.SIGTTOU, lambda: self._feed(Resize(-1))),
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGUSR2: self._upgrade,
+            signal.SIGUSR2: self._replace,
             signal.SIGCHLD: self._reap,
         }
         """What is done on each signal (`ostler.signals` has it in words)."""
+        self._served = False
 
     def run(self) -> Finish:
         """Look after the fleet until it is stopped, and return how that ended.
@@ -116,7 +144,10 @@ class Arbiter:
             self._loop.add_signal_handler(number, handler)
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
-        logger.info("Started arbiter process [%d]", os.getpid())
+        if self._reloader is None:
+            logger.info("Started arbiter process [%d]", os.getpid())
+        else:
+            logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
         prepare()
         self._loop.set_exception_handler(self._defect)
         try:
@@ -127,10 +158,14 @@ class Arbiter:
             self.close()
         if self._outcome is None:
             raise OstlerError("internal error in the arbiter (see above): its workers have drained")
-        logger.info("Stopping arbiter process [%d]", os.getpid())
+        kind = "arbiter" if self._reloader is None else "reloader"
+        logger.info("Stopping %s process [%d]", kind, os.getpid())
         return self._outcome
 
     def _begin(self) -> None:
+        if self._reloader is not None:
+            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs)
+        self._takeover.start()
         self._carry_out(self._fleet.start(time.monotonic()))
         self._drain_events()
 
@@ -138,6 +173,7 @@ class Arbiter:
 
     def _stop(self) -> None:
         """Let load balancers know, and drain after the delay, or when asked once more."""
+        self._upgrade.stop(signal.SIGTERM)
         self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
         delay = self._configurations[self._newest].settings.drain_delay
@@ -155,51 +191,113 @@ class Arbiter:
         self._close_listeners()
 
     def _stop_now(self) -> None:
+        self._upgrade.stop(signal.SIGQUIT)
         self._feed(StopNow())
         self._close_listeners()
+
+    def _stop_soon(self) -> None:
+        self._feed(StopSoon())
+        self._close_listeners()
+        self._herald.stop_asked(self._fleet)
 
     def _interrupt(self) -> None:
         """Ctrl+C: the first stops gracefully, the second at once."""
         if self._interrupted:
             self._stop_now()
+        elif self._reloader is not None:  # in development, nobody is to wait for anybody
+            self._interrupted = True
+            self._stop_soon()
         else:
             self._stop()
             self._interrupted = self._fleet.stopping
 
     def _roll(self) -> None:
         """SIGHUP: read and check the settings first; a bad file changes nothing."""
-        before = self._configurations[self._newest].settings
+        if self._reloader is not None and self._reloader.terminal.gone:
+            self._stop_soon()  # this SIGHUP came from the kernel: nobody is there any more
+            return
         self._herald.reload_asked()
         try:
             configuration = self._load()
+            logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
             return
-        settings = configuration.settings
+        self._herald.reload_begins(self._newest + 1)
+        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._newest, timings))
+
+    def _reload(self, why: str, settings_too: bool) -> None:
+        """Files have changed: start the code anew, with the old settings where the new ones are wrong."""
+        configuration = self._configurations[self._newest]
+        if settings_too:
+            try:
+                configuration = self._load()
+                logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+            except SettingsError as exc:
+                configuration = self._configurations[self._newest]
+                logger.error("Reload: the settings stay as they are: %s", exc)
+        self._renew(configuration, "Reload", lambda timings: Reload(self._newest, timings, why))
+
+    def _renew(
+        self, configuration: Configuration, cause: str, order: Callable[[Timings], Roll | Reload]
+    ) -> None:
+        """Begin a new generation with these settings, which have been read and checked."""
+        before, settings = self._configurations[self._newest].settings, configuration.settings
         for name in _FIXED:
             if getattr(settings, name) != getattr(before, name):
-                logger.warning(
-                    "SIGHUP: a new value of %s takes a restart, the sockets stay as they are", name
-                )
+                logger.warning("%s: a new value of %s takes a restart", cause, name)
         self._newest += 1
-        self._herald.reload_begins(self._newest)
         self._configurations[self._newest] = configuration
-        logs.configure(settings)
-        self._feed(Roll(self._newest, _timings(settings)))
+        self._feed(order(self._timings(settings)))
         size = worker_count(settings)
         if size is None:
-            logger.warning("SIGHUP: workers is not set any more; a plain server takes a restart")
+            logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
         elif settings.workers != before.workers:
             self._feed(Resize(size - self._fleet.size))
 
+    def _timings(self, settings: Settings) -> Timings:
+        if self._reloader is not None:
+            # Whoever sits at a debugger's prompt may think as long as they like.
+            return Timings(startup=inf, healthcheck=inf, graceful=settings.timeout_graceful_shutdown)
+        return Timings(
+            startup=settings.timeout_worker_startup,
+            healthcheck=settings.timeout_worker_healthcheck,
+            graceful=settings.timeout_graceful_shutdown,
+        )
+
     def _reopen_logs(self) -> None:
         logs.reopen()
+        identity = privileges.wanted(self._configurations[self._newest].settings)
+        if identity is not None:
+            privileges.give(identity, logs.descriptors())
+        self._upgrade.copy(signal.SIGUSR1)
         for child in self._children.values():
             child.signal(signal.SIGUSR1)
 
-    def _upgrade(self) -> None:
-        logger.warning("SIGUSR2 ignored: replacing the arbiter in place is not supported yet")
+    def _replace(self) -> None:
+        """SIGUSR2: start the arbiter that takes this one's place."""
+        self._upgrade.ask(
+            self._configurations[self._newest].settings,
+            stopping=self._fleet.stopping or self._withdrawn,
+            served=self._served,
+            newcomer=not self._takeover.over,
+        )
+        self._set_alarm()
+
+    def _hand_over(self, pid: int) -> None:
+        """The new arbiter is ready and speaks for the service: drain, without a delay."""
+        self._herald.hand_over(pid)
+        if self._queues is not None:
+            self._queues.hand_over()
+        self._drain()
+
+    def _take_place(self) -> None:
+        """The old arbiter has handed over, or died."""
+        self._herald.begin(self._fleet)
+        if self._queues is not None:
+            self._queues.take_over()
+        self._set_alarm()
 
     def _hear(self, child: Child) -> None:
         """Read all that a worker has said; its end of the pipe closes when its process ends."""
@@ -231,13 +329,15 @@ class Arbiter:
             if status is not None:
                 self._bury(child, status)
         if os.getpid() == 1:
-            self._reap_strangers()
+            reap_strangers(self._children)
 
     def _bury(self, child: Child, status: int) -> None:
         self._hear(child)
         self._show(child)
         how, name = evidence.describe_exit(status)
         child.kill_group()
+        if self._reloader is not None and status != 0:
+            self._reloader.terminal.restore()  # killed at a debugger's prompt, perhaps
         for pipe in (child.beats, child.stacks_pipe):
             self._loop.remove_reader(pipe.fileno())
         del self._children[child.pid]
@@ -250,20 +350,13 @@ class Arbiter:
             return "probably the kernel's OOM killer" if self._oom_kills > before else ""
         return ""
 
-    def _reap_strangers(self) -> None:
-        """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-                if ended.si_pid in self._children:
-                    return  # ended just now: a SIGCHLD of its own is on its way
-                os.waitpid(ended.si_pid, 0)
-
     def _ring(self) -> None:
         """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
         self._alarm = None
         for child in list(self._children.values()):
             self._hear(child)
         self._reap()
+        self._upgrade.ring()
         self._feed(Tick())
 
     # --- actions out ---
@@ -279,11 +372,20 @@ class Arbiter:
         self._handling = True
         try:
             while self._events and self._outcome is None:
-                self._carry_out(self._fleet.handle(self._events.popleft(), time.monotonic()))
+                actions = self._fleet.handle(self._events.popleft(), time.monotonic())
+                self._steer()  # first: nothing new comes to whoever is to go
+                self._carry_out(actions)
         finally:
             self._handling = False
+        self._served = self._served or self._fleet.ready > 0
         self._herald.update(self._fleet)
+        self._takeover.update(self._fleet)
         self._set_alarm()
+
+    def _steer(self) -> None:
+        """Let the kernel give new connections to those who serve and have been heard of just now."""
+        if self._queues is not None:
+            self._queues.steer(self._fleet.attentive(time.monotonic()))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -293,12 +395,17 @@ class Arbiter:
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
-                    self._events.append(Inspected(pid, evidence.cpu_wait(pid), evidence.describe(pid)))
+                    self._events.append(evidence.look(pid))
                 case Finish():
                     self._outcome = action
                     self._loop.stop()
+                case Admit(pid=pid):
+                    if pid in self._children:
+                        self._children[pid].admit()
                 case Drain(pid=pid):
                     self._signal(pid, signal.SIGTERM)
+                case Hurry(pid=pid):
+                    self._signal(pid, HURRY_SIGNAL)
                 case ShowStack(pid=pid):
                     self._signal(pid, STACK_SIGNAL)
                 case Quit(pid=pid):
@@ -307,14 +414,19 @@ class Arbiter:
                     self._signal(pid, signal.SIGABRT)
                 case Kill(pid=pid):
                     if pid in self._children:
+                        self._children[pid].note_relatives()
                         self._children[pid].kill()
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         if pid in self._children:
+            if number != STACK_SIGNAL:
+                self._children[pid].note_relatives()
             self._children[pid].signal(number)
 
     def _spawn(self, order: Spawn) -> None:
         configuration = self._configurations[order.generation]
+        queues = self._queues
+        sockets = tuple(listener.socket for listener in self._listeners)
         try:
             child = Child.start(
                 self._entry,
@@ -323,7 +435,10 @@ class Arbiter:
                 settings=configuration.settings,
                 environment=configuration.environment,
                 directory=self._directory,
-                sockets=tuple(listener.socket for listener in self._listeners),
+                sockets=sockets if queues is None else queues.sockets(order.slot),
+                neighbourhood=None if queues is None else queues.neighbourhood(order.slot),
+                gated=self._reloader is not None,
+                terminal=self._reloader is not None and self._reloader.terminal.present,
             )
         except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
             reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
@@ -340,7 +455,7 @@ class Arbiter:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = (self._fleet.deadline(), self._herald.deadline())
+        times = (self._fleet.deadline(), self._herald.deadline(), self._upgrade.deadline())
         wake_at = min((at for at in times if at is not None), default=None)
         if wake_at is not None and self._outcome is None:
             delay = max(0.0, wake_at - time.monotonic())
@@ -350,6 +465,8 @@ class Arbiter:
 
     def _close_listeners(self) -> None:
         """Close our copies: once the last worker has emptied the queue, clients are refused, not kept."""
+        if self._queues is not None:
+            self._queues.close_listeners()
         for listener in self._listeners:
             listener.close()
 
@@ -371,18 +488,14 @@ class Arbiter:
 
     def close(self) -> None:
         """Let go of the sockets and of any worker that is left, which drains; then wait for its end."""
+        if self._reloader is not None:
+            self._reloader.stop()
         self._close_listeners()
         for child in self._children.values():
             child.let_go()
         grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
         for child in self._children.values():
             child.wait(grace + _MARGIN)
+        self._takeover.close()
+        self._upgrade.close()
         self._loop.close()
-
-
-def _timings(settings: Settings) -> Timings:
-    return Timings(
-        startup=settings.timeout_worker_startup,
-        healthcheck=settings.timeout_worker_healthcheck,
-        graceful=settings.timeout_graceful_shutdown,
-    )

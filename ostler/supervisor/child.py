@@ -8,16 +8,22 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from ostler.assignment import ARBITERS_OWN, SLOT_VARIABLE, Assignment
+from ostler.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
+
+if TYPE_CHECKING:
+    import psutil
 
 _spawn = multiprocessing.get_context("spawn")
 
@@ -31,6 +37,7 @@ _BLOCKED = (
     signal.SIGTTOU,
     signal.SIGUSR1,
     signal.SIGUSR2,
+    HURRY_SIGNAL,
 )
 
 # A pipe's capacity (pipe(7)): one read takes all that can be pending.
@@ -56,7 +63,13 @@ class Child:
     """
 
     def __init__(
-        self, process: SpawnProcess, beats: Connection, stacks: Connection, lifeline: Connection
+        self,
+        process: SpawnProcess,
+        beats: Connection,
+        stacks: Connection,
+        lifeline: Connection,
+        gate: Connection | None = None,
+        terminal: bool = False,
     ) -> None:
         assert process.pid is not None
         self.pid: int = process.pid
@@ -64,6 +77,9 @@ class Child:
         self.stacks_pipe = stacks
         self._process = process
         self._lifeline = lifeline
+        self._gate = gate
+        self._terminal = terminal
+        self._relatives: list[psutil.Process] = []
         self._decoder = Decoder()
         self._unfinished = b""
 
@@ -81,8 +97,11 @@ class Child:
         environment: Mapping[str, str],
         directory: str,
         sockets: tuple[socket, ...],
+        neighbourhood: Neighbourhood | None = None,
+        gated: bool = False,
+        terminal: bool = False,
     ) -> Child:
-        """Spawn a worker.
+        """Spawn a worker; if `gated`, it imports the application once `admit` is called.
 
         Raises:
             OSError: there is no process, memory or descriptor to be had, or `directory` is gone.
@@ -102,26 +121,32 @@ class Child:
             beats, beats_writer = pipe()
             stacks, stacks_writer = pipe()
             lifeline_reader, lifeline = pipe()
-            for end in (beats_writer, stacks_writer, lifeline_reader):
-                theirs.callback(end.close)
+            gate_reader, gate = pipe() if gated else (None, None)
+            for end in (beats_writer, stacks_writer, lifeline_reader, gate_reader):
+                if end is not None:
+                    theirs.callback(end.close)
             assignment = Assignment(
                 slot=slot,
                 generation=generation,
                 settings=settings,
                 directory=directory,
                 sockets=sockets,
+                neighbourhood=neighbourhood,
                 beats=beats_writer,
                 stacks=stacks_writer,
                 lifeline=lifeline_reader,
+                gate=gate_reader,
+                terminal=terminal,
             )
             # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
             process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
-            with _signals_blocked(), _without_main(), _environment({**environment, SLOT_VARIABLE: str(slot)}):
+            place = {SLOT_VARIABLE: str(slot), GENERATION_VARIABLE: str(generation)}
+            with _signals_blocked(), _without_main(), _environment({**environment, **place}):
                 process.start()
             for end in (beats, stacks):
                 os.set_blocking(end.fileno(), False)
             opened.pop_all()
-        return cls(process, beats, stacks, lifeline)
+        return cls(process, beats, stacks, lifeline, gate, terminal)
 
     def messages(self) -> list[Message]:
         """Return what the worker has said since the last call.
@@ -145,7 +170,19 @@ class Child:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker's process alone."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
+            os.kill(self._bystander() if number == STACK_SIGNAL else self.pid, number)
+
+    def _bystander(self) -> int:
+        """Return a thread of the worker that is not its main one, to be interrupted by a signal instead.
+
+        A call in C that a signal interrupts may give up, as sleep(3) does: to ask where it hangs must change
+        nothing. Linux lets the thread that is named by kill(2) take a signal, if it can. The first thread is
+        the pulse; each can show the stacks of all.
+        """
+        with contextlib.suppress(OSError):
+            others = sorted(int(name) for name in os.listdir(f"/proc/{self.pid}/task"))
+            return next((thread for thread in others if thread != self.pid), self.pid)
+        return self.pid
 
     def kill(self) -> None:
         """Send SIGKILL to the worker and to whatever it has spawned into its process group."""
@@ -160,6 +197,26 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, signal.SIGKILL)
+        for relative in self._relatives:
+            if relative.is_running():
+                relative.kill()
+        self._relatives = []
+
+    def note_relatives(self) -> None:
+        """Remember what the worker has spawned, for `kill_group`: one at a terminal leads no group."""
+        if not self._terminal:
+            return
+        import psutil  # the arbiter does without it else
+
+        with contextlib.suppress(psutil.Error):
+            found = psutil.Process(self.pid).children(recursive=True)
+            self._relatives = [*{*self._relatives, *found}]
+
+    def admit(self) -> None:
+        """Let the worker import the application."""
+        if self._gate is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._gate.fileno(), b"\0")
 
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
@@ -179,6 +236,8 @@ class Child:
         self._process.close()
         self.beats.close()
         self.stacks_pipe.close()
+        if self._gate is not None:
+            self._gate.close()
         self.let_go()
 
     def withdraw(self) -> None:
@@ -197,6 +256,15 @@ class Child:
         """Close the lifeline: the worker takes the arbiter for gone, drains, and exits by itself."""
         if not self._lifeline.closed:
             self._lifeline.close()
+
+
+def reap_strangers(known: Container[int]) -> None:
+    """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in known:
+                return  # ended just now: a SIGCHLD of its own is on its way
+            os.waitpid(ended.si_pid, 0)
 
 
 def _read(pipe: Connection) -> bytes:

@@ -13,9 +13,10 @@ class Timings:
     """How long each phase of a worker's life may take, in seconds. One deadline for each phase."""
 
     startup: float = 300.0
-    """From spawn to ready (`--timeout-worker-startup`)."""
+    """From spawn to ready (`--timeout-worker-startup`); infinite: no matter how long."""
     healthcheck: float = 30.0
-    """Silence of the event loop after which a ready worker is aborted (`--timeout-worker-healthcheck`)."""
+    """Silence of the event loop after which a ready worker is aborted (`--timeout-worker-healthcheck`);
+    infinite: never."""
     graceful: float = 30.0
     """From the order to drain until the worker cancels what is left (`--timeout-graceful-shutdown`)."""
 
@@ -56,6 +57,11 @@ class Inspected:
     """Nanoseconds that its loop's thread has waited for a CPU so far; None where nobody counts that."""
     evidence: str
     """State, wait channel, CPU and waiting time, memory: in words, for the log."""
+    ran: int | None = None
+    """Nanoseconds that its loop's thread has been on a CPU so far."""
+    throttled: int | None = None
+    """Nanoseconds for which the quota of its cgroups has kept CPUs from it so far; None for one that does not
+    want to run."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,16 @@ class Roll:
 
 
 @dataclass(frozen=True)
+class Reload:
+    """The code has changed: nobody may be answered by the old one any more, everybody waits for the new."""
+
+    generation: int
+    timings: Timings
+    why: str
+    """What has changed, as the log has it."""
+
+
+@dataclass(frozen=True)
 class Resize:
     """Have this many workers more (or fewer, when negative); never below one."""
 
@@ -100,11 +116,17 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class StopSoon:
+    """End everything as for a reload, then finish with exit code 0."""
+
+
+@dataclass(frozen=True)
 class StopNow:
     """End everything at once, then finish with exit code 0."""
 
 
-Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Roll | Resize | Stop | StopNow
+Orders: TypeAlias = Roll | Reload | Resize | Stop | StopSoon | StopNow
+Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Orders
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -122,6 +144,20 @@ class Spawn:
 @dataclass(frozen=True)
 class Drain:
     """Ask the worker to finish what it has and go (SIGTERM)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Admit:
+    """Let the worker import the application: the old code has gone (--reload only)."""
+
+    pid: int
+
+
+@dataclass(frozen=True)
+class Hurry:
+    """Ask the worker to take nothing more, and to be gone within a second or so (SIGURG)."""
 
     pid: int
 
@@ -177,4 +213,5 @@ class Finish:
     reason: str = ""
 
 
-Action: TypeAlias = Spawn | Drain | Inspect | ShowStack | Quit | Abort | Kill | Report | Finish
+Signal: TypeAlias = Drain | Hurry | ShowStack | Quit | Abort | Kill
+Action: TypeAlias = Spawn | Admit | Inspect | Signal | Report | Finish

@@ -5,9 +5,11 @@ Every figure is optional: where there is no such file, nothing is said.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
+
+from ostler.cgroups import Throttling, directories, read
+from ostler.memory import resident
+from ostler.supervisor.events import Inspected
 
 _STATES = {
     "R": "running",
@@ -19,33 +21,46 @@ _STATES = {
 }
 
 
-def cpu_wait(pid: int) -> int | None:
-    """Return the nanoseconds that the main thread of `pid` has waited for a CPU so far.
+def look(pid: int) -> Inspected:
+    """Return what is known of a silent process: of its CPU time, and in words for the log.
 
-    The second field of /proc/PID/schedstat (Linux, Documentation/scheduler/sched-stats.rst); None where
-    nobody counts that.
+    From /proc/PID/schedstat come nanoseconds on a CPU and waited for one, of its main thread (Linux,
+    Documentation/scheduler/sched-stats.rst). That its group's quota was used up is an excuse only for
+    one that wants to run: one that sleeps, or is stopped, would not have run anyway.
     """
-    text = _read(f"/proc/{pid}/schedstat")
-    try:
-        return int(text.split()[1])
-    except (IndexError, ValueError):
-        return None
+    ran, waited = cpu_time(pid)
+    throttled = None
+    if _state(pid) == "R":
+        throttling = Throttling(pid)
+        throttled = throttling.read()
+        throttling.close()
+    return Inspected(pid, waited, describe(pid), ran, throttled)
+
+
+def cpu_time(pid: int) -> tuple[int, int] | tuple[None, None]:
+    """Return the nanoseconds that the main thread was on a CPU, and waited for one; None if nobody counts."""
+    fields = read(f"/proc/{pid}/schedstat").split()
+    return (int(fields[0]), int(fields[1])) if len(fields) == 3 else (None, None)
+
+
+def _state(pid: int) -> str:
+    # The name before it may hold any character.
+    return next(iter(read(f"/proc/{pid}/stat").rpartition(")")[2].split()), "")
 
 
 def describe(pid: int) -> str:
     """Return state, wait channel, CPU and waiting time and memory of `pid`, in words for the log."""
     facts = []
-    state = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1]
+    state = _state(pid)
     if state:
-        facts.append(_STATES.get(state[0], f"in state {state[0]}"))
-    channel = _read(f"/proc/{pid}/wchan").strip()
+        facts.append(_STATES.get(state, f"in state {state}"))
+    channel = read(f"/proc/{pid}/wchan").strip()
     if channel not in ("", "0"):
         facts.append(f"waiting in {channel}")
-    schedstat = _read(f"/proc/{pid}/schedstat").split()
-    if len(schedstat) == 3:
-        running, waiting = (int(field) / 1e9 for field in schedstat[:2])
-        facts.append(f"CPU used {running:.2f} s, CPU waited for {waiting:.2f} s")
-    memory = _resident(pid)
+    ran, waited = cpu_time(pid)
+    if ran is not None and waited is not None:
+        facts.append(f"CPU used {ran / 1e9:.2f} s, CPU waited for {waited / 1e9:.2f} s")
+    memory = resident(pid)
     if memory is not None:
         facts.append(f"RSS {memory / 2**20:.0f} MiB")
     return ", ".join(facts)
@@ -68,44 +83,11 @@ def describe_exit(code: int) -> tuple[str, str | None]:
 
 def oom_kills() -> int | None:
     """Return how many processes the kernel's OOM killer has ended so far, in this cgroup if it can."""
-    for path in (*_cgroup_files(), "/proc/vmstat"):
-        for line in _read(path).splitlines():
+    # The process's own group alone: what another one lost is not ours.
+    own = next(directories("memory"), "")
+    for path in (f"{own}/memory.events", f"{own}/memory.oom_control", "/proc/vmstat"):
+        for line in read(path).splitlines():
             name, _, count = line.partition(" ")
             if name == "oom_kill" and count.strip().isdigit():
                 return int(count)
     return None
-
-
-def _cgroup_files() -> list[str]:
-    """Where this process's memory cgroup counts its kills: version 2, then version 1 (cgroups(7))."""
-    files = []
-    for line in _read("/proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            files.append(f"/sys/fs/cgroup{path}/memory.events")
-        elif "memory" in controllers.split(","):
-            files.append(f"/sys/fs/cgroup/memory{path}/memory.oom_control")
-    return files
-
-
-def _resident(pid: int) -> int | None:
-    pages = _read(f"/proc/{pid}/statm").split()[1:2]
-    if pages:
-        return int(pages[0]) * os.sysconf("SC_PAGE_SIZE")
-    # Not Linux. Imported when it is needed: the arbiter is to stay small, and most never ask. A deploy may
-    # have taken the package away meanwhile, which must not cost more than this figure.
-    with contextlib.suppress(ImportError):
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
-            return int(psutil.Process(pid).memory_info().rss)
-    return None
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read()
-    except OSError:
-        return ""

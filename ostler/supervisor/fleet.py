@@ -6,39 +6,34 @@ place of the whole fleet has a successor. Whatever drains, was aborted or failed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
+from math import inf
 
 from ostler.supervisor import events as ev
-from ostler.supervisor.events import Finish, Report, Roll, Timings
+from ostler.supervisor.crew import Actions, workers
+from ostler.supervisor.events import Finish, Reload, Report, Roll, Timings
+from ostler.supervisor.orders import Fill, Leave, LeaveNow, LeaveSoon, Lost
 from ostler.supervisor.place import HEALTHY, Place, backoff
+from ostler.supervisor.reloading import Reloading
 from ostler.supervisor.silence import words
-from ostler.supervisor.slot import Arrived, Fill, Leave, LeaveNow, Lost, Slot, State, Vacated
-
-Actions: TypeAlias = list[ev.Action]
+from ostler.supervisor.slot import Slot, State
 
 
-class Fleet:
+class Fleet(Reloading):
     """Decides about all workers. Feed it each event with the monotonic time at which it was handled.
 
     Raises ValueError for an event that names a process or ticket that it cannot know, and
     `slot.UnlistedEvent` for one that cannot happen: both are defects of the caller.
+
+    `reloads`: as in development, where code that fails is not given up, but waited for until it changes.
+    See `reloading.Reloading`.
     """
 
-    def __init__(self, size: int, timings: Timings, *, settle: float = 1.0) -> None:
+    def __init__(self, size: int, timings: Timings, *, settle: float = 1.0, reloads: bool = False) -> None:
+        super().__init__(timings, reloads=reloads)
         if size < 1:
             raise ValueError(f"a fleet has at least one worker, not {size}")
         self.size = size
-        self.generation = 1
-        """The newest that proved itself: respawned workers are of this one."""
-        self._timings = timings
         self._settle = settle
-        self._places: dict[int, Place] = {}
-        self._leaving: list[Slot] = []
-        self._roll: Roll | None = None
-        self._next_roll: Roll | None = None
-        self._newest = 1
-        self._tickets = 0
         self._first_tickets = size
         self._ever_ready = False
         self._finish: Finish | None = None
@@ -53,11 +48,6 @@ class Fleet:
         return f"<Fleet size={self.size} ready={self.ready} {state}{rolling}>"
 
     @property
-    def ready(self) -> int:
-        """How many workers are READY."""
-        return sum(slot.state is State.READY for slot in self.slots())
-
-    @property
     def stopping(self) -> bool:
         """Whether it ends, by order or because the first boot failed."""
         return self._finish is not None
@@ -67,16 +57,6 @@ class Fleet:
         """Whether a rolling restart is under way or waits for its turn."""
         return self._roll is not None or self._next_roll is not None
 
-    def slots(self) -> Iterator[Slot]:
-        """Every worker that lives or is awaited: places in order, then those that leave."""
-        for place in self._places.values():
-            yield from place.slots()
-        yield from self._leaving
-
-    def find(self, pid: int) -> Slot | None:
-        """Return the slot of this process, unless it is gone."""
-        return next((slot for slot in self.slots() if slot.pid == pid), None)
-
     def deadline(self) -> float | None:
         """When to call `handle(Tick(), now)`, if nothing happens before. None: not at all."""
         times = [at for slot in self.slots() if (at := slot.deadline()) is not None]
@@ -84,14 +64,19 @@ class Fleet:
             times.append(settled)
         if self._surge() is None:
             times += [place.retry_at for place in self._waiting()]
-        return min(times, default=None)
+        # Infinite where a phase may last as long as it likes.
+        return min((at for at in times if at < inf), default=None)
 
     def start(self, now: float) -> Actions:
         """Begin the first boot: every place at once."""
         if self._places:
             raise ValueError("started twice")
         self._awake = now
-        return [action for _ in range(self.size) for action in self._open_place(now)]
+        for number in range(1, self.size + 1):
+            self._places[number] = Place(number, self._new_slot(number, self.generation, self._timings))
+        if self._reloads:
+            return self._try_code(now)
+        return [action for place in self._places.values() for action in self._fill(place, now)]
 
     def handle(self, event: ev.Event, now: float) -> Actions:
         """Take in one event and return what is to be done, in this order."""
@@ -134,21 +119,17 @@ class Fleet:
             case ev.Tick():
                 return self._tick(now)
             case Roll():
-                return self._ask_roll(event)
+                return self._ask_roll(event, now)
+            case Reload():
+                return self._reload(event, now)
             case ev.Resize(by=by):
                 return self._resize(by, now)
             case ev.Stop():
                 return self._stop(Finish(0), Leave(), now)
+            case ev.StopSoon():
+                return self._stop(Finish(0), LeaveSoon(), now)
             case ev.StopNow():
                 return self._stop(Finish(0), LeaveNow(), now)
-
-    def _awaited(self, event: ev.Started | ev.SpawnFailed, ticket: int) -> Slot:
-        for slot in self.slots():
-            if slot.ticket == ticket and slot.pid is None:
-                if isinstance(event, ev.Started) and self.find(event.pid) is not None:
-                    raise ValueError(f"there is a worker with pid {event.pid} already")
-                return slot
-        raise ValueError(f"no spawn is awaited under ticket {ticket}")
 
     def _tick(self, now: float) -> Actions:
         actions: Actions = []
@@ -162,40 +143,20 @@ class Fleet:
                 actions += self._pass(slot, ev.Tick(), now)
         return actions
 
-    def _pass(self, slot: Slot, event: object, now: float) -> Actions:
-        """Let a slot live through an event, and act on its notices where they stand among its actions."""
-        actions: Actions = []
-        for outcome in slot.handle(event, now):
-            match outcome:
-                case Arrived():
-                    actions += self._arrived(slot, now)
-                case Lost():
-                    actions += self._lost(slot, outcome, now)
-                case Vacated():
-                    self._leaving.remove(slot)
-                case _:
-                    actions.append(outcome)
-        return actions
-
     # --- a worker's arrival and loss --------------------------------------------------------------
-
-    def _new_slot(self, number: int, generation: int, timings: Timings) -> Slot:
-        self._tickets += 1
-        return Slot(number, generation, timings, self._tickets)
 
     def _open_place(self, now: float) -> Actions:
         number = next(n for n in range(1, len(self._places) + 2) if n not in self._places)
         place = Place(number, self._new_slot(number, self.generation, self._timings))
+        unproven = self._unproven
         self._places = dict(sorted({**self._places, number: place}.items()))
-        return self._pass(place.tenant, Fill(now), now)
-
-    def _send_off(self, slot: Slot, order: Leave | LeaveNow, now: float) -> Actions:
-        self._leaving.append(slot)
-        return self._pass(slot, order, now)
+        return [] if unproven else self._fill(place, now)
 
     def _arrived(self, slot: Slot, now: float) -> Actions:
         self._ever_ready = True
         place = self._places[slot.number]
+        if slot.number == self._scout:
+            return self._proven(now)
         if slot is place.successor and slot.generation == self.generation:
             return self._take_over(place, now)
         return []
@@ -210,7 +171,9 @@ class Fleet:
     def _lost(self, slot: Slot, lost: Lost, now: float) -> Actions:
         place = self._places[slot.number]
         self._leaving.append(slot)
-        if not self._ever_ready:
+        if slot.number == self._scout and slot.pid is not None:
+            return self._hold(place, lost)
+        if not self._ever_ready and not self._reloads:
             del self._places[slot.number]
             report = Report(lost.level, f"{lost.cause}: no worker has ever been ready, ostler stops")
             return [report, *self._stop(Finish(3, lost.reason), Leave(), now)]
@@ -241,12 +204,15 @@ class Fleet:
 
     # --- rolling and retiring: one successor at a time --------------------------------------------
 
-    def _ask_roll(self, roll: Roll) -> Actions:
+    def _ask_roll(self, roll: Roll, now: float) -> Actions:
         if self.stopping:
             text = f"Rolling restart to generation {roll.generation} ignored: ostler stops"
             return [Report("warning", text)]
         if roll.generation <= self._newest:
             raise ValueError(f"generation {roll.generation} is not newer than {self._newest}")
+        if self._unproven:
+            why = f"No worker serves: all begin anew with generation {roll.generation}"
+            return self._reload(Reload(roll.generation, roll.timings, why), now)
         self._newest = roll.generation
         self._next_roll = roll
         if self._roll is None and not self._first_boot():
@@ -258,9 +224,6 @@ class Fleet:
         """Whether one of the first N workers is still on its way."""
         first = (p.tenant for p in self._places.values() if p.tenant.ticket <= self._first_tickets)
         return any(slot.state is State.BOOTING for slot in first)
-
-    def _surge(self) -> Place | None:
-        return next((place for place in self._places.values() if place.successor is not None), None)
 
     def _settles_at(self) -> float | None:
         """When the first worker of an unproven generation will have proved it; None if none is READY."""
@@ -277,7 +240,8 @@ class Fleet:
         places = sorted(self._places.values(), key=Place.rank)
         rolled = [p for p in places if p.tenant.generation != newest]
         retired = [p for p in places if p.tenant.retiring is not None and p not in rolled]
-        return rolled + retired
+        # First come, first served: one that retires again and again must not keep another one waiting.
+        return rolled + sorted(retired, key=lambda p: p.tenant.retiring_since)
 
     def _proceed(self, now: float) -> Actions:
         """Do what has become possible: end a roll, begin the next, spawn the next successor."""
@@ -291,7 +255,7 @@ class Fleet:
         if self._surge() is None:
             for place in [place for place in self._waiting() if place.retry_at <= now][:1]:
                 actions += self._spawn_successor(place, now)
-        return actions
+        return actions + self._admit()
 
     def _stuck(self, now: float) -> bool:
         """Whether whatever the roll has yet to replace waits for its next try."""
@@ -303,7 +267,7 @@ class Fleet:
             text = f"Rolling restart to generation {self._roll.generation} ends incomplete for a newer one"
             actions.append(Report("warning", text))
         self._roll, self._next_roll = roll, None
-        text = f"Rolling restart to generation {roll.generation} begins: {_workers(self.size)}, one by one"
+        text = f"Rolling restart to generation {roll.generation} begins: {workers(self.size)}, one by one"
         actions.append(Report("info", text))
         for place in self._places.values():
             place.misses, place.retry_at = 0, 0.0  # an operator's order is not a next try
@@ -341,14 +305,6 @@ class Fleet:
         text = f"Rolling restart to generation {generation} given up: {cause}; {self._serving(' on')}"
         return [Report("error", text)]
 
-    def _serving(self, on: str = "") -> str:
-        ready = [slot for slot in self.slots() if slot.state is State.READY]
-        if not ready:
-            return "no worker is ready at present"
-        generations = " and ".join(map(str, sorted({slot.generation for slot in ready})))
-        verb = "serves" if len(ready) == 1 else "serve"
-        return f"{_workers(len(ready))} of generation {generations} {verb}{on}"
-
     # --- scaling and stopping ---------------------------------------------------------------------
 
     def _resize(self, by: int, now: float) -> Actions:
@@ -362,36 +318,30 @@ class Fleet:
             actions += self._open_place(now)
         for _ in range(self.size, before):
             actions += self._close_place(now)
-        text = f"Scaled from {_workers(before)} to {self.size}" if self.size != before else "Not scaled"
+        text = f"Scaled from {workers(before)} to {self.size}" if self.size != before else "Not scaled"
         if before + by < 1:
             text += ": never below one"
         return [Report("info", text), *actions]
 
     def _close_place(self, now: float) -> Actions:
-        idle = {State.BACKOFF: 2, State.BOOTING: 1}
+        idle = {State.EMPTY: 3, State.BACKOFF: 2, State.BOOTING: 1}
         last = max(self._places.values(), key=lambda p: (idle.get(p.tenant.state, 0), p.number))
         del self._places[last.number]
         return self._clear(last, Leave(), now)
 
-    def _clear(self, place: Place, order: Leave | LeaveNow, now: float) -> Actions:
-        return [action for slot in place.slots() for action in self._send_off(slot, order, now)]
-
-    def _stop(self, finish: Finish, order: Leave | LeaveNow, now: float) -> Actions:
+    def _stop(self, finish: Finish, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
         actions: Actions = []
-        if self._finish is None or isinstance(order, LeaveNow):
+        if self._finish is None or not isinstance(order, Leave):
             going = sum(slot.pid is not None for slot in self.slots())
-            how = "to drain" if isinstance(order, Leave) else "to quit at once"
-            actions.append(Report("info", f"Stopping: {_workers(going)} {how}"))
+            how = "to quit at once" if isinstance(order, LeaveNow) else "to drain"
+            how = "to leave" if isinstance(order, LeaveSoon) else how
+            actions.append(Report("info", f"Stopping: {workers(going)} {how}"))
         self._finish = self._finish or finish
         self._roll = self._next_roll = None
-        if isinstance(order, LeaveNow):
+        if not isinstance(order, Leave):
             for slot in list(self._leaving):
                 actions += self._pass(slot, order, now)
         places, self._places = self._places, {}
         for place in places.values():
             actions += self._clear(place, order, now)
         return actions
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"

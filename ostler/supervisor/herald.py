@@ -20,6 +20,16 @@ class Herald:
         self._notifier = notifier
         self._announcements = Announcements(os.getpid(), notifier.watchdog)
 
+    def hand_over(self, pid: int) -> None:
+        """Name the arbiter that speaks for the service from now on, and say no more."""
+        self._notifier.send(f"MAINPID={pid}")
+        self._notifier.held = True
+
+    def begin(self, fleet: Fleet) -> None:
+        """Speak for the service: the arbiter that did has named us."""
+        self._notifier.held = False
+        self.update(fleet)
+
     def deadline(self) -> float | None:
         """When to call `update`, if nothing happens before. None: not at all."""
         if not self._notifier.listens:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ostler.messages import Beat
+from ostler.supervisor.events import Inspected
 
 ANSWER_GRACE = 2.0
 """Seconds after which an `Inspect` that nobody answered is judged by silence alone."""
@@ -87,10 +88,11 @@ class Silence:
         """Note that the operating system is being asked."""
         self._asked = now
 
-    def judge(self, last: Beat | None, waited: int | None, now: float) -> Verdict:
-        """Judge by what the operating system said: nanoseconds waited for a CPU, None if unknown."""
+    def judge(self, last: Beat | None, seen: Inspected | None, now: float) -> Verdict:
+        """Judge by what the operating system said, None if it said nothing."""
         self._asked = None
-        self.excuse(last, waited, now)
+        if seen is not None:
+            self.excuse(last, seen, now)
         # Compared with the very sum that deadline() gives: a rounding error must not ask for ever.
         if now >= self._due(1.0):
             return Verdict.ABORT
@@ -100,12 +102,21 @@ class Silence:
         self._not_before = now + GLANCE
         return Verdict.EXCUSED
 
-    def excuse(self, last: Beat | None, waited: int | None, now: float) -> None:
-        """Excuse what of this silence the worker has waited for a CPU, without judging it."""
-        if waited is not None:
-            before = 0 if last is None else last.waited
-            excused = min((waited - before) / 1e9, self.lasts(now))
-            self._excused = excused if excused >= NEGLIGIBLE else 0.0
+    def excuse(self, last: Beat | None, seen: Inspected, now: float) -> None:
+        """Excuse what of this silence the worker has waited for a CPU, without judging it.
+
+        Its run-queue wait has in it what its group was throttled, or has not, as the kernel's version is: the
+        longer of the two counts, never their sum. Throttled time is summed over CPUs, and so may be more than
+        has passed. What the worker was on a CPU is never excused, or one that spins could spin for ever.
+        """
+        excuses = [] if seen.waited is None else [seen.waited - (0 if last is None else last.waited)]
+        if seen.throttled is not None and last is not None:
+            excuses.append(seen.throttled - last.throttled)
+        if not excuses:
+            return
+        ran = 0 if seen.ran is None or last is None else seen.ran - last.ran
+        excused = min(max(excuses) / 1e9, self.lasts(now) - ran / 1e9)
+        self._excused = excused if excused >= NEGLIGIBLE else 0.0
 
     def suspicious(self, now: float) -> bool:
         """Whether it has lasted for half the limit, what is excused not counted."""

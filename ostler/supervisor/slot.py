@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from ostler.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
+from ostler.supervisor.orders import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Outcome, Vacated
 from ostler.supervisor.silence import Silence, Verdict, words
 
 FAILED_GRACE = 5.0
@@ -26,6 +27,8 @@ DRAIN_GRACE = 1.0
 """Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
 QUIT_GRACE = 1.0
 """Seconds from SIGQUIT to SIGKILL."""
+HURRY_GRACE = 1.25
+"""Seconds from SIGURG to SIGKILL: time to finish what is short, and for a lifespan shutdown."""
 
 
 class State(Enum):
@@ -39,53 +42,6 @@ class State(Enum):
     ABORTED = "aborted"
     FAILED = "failed"
     VACATED = "vacated"
-
-
-# --- the fleet's orders ---------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Fill:
-    """Spawn a worker at this time; at once if that is not in the future."""
-
-    at: float
-
-
-@dataclass(frozen=True)
-class Leave:
-    """Drain: finish what is in flight, then go."""
-
-
-@dataclass(frozen=True)
-class LeaveNow:
-    """Go at once."""
-
-
-# --- notices to the fleet -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Arrived:
-    """The worker is READY."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Nobody asked for it, but this worker will not serve (any longer). Comes at most once in a life."""
-
-    level: Literal["warning", "error"]
-    cause: str
-    """Who and why, in words, without the consequence: that is the fleet's to add."""
-    reason: str
-    """Only why."""
-
-
-@dataclass(frozen=True)
-class Vacated:
-    """There is no process (any longer): forget this slot."""
-
-
-Outcome: TypeAlias = ev.Action | Arrived | Lost | Vacated
 
 
 class UnlistedEvent(Exception):
@@ -106,6 +62,11 @@ class Slot:
         self.ready_since: float | None = None
         self.retiring: str | None = None
         """Why the worker asked for a successor, once it has."""
+        self.retiring_since = 0.0
+        self.admitted = False
+        """The fleet has let it import the application (--reload only)."""
+        self.hurried = False
+        """It was ordered to leave soon: whoever comes after it waits until it has gone."""
         self._deadline: float | None = None  # of every state but READY, which has its silence
         self._silence: Silence | None = None
         self._spawned = 0.0
@@ -134,6 +95,10 @@ class Slot:
         if self.state is State.READY:
             return self._listening().deadline()
         return self._deadline
+
+    def silent(self, now: float) -> float:
+        """Return the seconds since the event loop was last heard of; 0 before it could be."""
+        return 0.0 if self._silence is None else self._silence.lasts(now)
 
     def forgive(self, seconds: float) -> None:
         """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
@@ -179,7 +144,7 @@ class Slot:
         self._move(State.BOOTING)
         return [ev.Spawn(self.ticket, self.number, self.generation)]
 
-    def _drop(self, _: Leave | LeaveNow, now: float) -> list[Outcome]:
+    def _drop(self, _: Leave | LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
         self._move(State.VACATED)
         return [Vacated()]
 
@@ -238,26 +203,28 @@ class Slot:
     def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
         if self.retiring is not None:
             return []
-        self.retiring = event.reason
-        return [Report("info", f"{self.name} asks for a successor: {event.reason}; it serves on until then")]
+        self.retiring, self.retiring_since = event.reason, now
+        # The reason is a sentence, as a plain server logs it.
+        reason = event.reason.rstrip(".")
+        return [Report("info", f"{self.name} asks for a successor: {reason}; it serves on until then")]
 
     def _silent(self, _: Tick, now: float) -> list[Outcome]:
         silence = self._listening()
         if silence.asked:
-            return self._judge(None, "no evidence to be had", now)
+            return self._judge(None, now)
         silence.ask(now)
         return [ev.Inspect(self._process())]
 
     def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
         if not self._listening().asked:  # it has beaten since, or was judged without an answer
-            self._listening().excuse(self.beat, event.waited, now)
+            self._listening().excuse(self.beat, event, now)
             return []
-        return self._judge(event.waited, event.evidence, now)
+        return self._judge(event, now)
 
-    def _judge(self, waited: int | None, evidence: str, now: float) -> list[Outcome]:
+    def _judge(self, seen: Inspected | None, now: float) -> list[Outcome]:
         silence = self._listening()
-        verdict = silence.judge(self.beat, waited, now)
-        said = silence.describe(evidence, now)
+        verdict = silence.judge(self.beat, seen, now)
+        said = silence.describe("no evidence to be had" if seen is None else seen.evidence, now)
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]
@@ -290,7 +257,18 @@ class Slot:
         self._sent.append("SIGQUIT")
         return [ev.Quit(self.pid)]
 
-    def _hurry(self, _: LeaveNow, now: float) -> list[Outcome]:
+    def _leave_soon(self, _: LeaveSoon, now: float) -> list[Outcome]:
+        self.hurried = True
+        if self.pid is None:
+            self._move(State.ABORTED)
+            return []
+        self._grace = HURRY_GRACE
+        self._move(State.ABORTED, now + HURRY_GRACE)
+        self._sent.append("SIGURG")
+        return [ev.Hurry(self.pid)]
+
+    def _hurry(self, order: LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
+        self.hurried = self.hurried or isinstance(order, LeaveSoon)
         if self._deadline is not None:
             self._deadline = min(self._deadline, now + QUIT_GRACE)
         return []
@@ -351,8 +329,12 @@ def _table() -> dict[tuple[State, type], Row]:
     gone = row(Slot._exited, (s.VACATED,))
     table: dict[tuple[State, type], Row] = {
         (s.EMPTY, Fill): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
+        (s.EMPTY, Leave): row(Slot._drop, (s.VACATED,)),
+        (s.EMPTY, LeaveSoon): row(Slot._drop, (s.VACATED,)),
+        (s.EMPTY, LeaveNow): row(Slot._drop, (s.VACATED,)),
         (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
         (s.BACKOFF, Leave): row(Slot._drop, (s.VACATED,)),
+        (s.BACKOFF, LeaveSoon): row(Slot._drop, (s.VACATED,)),
         (s.BACKOFF, LeaveNow): row(Slot._drop, (s.VACATED,)),
         (s.BOOTING, Started): booting,
         (s.BOOTING, SpawnFailed): row(Slot._spawn_failed, (s.VACATED,)),
@@ -362,6 +344,7 @@ def _table() -> dict[tuple[State, type], Row]:
         (s.BOOTING, Exited): gone,
         (s.BOOTING, Tick): row(Slot._boot_late, (s.ABORTED,)),
         (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.BOOTING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
         (s.BOOTING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.READY, Beat): row(Slot._hear, (s.READY,)),
         (s.READY, RetireAsked): row(Slot._retire, (s.READY,)),
@@ -369,16 +352,20 @@ def _table() -> dict[tuple[State, type], Row]:
         (s.READY, Inspected): row(Slot._inspected, listening),
         (s.READY, Exited): gone,
         (s.READY, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.READY, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
         (s.READY, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.DRAINING, Started): row(Slot._started, (s.DRAINING,)),
         (s.DRAINING, Tick): row(Slot._drain_late, (s.ABORTED,)),
+        (s.DRAINING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
         (s.DRAINING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.FAILED, Tick): row(Slot._kill, (s.ABORTED,)),
         (s.FAILED, Beat): row(Slot._note, (s.FAILED,)),
+        (s.FAILED, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
         (s.FAILED, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.FAILED, Exited): gone,
         (s.ABORTED, Started): row(Slot._started, (s.ABORTED,)),
         (s.ABORTED, Tick): row(Slot._kill, (s.ABORTED,)),
+        (s.ABORTED, LeaveSoon): row(Slot._hurry, (s.ABORTED,)),
         (s.ABORTED, LeaveNow): row(Slot._hurry, (s.ABORTED,)),
     }
     for leaving in (s.DRAINING, s.ABORTED):

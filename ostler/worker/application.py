@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import traceback
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any
 
+from ostler import logs, reentry
+from ostler.cpus import usable_cpus
 from ostler.errors import StartupError
 from ostler.settings import Settings
 from ostler.worker.asgi import Application
+
+logger = logging.getLogger("ostler.error")
+
+MOST_THREADS = 32
+"""Threads for a WSGI application by default, however many CPUs there are."""
 
 # Where ostler's own modules lie: their frames are left out of an application's traceback.
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
@@ -24,14 +32,64 @@ def load(settings: Settings) -> Application:
         StartupError: there is no such module or attribute, or the factory or the object does not fit.
         Exception: whatever the application's own code raises while it is imported.
     """
-    found = import_from_string(settings.app)
+    if isinstance(settings.app, str):
+        found, name = import_from_string(settings.app), settings.app
+    else:
+        found, name = settings.app, type(settings.app).__name__
     if settings.factory:
-        if not callable(found):
-            raise StartupError(f'"{settings.app}" is not callable; with --factory it must be')
-        found = found()
-    elif inspect.isfunction(found) and not _positional(found) and not inspect.iscoroutinefunction(found):
-        raise StartupError(f'"{settings.app}" takes no arguments: if it makes the application, add --factory')
-    return _as_asgi3(found, settings)
+        found = _made(found, name)
+    elif inspect.isfunction(found) and _is_factory(found):
+        logger.warning('"%s" takes no arguments, so it is called as a factory; say so with --factory.', name)
+        found = _made(found, name)
+    return as_asgi3(found, settings, name)
+
+
+def load_or_say_why(settings: Settings) -> Application:
+    """Do as `load`, and log what the application's own code raises; at trace level, also all messages.
+
+    Raises:
+        StartupError: one line that says why there is no application.
+    """
+    try:
+        with reentry.importing():
+            found = load(settings)
+    except StartupError:
+        raise
+    except BaseException as exc:
+        logs.revive()
+        logger.error(
+            "The application could not be imported:\n", exc_info=exc.with_traceback(own_traceback(exc))
+        )
+        raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
+    logs.revive()
+    if logging.getLogger("ostler.asgi").isEnabledFor(logs.TRACE):
+        from ostler.worker.middleware.trace import MessageLogger
+
+        return MessageLogger(found)
+    return found
+
+
+def _is_factory(function: FunctionType) -> bool:
+    """Whether a function can be no application: without arguments to be given, it makes one."""
+    return not inspect.iscoroutinefunction(function) and not _positional(function)
+
+
+def _made(factory: Any, name: str) -> Any:
+    if not callable(factory):
+        raise StartupError(f'"{name}" is not callable; with --factory it must be')
+    try:
+        inspect.signature(factory).bind()
+    except ValueError:
+        pass  # made in C, without a signature
+    except TypeError as exc:
+        raise StartupError(
+            f'"{name}" is no factory: {exc}; if it is the application, omit --factory'
+        ) from None
+    made = factory()
+    if inspect.iscoroutine(made):
+        made.close()
+        raise StartupError(f'"{name}" is an async factory; it must return the application itself')
+    return made
 
 
 def import_from_string(text: str) -> Any:
@@ -60,23 +118,64 @@ def import_from_string(text: str) -> Any:
     return found
 
 
-def _as_asgi3(found: Any, settings: Settings) -> Application:
+def as_asgi3(found: Any, settings: Settings, name: str) -> Application:
+    """Return what was found under `name` as one ASGI 3 callable.
+
+    Raises:
+        StartupError: it is no application, or its interface cannot be told, or has no lifespan as asked for.
+    """
     if not callable(found):
-        raise StartupError(
-            f'"{settings.app}" is not an ASGI application: {type(found).__name__} is not callable'
-        )
-    if settings.interface == "auto":
-        arity = len(_positional(found.__init__ if inspect.isclass(found) else found))
-        if inspect.isclass(found):
-            arity -= 1  # self
-        if arity in (1, 2):
-            what = "an ASGI 2" if arity == 1 else "a WSGI"
-            raise StartupError(
-                f'"{settings.app}" looks like {what} application, which is not supported yet; '
-                "if it is ASGI 3, add --interface asgi3"
-            )
+        raise StartupError(f'"{name}" is not an application: {type(found).__name__} is not callable')
+    interface = _interface(found, name) if settings.interface == "auto" else settings.interface
+    if interface == "asgi2":
+        from ostler.worker.middleware.asgi2 import from_asgi2
+
+        return from_asgi2(found)
+    if interface == "wsgi":
+        return _as_wsgi(found, settings, name)
     application: Application = found
     return application
+
+
+def _as_wsgi(found: Any, settings: Settings, name: str) -> Application:
+    if settings.lifespan == "on":
+        raise StartupError(f'"{name}" is a WSGI application, which has no lifespan: omit --lifespan on')
+    # Imported here: most applications are none, and should not pay for it.
+    from ostler.worker.middleware.wsgi import WsgiAdapter
+
+    threads = settings.wsgi_threads or min(MOST_THREADS, usable_cpus() + 4)
+    logger.info('"%s" is a WSGI application, served by up to %d threads.', name, threads)
+    # Under an arbiter even a single worker has company: its successor, in a roll.
+    return WsgiAdapter(found, threads=threads, multiprocess=settings.workers is not None)
+
+
+def _interface(found: Any, name: str) -> str:
+    """Return which interface `found` has, as far as its parameters leave no doubt.
+
+    Raises:
+        StartupError: no interface fits, or WSGI might.
+    """
+    taken = _positional(found.__init__ if inspect.isclass(found) else found)
+    if inspect.isclass(found):
+        taken, is_async = taken[1:], False  # it is called to make an instance; the first is self
+    else:
+        call = getattr(found, "__call__", None)  # noqa: B004 - not whether there is one, but which
+        is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(call)
+    if len(taken) == 1 and not is_async:
+        return "asgi2"
+    if len(taken) == 2 and not is_async and _says_wsgi(*taken):
+        return "wsgi"
+    if len(taken) in (1, 2):
+        hint = "" if is_async or len(taken) == 1 else "if it is WSGI, add --interface wsgi; "
+        raise StartupError(
+            f'"{name}" takes {", ".join(taken)}, and an ASGI application scope, receive and send: {hint}'
+            "if it takes those, too, add --interface asgi3"
+        )
+    return "asgi3"
+
+
+def _says_wsgi(environ: str, start_response: str) -> bool:
+    return environ.lstrip("_").startswith("env") or start_response.lstrip("_").startswith("start")
 
 
 def _positional(found: Any) -> list[str]:

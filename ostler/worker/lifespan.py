@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any, Literal
 
+from ostler import logs
 from ostler.errors import StartupError
 from ostler.worker.application import one_line
 from ostler.worker.asgi import Application, Message
@@ -55,11 +56,19 @@ class Lifespan:
         else:
             logger.error("Application shutdown failed. Exiting.")
 
+    async def cancel(self, patience: float) -> None:
+        """Cancel what is left of the application's task, and wait for it for at most `patience` seconds."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=patience)
+
     async def _ask(self, message: Message) -> str | None:
         """Send one message and return the application's answer: None for success, else the failure."""
         self._answer = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(message)
-        return await self._answer
+        answer = await self._answer
+        logs.revive()  # many an application sets up its logging now
+        return answer
 
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
+import select
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from socket import socket
 from typing import NoReturn
 
-from ostler import logs
+from ostler import logs, privileges
 from ostler.assignment import Assignment
-from ostler.errors import OstlerError, StartupError
+from ostler.errors import OstlerError
 from ostler.notify import Notifier
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
-from ostler.worker import application
+from ostler.worker import application, freshness, loops
 from ostler.worker.alone import Alone
-from ostler.worker.asgi import Application
-from ostler.worker.loops import new_event_loop
+from ostler.worker.http import http_protocol
 from ostler.worker.orders import Orders
 from ostler.worker.pulse import Pulse
 from ostler.worker.server import Server, Watcher
-
-logger = logging.getLogger("ostler.error")
 
 _STDERR = 2
 
@@ -36,23 +36,35 @@ def run_worker(assignment: Assignment) -> NoReturn:
     The arbiter spawned this process with its signals blocked; they are let through once handlers stand, so
     that an order to stop is heeded at any instant of the boot.
     """
-    with contextlib.suppress(OSError):
-        os.setpgid(0, 0)
+    if assignment.terminal:
+        _take_terminal()
+    else:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
     settings = assignment.settings
     _set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
-    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]:
+    others = [] if assignment.neighbourhood is None else assignment.neighbourhood.filenos()
+    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets] + others:
         os.set_inheritable(fd, False)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
     orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
-    orders.install()
-    logs.configure(settings)
+    orders.install(terminal=assignment.terminal)
     pulse = Pulse(assignment, orders)
     pulse.start()
     code = 0
+    if settings.reload:
+        freshness.install()
     try:
-        _serve(settings, assignment.directory, assignment.sockets, orders, pulse)
+        if settings.umask is not None:
+            os.umask(settings.umask)
+        identity = privileges.wanted(settings)
+        if identity is not None:
+            identity.assume()
+        logs.configure(settings, slot=assignment.slot)
+        place = assignment.neighbourhood
+        _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate, place)
     except OstlerError as exc:
         pulse.failed(str(exc))
         code = exc.exit_code
@@ -90,50 +102,52 @@ def _leave() -> NoReturn:
 
 
 def _serve(
-    settings: Settings, directory: str, sockets: Sequence[socket], orders: Orders, watcher: Watcher
+    settings: Settings,
+    directory: str,
+    sockets: Sequence[socket],
+    orders: Orders,
+    watcher: Watcher,
+    gate: Connection | None = None,
+    neighbourhood: Neighbourhood | None = None,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
-    loop = new_event_loop(settings)
+    loop = loops.new_event_loop(settings)
     asyncio.set_event_loop(loop)
+    if gate is not None:
+        http_protocol(settings)  # what it imports need not wait
+        select.select([gate], [], [])  # also ends when the arbiter has gone, which the pulse sees to
     try:
-        loop.run_until_complete(_main(settings, sockets, orders, watcher))
+        loop.run_until_complete(_main(settings, sockets, orders, watcher, neighbourhood))
     finally:
         orders.over()
-        _close(loop)
+        loops.close(loop)
+        logs.flush()
 
 
-async def _main(settings: Settings, sockets: Sequence[socket], orders: Orders, watcher: Watcher) -> None:
-    # The application is imported inside the running loop, as under uvicorn, which some rely on.
-    server = Server(settings, _load(settings), sockets, watcher)
+async def _main(
+    settings: Settings,
+    sockets: Sequence[socket],
+    orders: Orders,
+    watcher: Watcher,
+    neighbourhood: Neighbourhood | None,
+) -> None:
+    # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
+    # or tasks as they are imported, and find this loop.
+    app = application.load_or_say_why(settings)
+    server = Server(settings, app, sockets, watcher, neighbourhood=neighbourhood)
     orders.drain(server)
     await server.serve()
 
 
-def _load(settings: Settings) -> Application:
-    try:
-        return application.load(settings)
-    except StartupError:
-        raise
-    except BaseException as exc:
-        where = exc.with_traceback(application.own_traceback(exc))
-        logger.error("The application could not be imported:\n", exc_info=where)
-        raise StartupError(f"{settings.app} could not be imported: {application.one_line(exc)}") from None
+def _take_terminal() -> None:
+    """Read from the terminal, as a debugger does: multiprocessing has put /dev/null in its place.
 
-
-def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave nothing of the loop behind, as asyncio.run() does."""
-    try:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    Who reads from a terminal must be in its foreground process group (termios(3)): the arbiter's.
+    Ctrl+C then comes here, too. It is for the arbiter: blocked, as pdb sets a handler of its own.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
 
 
 def _set_title(title: str) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from ostler import logs
+from ostler import logs, tls
 from ostler.settings import Settings
+from ostler.signals import HURRY_SIGNAL
 from ostler.worker.server import Server
 
 logger = logging.getLogger("ostler.error")
@@ -47,6 +48,7 @@ class Orders:
         self._delay = 0.0 if supervised else settings.drain_delay
         self._stacks = stacks
         self._supervised = supervised
+        self._tls = tls.wanted(settings)
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
@@ -54,7 +56,7 @@ class Orders:
         self._draining = False
         self._over = False
 
-    def install(self) -> None:
+    def install(self, *, terminal: bool = False) -> None:
         """Heed signals from now on. Until there is a server to drain, an order to stop ends the process."""
         faulthandler.enable(self._stacks)
         faulthandler.register(STACK_SIGNAL, self._stacks, all_threads=True, chain=False)
@@ -63,10 +65,13 @@ class Orders:
         signal.signal(signal.SIGUSR1, lambda *_: logs.reopen())
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN if self._supervised else self._on_arbiters_order)
-        if not self._supervised:
+        if self._supervised:
+            signal.signal(HURRY_SIGNAL, self._on_hurry)
+        else:
             signal.signal(signal.SIGINT, self._on_interrupt)
         # Blocked across the spawn; a plain server may have been started with anything blocked.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*IGNORED, *HANDLED, signal.SIGCHLD))
+        ignored = IGNORED[1:] if terminal else IGNORED  # there, SIGINT stays blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ignored, *HANDLED, HURRY_SIGNAL, signal.SIGCHLD))
 
     def drain(self, server: Server) -> None:
         """From now on an order to stop lets this server, on the running loop, drain."""
@@ -78,6 +83,9 @@ class Orders:
     def over(self) -> None:
         """The server has ended, or never began: orders change nothing any more, threads have their time."""
         self._over = True
+        # The interpreter takes handlers off as it exits: one signal too many would then look like a death.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
         if not self._draining:
             self.set_deadline(MARGIN)
 
@@ -93,6 +101,7 @@ class Orders:
             self._draining = True
             self.set_deadline(self._grace + MARGIN)
             self._loop.call_soon_threadsafe(self._drain)
+            logs.flush()  # the loop may be held up until the deadline
 
     def _withdraw(self) -> None:
         assert self._server is not None
@@ -126,6 +135,17 @@ class Orders:
         self._draining = True
         self.set_deadline(_AT_ONCE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
+        logs.flush()
+
+    def _on_hurry(self, number: int, frame: FrameType | None) -> None:
+        """The code has changed: from here on nothing is answered that was not asked before."""
+        if self._over:
+            return
+        if self._server is None or self._loop is None:
+            self._leave()
+        # No deadline of our own: the arbiter has one, and no stack is asked for that a debugger may hold.
+        self._server.turn_away()
+        self._loop.call_soon_threadsafe(self._server.stop)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._draining:
@@ -134,6 +154,10 @@ class Orders:
             self._on_stop(number, frame)
 
     def _on_arbiters_order(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and self._tls:
+            if self._server is not None and self._loop is not None and not self._over:
+                self._loop.call_soon_threadsafe(self._server.renew)
+            return  # before there is a server, the files are not read yet
         name = signal.Signals(number).name
         logger.warning("%s ignored: rolling restarts and scaling need --workers", name)
 

@@ -15,8 +15,9 @@ import select
 import signal
 import threading
 
-from ostler import messages
+from ostler import logs, messages
 from ostler.assignment import Assignment
+from ostler.cgroups import Throttling
 from ostler.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.worker.orders import MARGIN, Orders
 from ostler.worker.server import tick_seconds
@@ -43,6 +44,11 @@ class Pulse:
         self._loop_count = 0
         self._thread_count = 0
         self._waited = 0
+        self._ran = 0
+        self._throttled = 0
+        self._retirement: RetireAsked | None = None
+        """What the arbiter has not been told yet, as its pipe was full."""
+        self._throttling = Throttling()
         self._lag = 0.0
         self._schedstat = _open_schedstat()
         # The arbiter may be busy: a beat that finds the pipe full is dropped, never waited for (pipe(7)).
@@ -68,15 +74,23 @@ class Pulse:
 
     def retire(self, reason: str) -> None:
         """Ask the arbiter for a successor; this worker serves on until it is drained."""
-        self._tell(RetireAsked(reason))
+        self._retirement = RetireAsked(reason)
+        self._ask_to_retire()
+
+    def _ask_to_retire(self) -> None:
+        if self._retirement is not None and self._tell(self._retirement):
+            self._retirement = None
 
     def ticked(self, lag: float) -> None:
         """Note that the event loop has come round."""
         self._lag = lag
-        self._waited = self._read_waited()
+        self._ran, self._waited = self._read_schedstat()
+        self._throttled = self._throttling.read()
         self._loop_count += 1
+        self._ask_to_retire()
 
     def _run(self) -> None:
+        seen = -1
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
         while True:
@@ -87,6 +101,10 @@ class Pulse:
             self._thread_count += 1
             if self._service is not None:
                 self._tell(self._beat(self._service))
+                if self._loop_count == seen:
+                    # The loop is held up, and what it has served by then should be seen before it is killed.
+                    logs.flush()
+                seen = self._loop_count
         self._orphaned()
 
     def _withdraw(self) -> None:
@@ -105,21 +123,29 @@ class Pulse:
             connections=len(service.connections),
             lag=self._lag,
             draining=service.draining,
+            ran=self._ran,
+            throttled=self._throttled,
         )
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: Message) -> bool:
+        """Write the message, whole or not at all; False if the arbiter has to read first."""
         if os.getpid() != self._pid:
-            return  # a copy that the application has forked does not speak for its worker
-        # A frame is shorter than PIPE_BUF, so it is written whole or not at all.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._pipe, messages.encode(message))
+            return True  # a copy that the application has forked does not speak for its worker
+        try:
+            os.write(self._pipe, messages.encode(message))  # a frame is shorter than PIPE_BUF
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:
+            pass  # there is nobody to tell any more
+        return True
 
-    def _read_waited(self) -> int:
+    def _read_schedstat(self) -> tuple[int, int]:
         if self._schedstat is None:
-            return 0
+            return 0, 0
         # "on-cpu waiting timeslices", in nanoseconds, of the main thread, which runs the loop
         # (Linux, Documentation/scheduler/sched-stats.rst).
-        return int(os.pread(self._schedstat, 64, 0).split()[1])
+        ran, waited = os.pread(self._schedstat, 64, 0).split()[:2]
+        return int(ran), int(waited)
 
     def _orphaned(self) -> None:
         # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ostler import logs, tls
+from ostler.errors import OstlerError
+from ostler.memory import resident
+from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_protocol
+from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
+from ostler.worker.limits import Limits
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
+
+if TYPE_CHECKING:
+    from ostler.worker.credentials import Credentials
+    from ostler.worker.neighbours import Neighbours
 
 logger = logging.getLogger("ostler.error")
 
@@ -30,8 +40,23 @@ def tick_seconds(settings: Settings) -> float:
     return min(1.0, settings.timeout_worker_healthcheck / 6)
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int] = random.randint) -> int | None:
+    """Return how many requests the server is good for, the jitter included."""
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+_NOTICEABLE = 0.1
+"""Seconds; a stop that waits longer says for what."""
 # What is cancelled at the end of the grace gets this long to clean up behind itself.
 _CANCELLED = 0.5
+
+# When new code waits (--reload): how long a client that had just connected has to ask, and streams have to
+# notice; and how long a request in flight may go on. The arbiter kills at 1.25 s.
+_GLANCE = 0.1
+_HURRIED = 0.5
+_HURRIED_CANCELLED = 0.2
 
 
 class Watcher(Protocol):
@@ -54,11 +79,19 @@ class Server:
     """Serves one application on listening sockets, from lifespan start-up to shutdown.
 
     `await serve()` runs it; `stop()` lets it drain, `stop_now()` ends it at once. Both may be called
-    at any time, from the loop's thread, and again.
+    at any time, from the loop's thread, and again. Where the loop goes on, `await clear()` at the end.
+    Making one raises SettingsError or StartupError where TLS is asked for and cannot be had.
     """
 
     def __init__(
-        self, settings: Settings, app: Application, sockets: Sequence[socket], watcher: Watcher
+        self,
+        settings: Settings,
+        app: Application,
+        sockets: Sequence[socket],
+        watcher: Watcher,
+        *,
+        neighbourhood: Neighbourhood | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
@@ -69,8 +102,29 @@ class Server:
         self._stopping = self._loop.create_future()
         self._now = self._loop.create_future()
         self._acceptors: list[Acceptor] = []
+        self._neighbourhood = neighbourhood
+        self._neighbours: Neighbours | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._service: Service | None = None
+        self._told = ""
+        """What a stop waits for, as it was last said."""
+        self._lifespan = Lifespan(app, settings.lifespan)
+        self._limits: Limits | None = None
+        self._hurried = False
+        self._credentials = credentials or _credentials(settings)
+
+    def renew(self) -> None:
+        """Read certificates and keys again, for connections to come; what is wrong then changes nothing."""
+        if self._credentials is None:
+            return
+        try:
+            self._credentials.renew()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
@@ -84,6 +138,14 @@ class Server:
         """Drain: finish what is in flight, then shut down."""
         if not self._stopping.done():
             self._stopping.set_result(None)
+
+    def turn_away(self) -> None:
+        """Take nothing more from this instant on, not even what waits. For a signal's handler."""
+        self._hurried = True
+        for acceptor in self._acceptors:
+            acceptor.hold()
+        if self._service is not None:
+            self._service.turn_away()
 
     def stop_now(self) -> None:
         """End at once: nothing more is finished, and the application is not asked to shut down."""
@@ -99,7 +161,7 @@ class Server:
             SettingsError: the HTTP parser that is asked for is not installed.
         """
         logger.info("Started server process [%d]", os.getpid())
-        lifespan = Lifespan(self._app, self._settings.lifespan)
+        lifespan = self._lifespan
         if await self._unless_stopped(lifespan.startup()):
             service = self._open(lifespan)
             await self._stopping
@@ -109,6 +171,23 @@ class Server:
                 await self._first(lifespan.shutdown(), self._now)
         logger.info("Finished server process [%d]", os.getpid())
 
+    async def clear(self) -> None:
+        """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
+        if self._neighbours is not None:
+            self._neighbours.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._service is not None:
+            emptied = asyncio.Event()
+            self._service.on_change = emptied.set
+            self._service.abort()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
+        await self._lifespan.cancel(_CANCELLED)
+        logs.flush()
+
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
         await self._first(startup, self._stopping)
@@ -116,7 +195,11 @@ class Server:
 
     async def _first(self, work: Coroutine[Any, Any, None], until: asyncio.Future[None]) -> None:
         task = self._loop.create_task(work)
-        await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        try:
+            await asyncio.wait((task, until), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
         if not task.done():
             task.cancel()
             await asyncio.wait((task,), timeout=_CANCELLED)
@@ -128,65 +211,126 @@ class Server:
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
         service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
-        if settings.limit_max_requests is not None:
-            jitter = random.randint(0, settings.limit_max_requests_jitter)
-            service.retire_after = settings.limit_max_requests + jitter
-            service.on_served = self._limit_reached
-        protocol = http_protocol(settings)
+        self._limits = Limits(settings, self._loop.time(), random.random())
+        service.retire_after = request_limit(settings)
+        service.on_served = self._requests_answered
+        welcome = _welcome(service, self._credentials)
         self._service = service
+        self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
+        if self._neighbourhood is not None:
+            self._meet_neighbours(self._neighbourhood, service, welcome)
         self._ticked(self._loop.time())
-        for sock in self._sockets:
-            acceptor = Acceptor(self._loop, sock, lambda: protocol(service))
-            acceptor.start()
-            self._acceptors.append(acceptor)
+        for own in self._acceptors[: len(self._sockets)]:
+            own.start()
+        if self._hurried:  # amid all this
+            self.turn_away()
         self._watcher.ready(service)
         return service
 
-    def _limit_reached(self) -> None:
+    def _meet_neighbours(
+        self,
+        place: Neighbourhood,
+        service: Service,
+        welcome: Callable[[socket], Coroutine[Any, Any, object]],
+    ) -> None:
+        # Imported here: only some workers have any.
+        from ostler.worker.neighbours import Neighbours
+
+        self._neighbours = Neighbours(place, service, lambda sock: Acceptor(self._loop, sock, welcome))
+        self._acceptors += self._neighbours.acceptors
+        for each in self._acceptors:
+            each.neighbours = self._neighbours
+        self._neighbours.start()
+
+    def _requests_answered(self) -> None:
         assert self._service is not None
-        self._watcher.retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+        self._retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+
+    def _look_at_limits(self, now: float, limits: Limits) -> None:
+        if (reason := limits.look(now, resident)) is not None:
+            self._retire(reason)
+        if limits.warning is not None:
+            logger.warning("%s", limits.warning)
+            limits.warning = None
+
+    def _retire(self, reason: str) -> None:
+        self._limits = None  # one reason is enough
+        self._watcher.retire(reason)
 
     def _ticked(self, due: float) -> None:
         assert self._service is not None
         now = self._loop.time()
         self._service.tick(time.monotonic())
+        if self._neighbours is not None:
+            self._neighbours.look()
+        logs.revive()
+        if self._limits is not None and self._limits.watched:
+            self._look_at_limits(now, self._limits)
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
     async def _drain(self, service: Service) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
+        if self._neighbours is not None:
+            self._neighbours.close()
+        # The neighbours' queues, too: when all workers drain, the last one must leave nothing behind.
         for acceptor in self._acceptors:
-            acceptor.finish()
+            if self._hurried:
+                acceptor.close()  # what waits in the queue is for the new code
+            else:
+                acceptor.finish()
         if self._now.done():
             service.abort()
             return
-        service.drain()
+        if self._hurried:
+            service.leave()
+            self._loop.call_later(_GLANCE, service.end_streams)
+        else:
+            service.drain()
         emptied = asyncio.Event()
         service.on_change = emptied.set
-        grace = self._settings.timeout_graceful_shutdown
-        await self._first(self._until_empty(service, emptied), self._grace_or_now(grace))
+        grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
+        try:
+            await self._within(grace, self._until_empty(service, emptied))
+        finally:
+            notice.cancel()
         if self._now.done():
             service.abort()
         elif self._busy(service):
             cancelled = service.cancel()
-            if cancelled:
+            if cancelled and not self._hurried:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
-            await self._first(self._until_empty(service, emptied), self._grace_or_now(_CANCELLED))
+            grace = _HURRIED_CANCELLED if self._hurried else _CANCELLED
+            await self._within(grace, self._until_empty(service, emptied))
             service.abort()
         if self._tick is not None:
             self._tick.cancel()
 
-    def _grace_or_now(self, seconds: float) -> asyncio.Future[None]:
-        """Return a future that is done after `seconds`, or as soon as the server is to stop now."""
+    def _tell(self, service: Service) -> None:
+        """Say what the stop waits for, in uvicorn's words, and each but once."""
+        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        if waiting_for != self._told:
+            self._told = waiting_for
+            # A worker that drains for its successor is nothing that Ctrl+C would hasten.
+            logger.info(
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+            )
+
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, given up after `seconds`, or as soon as the server is to stop now."""
         over: asyncio.Future[None] = self._loop.create_future()
 
         def done(_: object = None) -> None:
             if not over.done():
                 over.set_result(None)
 
-        self._loop.call_later(seconds, done)
+        timer = self._loop.call_later(seconds, done)
         self._now.add_done_callback(done)
-        return over
+        try:
+            await self._first(work, over)
+        finally:
+            timer.cancel()
 
     def _busy(self, service: Service) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""
@@ -194,8 +338,32 @@ class Server:
         return bool(accepted or service.connections or service.in_flight)
 
     async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
-        for acceptor in self._acceptors:
-            await acceptor.settled()
+        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
         while self._busy(service):
+            if self._told:
+                self._tell(service)
             emptied.clear()
             await emptied.wait()
+
+
+def _credentials(settings: Settings) -> Credentials | None:
+    # Imported here: most servers speak no TLS.
+    if not tls.wanted(settings):
+        return None
+    from ostler.worker.credentials import Credentials
+
+    return Credentials(settings)
+
+
+def _welcome(
+    service: Service, credentials: Credentials | None
+) -> Callable[[socket], Coroutine[Any, Any, object]]:
+    """Return what makes a connection of an accepted socket."""
+    settings, loop = service.settings, service.loop
+    if credentials is None:
+        protocol = http_protocol(settings)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+    from ostler.worker.handshake import Handshakes
+
+    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+    return Handshakes(service, credentials, http_connection(settings), peers).welcome

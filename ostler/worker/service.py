@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextvars import Context
 from email.utils import formatdate
 from typing import Any, Protocol
 
+from ostler import logs
 from ostler.settings import Settings
+from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application
 
 
@@ -29,6 +33,12 @@ class Connection(Protocol):
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`."""
 
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+
+    def on_drain(self) -> None:
+        """The server is to stop: let the client know, if it would not learn it from a response."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
@@ -38,6 +48,10 @@ class Connection(Protocol):
 
 class Request(Protocol):
     """One request that the app is at work on."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether its answer is under way and nobody knows its length: it may never end."""
 
     def cancel(self) -> None:
         """Cancel the app's task."""
@@ -60,6 +74,10 @@ class Service:
         self.state = state
         self.loop = loop
         self.proxies = proxies
+        self.context = contextvars.copy_context()
+        """What no request has changed: what one of them sets off for another is run in a copy of it."""
+        self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
+        """Starts the task of a request."""
         self.root_path = settings.root_path
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
@@ -72,15 +90,23 @@ class Service:
         worker that drains, whose place another one has taken."""
         self.draining = False
         self.cancelled = False
+        self.turning_away = False
+        """The code has changed: what is asked from now on is for its successor to answer."""
         self.retire_after: int | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_served: Callable[[], None] | None = None
+        self.on_left: Callable[[], None] | None = None
+        self.overloaded: Application | None = None
+        """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
-        self.access = access if settings.access_log and access.isEnabledFor(logging.INFO) else None
-        """The access log, or None when nobody listens."""
-        self.names: dict[bytes, int] = {}
-        """Response field names that were found valid, and what each is to `ostler.worker.http.response`."""
+        heard = settings.access_log and access.isEnabledFor(logging.INFO)
+        self.access = AccessLog(loop) if heard and not logs.at_completion(settings) else None
+        """The access log of responses that start, or None when nobody listens to it."""
+        self.log_handshakes = heard
+        """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
+        self.names: dict[bytes, tuple[bytes, int]] = {}
+        """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}
@@ -121,6 +147,29 @@ class Service:
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
         self.draining = True
+        for connection in tuple(self.connections):
+            connection.on_drain()
+
+    def turn_away(self) -> None:
+        """Begin no further request, from this instant on: a signal's handler may call it."""
+        self.turning_away = True
+        # Requests pay for this check as they pay for the limit: not at all when there is none.
+        self.limit_concurrency = 0
+
+    def leave(self) -> None:
+        """Close what is idle, let finish what is in flight."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.leave()
+
+    def end_streams(self) -> None:
+        """Cancel streams, which may never end, and close what has still not asked for anything."""
+        self.cancelled = True
+        for request in tuple(self.requests):
+            if request.streaming:
+                request.cancel()
+        for connection in tuple(self.connections):
+            connection.cancel()
 
     def cancel(self) -> int:
         """Cancel what is in flight, close everything; return how many requests that were."""
@@ -145,6 +194,8 @@ class Service:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
+        if self.on_left is not None:
+            self.on_left()
         self._changed()
 
     def returned(self, request: Request) -> None:
@@ -162,6 +213,19 @@ class Service:
     def _changed(self) -> None:
         if self.draining and not self.connections and self.on_change is not None:
             self.on_change()
+
+
+def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Task[Any]]:
+    """Return a `create_task` whose tasks see nothing of the context in which they are created.
+
+    Without it that is the server's own, with what was set before it started; never another request's.
+    """
+
+    def create_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        # Not the `context` argument: Python 3.10 does not have it.
+        return Context().run(loop.create_task, coroutine)
+
+    return create_task
 
 
 def _render_field(line: str) -> bytes:

@@ -20,7 +20,7 @@ class FakeRun:
         self.given: list[tuple[Sources, Configuration]] = []
         monkeypatch.setitem(sys.modules, "ostler.cli.run", SimpleNamespace(serve=self.serve))
 
-    def serve(self, sources: Sources, configuration: Configuration) -> int:
+    def serve(self, sources: Sources, configuration: Configuration, inherited: None) -> int:
         self.given.append((sources, configuration))
         if isinstance(self.ending, BaseException):
             raise self.ending

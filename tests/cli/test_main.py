@@ -263,3 +263,22 @@ def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_a_spawned_worker_that_imports_the_entry_point_anew_does_not_load_the_command_line() -> None:
     assert "click" not in loaded_by("import ostler.cli.main, ostler.__main__")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--ws-per-message-deflate", "false"], "false"),
+        (["--ws-per-message-deflate", "True"], "true"),
+        (["--ws-per-message-deflate=0"], "false"),
+        (["--ws-per-message-deflate"], "true"),
+        (["--no-ws-per-message-deflate"], "false"),
+    ],
+    ids=str,
+)
+def test_uvicorns_switch_with_a_value_is_taken(words: list[str], expected: str) -> None:
+    request = options.read([*words, "main:app"])
+
+    assert request is not None
+    assert request.flags["ws_per_message_deflate"] == (expected,)
+    assert request.flags["app"] == ("main:app",)

@@ -56,9 +56,10 @@ go_on = asyncio.Event()
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
-    await {"/stream": stream, "/go": go, "/upload": upload, "/download": download}.get(scope["path"], tell)(
-        scope, receive, send
-    )
+    if scope["type"] == "websocket":
+        return await websocket(scope, receive, send)
+    paths = {"/stream": stream, "/events": events, "/go": go, "/upload": upload, "/download": download}
+    await paths.get(scope["path"], tell)(scope, receive, send)
 
 
 async def lifespan(receive, send):
@@ -91,6 +92,24 @@ async def stream(scope, receive, send):
 async def go(scope, receive, send):
     go_on.set()
     await respond(send, b"")
+
+
+async def websocket(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": json.dumps([scope["client"], scope["scheme"]])})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
+
+
+async def events(scope, receive, send):
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for number in range(int(scope["query_string"])):
+        body = f"data: {number}\\n\\n".encode()
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(0.01)  # in the app
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def upload(scope, receive, send):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,3 +122,66 @@ def test_a_started_part_of_a_cpu_counts_as_a_whole_one(tmp_path: Path, group: Gr
     with started(tmp_path, group, enclosed=False) as ostler:
         ostler.wait_ready(2)
         assert len(ostler.workers()) == 2
+
+
+WORKING = (
+    APP
+    + """
+import threading
+
+serving = app
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/work":
+        work_in_one_go(float(scope["query_string"]))
+    if scope["type"] == "http" and scope["path"] == "/hog":
+        threading.Thread(target=work_in_one_go, args=(1000.0,), daemon=True).start()
+    await serving(scope, receive, send)
+
+
+def work_in_one_go(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
+"""
+)
+
+
+@contextmanager
+def throttled(directory: Path, group: Group, cpus: float) -> Iterator[Ostler]:
+    """Two workers in a group that gets little CPU time once they are ready."""
+    (directory / "main.py").write_text(WORKING)
+    group.grant(None)
+    options = ["main:app", "--port", "0", "--workers", "2", "--timeout-worker-healthcheck", "3"]
+    with Ostler(directory, *options, program=["-c", JOIN, str(group.path)]) as ostler:
+        ostler.wait_ready(2)
+        group.grant(cpus)
+        yield ostler
+        group.grant(None)
+        assert ostler.stop() == 0
+
+
+def test_a_worker_that_its_groups_quota_keeps_from_its_cpu_is_not_killed(
+    tmp_path: Path, group: Group
+) -> None:
+    with throttled(tmp_path, group, 0.05) as ostler:
+        workers = set(ostler.workers())
+        # Half a second of work is ten seconds of silence, by the clock.
+        start = time.monotonic()
+        assert get(ostler.port, "/work?0.5").status_code == 200
+        took = time.monotonic() - start
+        print(f"half a second of work took {took:.1f} s")
+        assert took > 5
+        assert set(ostler.workers()) == workers
+    assert "aborted" not in ostler.log.text
+
+
+def test_a_blocked_worker_in_a_throttled_group_is_killed_all_the_same(tmp_path: Path, group: Group) -> None:
+    with throttled(tmp_path, group, 0.3) as ostler:
+        for _ in range(4):
+            assert get(ostler.port, "/hog").status_code == 200  # throttled time grows on every CPU
+        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
+            client.sendall(b"GET /block?100 HTTP/1.1\r\nHost: test\r\n\r\n")
+            ostler.log.wait_for(r"Worker \d \(pid \d+\) \|   File .*main.py\", line \d+ in block_the_loop")
+            ostler.log.wait_for(r"Worker \d \(pid \d+\) silent for .*: aborted")

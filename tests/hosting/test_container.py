@@ -20,7 +20,7 @@ from ostler import __version__
 from tests.hosting.image import Instruction, Machine, build_environment, read
 from tests.hosting.needs import need_namespaces
 from tests.hosting.pages import DEPLOYMENT, free_ports, shown
-from tests.live.harness import APP, PATIENCE, Output, wait_until
+from tests.live.harness import APP, PATIENCE, Ostler, Output, wait_until
 from tests.live.load import Load
 from tests.live.test_serving import get
 
@@ -232,3 +232,57 @@ def test_nothing_answers_once_the_container_is_gone(image: Machine) -> None:
         container.process.wait(PATIENCE)
         with pytest.raises(httpx.ConnectError):
             get(container.port)
+
+
+# -- and without an image, as a runtime does it
+
+
+@contextmanager
+def first_of_all(directory: Path, *arguments: str) -> Iterator[Ostler]:
+    """`ostler ARGUMENTS` as PID 1, in a file system that is read-only, and without a home."""
+    need_namespaces()
+    inside = 'mount -o remount,bind,ro / && exec "$@"'
+    command = ["unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh"]
+    command += [sys.executable, "-m", "ostler"]
+    code = f"import os, sys; os.execvp('unshare', [*{command!r}, *sys.argv[1:]])"
+    with Ostler(directory, *arguments, program=("-c", code), env={"HOME": "/nonexistent"}) as ostler:
+        yield ostler
+
+
+def pid_1(ostler: Ostler) -> psutil.Process:
+    [child] = psutil.Process(ostler.pid).children()
+    return child
+
+
+def test_pid_1_refuses_to_be_replaced_and_stops_with_0_and_no_line_of_error(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    with first_of_all(tmp_path, "main:app", "--port", "0", "--workers", "2") as ostler:
+        ostler.wait_ready(2)
+        pid_1(ostler).send_signal(signal.SIGUSR2)
+        ostler.log.wait_for("SIGUSR2: no upgrade, as this is PID 1, with which its container would end")
+        assert get(ostler.port).text.startswith("one ")
+        ostler.family()
+        pid_1(ostler).send_signal(signal.SIGTERM)
+        assert ostler.wait() == 0
+        lines = ostler.log.text.splitlines()
+    assert [line for line in lines if not line.startswith("INFO:")] == [
+        line for line in lines if "SIGUSR2" in line
+    ]
+
+
+@pytest.mark.parametrize("workers", [("--workers", "1"), ()])
+@pytest.mark.parametrize(
+    ("app", "code"),
+    [("main:app", 0), ("main:absent", 3), ("no such app", 2)],
+    ids=["well", "absent", "wrong"],
+)
+def test_pid_1_exits_with_the_code_that_says_why(
+    tmp_path: Path, app: str, code: int, workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    with first_of_all(tmp_path, app, "--port", "0", *workers) as ostler:
+        if code == 0:
+            ostler.log.wait_for("Application startup complete")
+            ostler.family()
+            pid_1(ostler).send_signal(signal.SIGTERM)
+        assert ostler.wait() == code

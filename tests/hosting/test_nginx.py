@@ -9,10 +9,13 @@ import re
 import signal
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.hosting.nginx import APP, FILES, PAGES, PLACES, Nginx, place
 from tests.live.harness import PATIENCE, Ostler, wait_until
@@ -183,6 +186,57 @@ def test_the_stream_module_introduces_its_clients_in_version_1(here: Path) -> No
 
         assert (told["client"], told["scheme"]) == ([host, port], "http")
         ostler.out.wait_for(rf'{re.escape(host)}:{port} - "GET / HTTP/1\.1" 200')
+        assert not nginx.complaints()
+
+
+def listen(nginx: Nginx, count: int) -> list[str]:
+    """The events of one stream of so many, as they came."""
+    with contextlib.closing(nginx.client()) as client:
+        client.request("GET", f"/events?{count}")
+        answer = client.getresponse()
+        assert answer.getheader("content-type") == "text/event-stream"
+        return answer.read().decode().split("\n\n")[:-1]
+
+
+@over_both
+def test_websockets_and_server_sent_events_pass_side_by_side(here: Path, over: str) -> None:
+    with served(here, over) as (_, nginx), ThreadPoolExecutor() as pool:
+        with connect(f"ws://127.0.0.1:{nginx.port}/chat") as socket:
+            told = json.loads(socket.recv(PATIENCE))
+            assert told == [["127.0.0.1", 0], "ws"]
+            events = pool.submit(listen, nginx, 50)
+            number = 0
+            while not events.done() or number < 50:
+                socket.send(str(number))
+                assert socket.recv(PATIENCE) == str(number)
+                number += 1
+            assert events.result() == [f"data: {number}" for number in range(50)]
+            socket.send(b"x" * MEGABYTE)
+            assert socket.recv(PATIENCE) == b"x" * MEGABYTE
+        assert not nginx.complaints()
+
+
+def test_a_roll_closes_websockets_with_1012_and_lets_event_streams_end(here: Path) -> None:
+    with served(here, "tcp", "--workers", "2") as (ostler, nginx), ThreadPoolExecutor() as pool:
+        old = set(ostler.workers())
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(connect(f"ws://127.0.0.1:{nginx.port}/")) for _ in range(8)]
+            for socket in sockets:
+                socket.recv(PATIENCE)
+            streams = [pool.submit(listen, nginx, 300) for _ in range(4)]
+            ostler.out.wait_for(r"GET /events", count=4)
+            ostler.send(signal.SIGHUP)
+            for socket in sockets:
+                with pytest.raises(ConnectionClosed) as closed:
+                    socket.recv(PATIENCE)
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 1012
+            for stream in streams:
+                assert len(stream.result()) == 300
+        ostler.log.wait_for(r"Rolling restart to generation \d+ complete")
+        wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+        with connect(f"ws://127.0.0.1:{nginx.port}/") as socket:
+            assert socket.recv(PATIENCE)
         assert not nginx.complaints()
 
 

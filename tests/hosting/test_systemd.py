@@ -239,3 +239,62 @@ def test_the_page_shows_the_very_files() -> None:
     page = (UNITS.parent / "docs" / "deployment" / "systemd.md").read_text(encoding="utf-8")
     for unit in UNITS.glob("ostler@.*"):
         assert f"```ini\n{unit.read_text(encoding='utf-8')}```\n" in page
+
+
+def upgrade(app: Application) -> str:
+    """Replace the arbiter in place; returns the new one's pid once systemd follows it."""
+    before = app.show("MainPID")
+    app.machine.systemctl("kill", "--signal=SIGUSR2", "--kill-who=main", app.service)
+    wait_until(lambda: app.show("MainPID") not in ("0", before), "systemd follows the new arbiter")
+    return app.show("MainPID")
+
+
+def test_an_upgrade_under_load_costs_no_request_and_the_unit_stays_active(app: Application) -> None:
+    app.drop_in(app.service, "[Service]\nWatchdogSec=3\n")
+    app.systemctl("start", app.socket)
+    app.systemctl("start")
+    first = app.show("MainPID")
+    entered = app.show("ActiveEnterTimestampMonotonic")
+    with Load(app.port) as load:
+        for text in ("second", "the third"):
+            app.write(APP.replace('VERSION = "one"', f'VERSION = "{text}"'))
+            old = app.workers()
+            upgrade(app)
+            wait_until(lambda old=old: not any(w.is_running() for w in old), "the old workers are gone")  # type: ignore[misc]
+            load.bodies.clear()
+            load.wait_answers(200)
+            assert set(load.bodies) == {text.split()[0]}
+        app.write("import no_such_module_at_all\n")
+        before = app.show("MainPID")
+        app.machine.systemctl("kill", "--signal=SIGUSR2", "--kill-who=main", app.service)
+        wait_until(lambda: "Upgrade given up" in app.journal(), "the upgrade is given up")
+        load.wait_answers(100)
+        assert app.show("MainPID") == before
+        # The watchdog is answered by whoever is the arbiter now.
+        watched = int(app.show("WatchdogTimestampMonotonic"))
+        wait_until(
+            lambda: int(app.show("WatchdogTimestampMonotonic")) > watched + 5_000_000,
+            "the watchdog is answered",
+        )
+    assert not load.failures
+    assert app.show("ActiveState") == "active"
+    assert app.show("ActiveEnterTimestampMonotonic") == entered
+    assert app.show("NRestarts") == "0"
+    assert "reception only permitted" not in app.machine.run("journalctl", "--no-pager")
+    assert before != first
+    app.write(APP)
+    app.systemctl("reload")
+    app.wait_status("2 of 2 workers ready, generation 2")
+    app.systemctl("stop")
+    assert (app.show("ActiveState"), app.show("Result")) == ("inactive", "success")
+    wait_until(lambda: not app.workers(), "no worker is left")
+
+
+def test_the_death_of_an_arbiter_that_has_taken_over_is_noticed(app: Application) -> None:
+    app.systemctl("start", app.socket)
+    app.systemctl("start")
+    new = upgrade(app)
+    wait_until(lambda: "Stopping arbiter process" in app.journal(), "the old arbiter has gone")
+    app.machine.systemctl("kill", "--signal=SIGKILL", "--kill-who=main", app.service)
+    wait_until(lambda: app.show("MainPID") not in ("0", new), "the service is started anew")
+    assert get(app).startswith("one ")

@@ -168,7 +168,7 @@ class Ostler:
 
     @property
     def port(self) -> int:
-        return int(self.log.wait_for(r"running on http://\S+?:(\d+) ")[1])
+        return int(self.log.wait_for(r"running on https?://\S+?:(\d+) ")[1])
 
     def family(self) -> list[psutil.Process]:
         """Every process of this run that is alive, those seen earlier and orphaned since included."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import ssl
 import threading
 import time
 from types import TracebackType
@@ -27,12 +28,14 @@ class Load:
         fresh: int = 2,
         pause: float = 0.005,
         host: str = "127.0.0.1",
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.answered = 0
         self.failures: collections.Counter[str] = collections.Counter()
         self.bodies: collections.Counter[str] = collections.Counter()
         """How often each first word was answered (the application's version)."""
         self._where = (host, port)
+        self._tls = {} if trust is None else {"ssl": trust, "server_hostname": "localhost"}
         self._request = f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode()
         self._kept, self._fresh, self._pause = kept, fresh, pause
         self._stopping = False
@@ -74,7 +77,7 @@ class Load:
 
     async def _connection(self, *, keep: bool) -> None:
         """Ask on one connection until the server says that it closes it, or once if it is not to be kept."""
-        reader, writer = await asyncio.open_connection(*self._where)
+        reader, writer = await asyncio.open_connection(*self._where, **self._tls)  # type: ignore[arg-type]
         try:
             while not self._stopping:
                 last = await asyncio.wait_for(self._ask(reader, writer, keep=keep), PATIENCE)

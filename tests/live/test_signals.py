@@ -5,6 +5,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.live.harness import Ostler, wait_until
@@ -132,3 +133,21 @@ def test_an_arbiter_frozen_along_with_its_workers_kills_nobody(project: Path) ->
         wait_until(lambda: time.monotonic() > thawed + 4, "twice the healthcheck has passed")
         assert ostler.workers() == workers
     assert "aborted" not in ostler.log.text
+
+
+@pytest.mark.parametrize("mode", [[], ["--workers", "1"]], ids=str)
+def test_one_sigterm_too_many_while_the_process_exits_is_no_death(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
+        ostler.log.wait_for("Application startup complete")
+        process = psutil.Process(ostler.pid)
+        ostler.send(signal.SIGTERM)
+
+        def gone() -> bool:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            process.send_signal(signal.SIGTERM)
+            return False
+
+        while not gone():
+            pass
+        assert ostler.wait() == 0

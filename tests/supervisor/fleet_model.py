@@ -7,11 +7,18 @@ the events and actions alone, so that it disagrees with a fleet that does not do
 - a place that is served stays served, unless its worker died or hung by itself or an operator took the place
   away. Hence, while a roll is under way and nothing crashes, at least N workers are READY (also checked as
   such: from the moment when all N are READY in a roll, until a place is lost or somebody scales or stops);
+- who asks for a successor is served in the order of asking, and after whatever a roll has yet to replace;
 - a spawn comes no sooner than its place's back-off, except for the first of a newer generation (an order);
 - a generation that fails before it has proved itself is never spawned again;
 - a worker that serves is drained for a newer generation only once that one has been READY for `settle`;
 - nobody is aborted before its own deadline, or killed without having been asked before;
 - one `Finish`, when no process is left, and nothing after it.
+
+With `reloads`, as in development:
+- a reload (or Ctrl+C) orders everybody to leave before it is told of: nobody serves from then on;
+- new code is tried by one worker alone, the others are spawned once that one is READY;
+- nobody is admitted, and so imports the application, while old code runs; everybody is at last;
+- code that fails is waited for, without any spawn, until the next reload; it never ends the fleet.
 """
 
 from __future__ import annotations
@@ -56,6 +63,10 @@ class Process:
     loop: int = 0
     thread: int = 0
     retiring: bool = False
+    asked: float = 0.0  # for a successor
+    admitted: bool = False
+    hurried: bool = False
+    old: bool = False  # it runs code that has changed
 
     @property
     def serves(self) -> bool:
@@ -69,8 +80,13 @@ class Process:
 class World:
     """Runs one fleet. `punctual`: the arbiter never wakes late, so that its deadlines can be checked."""
 
-    def __init__(self, size: int, *, punctual: bool) -> None:
-        self.fleet = Fleet(size, TIMINGS, settle=SETTLE)
+    def __init__(self, size: int, *, punctual: bool, reloads: bool = False) -> None:
+        self.fleet = Fleet(size, TIMINGS, settle=SETTLE, reloads=reloads)
+        self.reloads = reloads
+        self.trying = reloads
+        """New code has been asked for, and no worker has got ready with it."""
+        self.held = False
+        """It has failed, too: nothing is spawned until the next."""
         self.punctual = punctual
         self.now = 100.0
         self.pending: list[Process] = []
@@ -130,6 +146,7 @@ class World:
         process.heard = self.now
         if process.role != "gone":
             self.ever_ready = True
+            self.trying = False
             if process.role == "successor" and process.generation in self.proven:
                 self._promote(process)
         self.step(ev.Told(process.pid, Ready()))
@@ -150,7 +167,8 @@ class World:
 
     def retire(self, process: Process) -> None:
         """The worker asks for a successor."""
-        process.retiring = True
+        if not process.retiring:
+            process.retiring, process.asked = True, self.now
         self.step(ev.Told(process.pid, RetireAsked("it served 1000 requests")))
 
     def beats(self) -> None:
@@ -198,7 +216,28 @@ class World:
 
     def roll(self) -> None:
         self.newest_asked += 1
+        if self.trying or self.held:  # nobody serves: nothing to keep
+            self._anew(self.newest_asked)
         self.step(ev.Roll(self.newest_asked, TIMINGS))
+
+    def reload(self) -> None:
+        """The files have changed."""
+        self.newest_asked += 1
+        self._anew(self.newest_asked)
+        self.step(ev.Reload(self.newest_asked, TIMINGS, "Files have changed"))
+        if not self.stopping:
+            assert not self.served(), "still served by old code"
+
+    def _anew(self, generation: int) -> None:
+        """Everybody has to go: nothing of what was is of any consequence for what follows."""
+        if self.stopping:
+            return
+        self.calm, self._released, self.trying, self.held = False, True, True, False
+        self.proven[generation] = self.now
+        for process in self._crew():
+            process.old = True
+        for book in (self.crashes, self.misses, self.not_before, self.retry_at):
+            book.clear()
 
     def resize(self, by: int) -> None:
         self.calm, self._released = False, True
@@ -208,9 +247,9 @@ class World:
                 for book in (self.crashes, self.misses, self.not_before, self.retry_at):
                     book.pop(number, None)
 
-    def stop(self, *, now: bool = False) -> None:
+    def stop(self, *, now: bool = False, soon: bool = False) -> None:
         self.calm, self._released, self.stopping = False, True, True
-        self.step(ev.StopNow() if now else ev.Stop())
+        self.step(ev.StopNow() if now else ev.StopSoon() if soon else ev.Stop())
 
     # --- carrying out -----------------------------------------------------------------------------
 
@@ -235,8 +274,17 @@ class World:
                     self._spawn(action)
                 case ev.Drain(pid=pid):
                     self._drain(self.processes[pid])
+                case ev.Admit(pid=pid):
+                    self._admit(self.processes[pid])
+                case ev.Hurry(pid=pid):
+                    process = self.processes[pid]
+                    assert self.reloads or self.stopping, "hurried without a reload"
+                    assert not process.hurried, "hurried twice"
+                    assert process.ended is None, "hurried, but it was told to end"
+                    process.hurried, process.ended, process.role = True, self.now, "gone"
                 case ev.Quit(pid=pid):
-                    assert self.stopping, "quit without a stop"
+                    late = self.processes[pid].role == "gone"  # its spawn was answered after the reload
+                    assert self.stopping or (self.reloads and late), "quit without a stop"
                     self.processes[pid].ended, self.processes[pid].role = self.now, "gone"
                 case ev.Abort(pid=pid):
                     self._abort(self.processes[pid])
@@ -261,6 +309,7 @@ class World:
 
     def _spawn(self, order: ev.Spawn) -> None:
         assert not self.stopping, "spawned while stopping"
+        assert not self.held, "spawned, but the code has not changed"
         self._see_dropped()
         number, generation = order.slot, order.generation
         assert generation not in self.failed_generations, f"generation {generation} was given up"
@@ -273,12 +322,29 @@ class World:
         if successor:
             assert not [p for p in self._crew() if p.role == "successor"], "two successors at once"
             assert self.now >= self.retry_at[number], f"successor for {number} before its back-off"
+            if others and others[0].retiring and others[0].generation == generation:
+                self._check_turn(others[0])
         else:
             ordered = self.proven[generation] == self.now
             assert ordered or self.now >= self.not_before[number], f"{number} respawned before its back-off"
             assert generation == max(self.proven), "respawned in an old generation"
+            alone = all(p.role == "gone" for p in self._crew())
+            assert alone or not self.trying, "more than one tries new code"
         role = "successor" if successor else "tenant"
-        self.pending.append(Process(order.ticket, number, generation, role))
+        self.pending.append(Process(order.ticket, number, generation, role, admitted=not self.reloads))
+
+    def _check_turn(self, process: Process) -> None:
+        """Whoever asked for a successor earlier has got one, or waits for its next try."""
+        for other in self._crew():
+            earlier = other.role == "tenant" and other.retiring and other.asked < process.asked
+            assert not earlier or self.now < self.retry_at[other.number], f"{other} asked before {process}"
+
+    def _admit(self, process: Process) -> None:
+        assert self.reloads, "admitted, but nobody waits for that"
+        assert not process.admitted, "admitted twice"
+        assert process.role != "gone", "admitted after its order to leave"
+        assert not any(p.old for p in self._crew()), "admitted beside old code"
+        process.admitted = True
 
     def _drain(self, process: Process) -> None:
         assert not process.ordered, "drained after another order"
@@ -346,7 +412,10 @@ class World:
         self._lost.add(number)
         if number not in self.served():
             self.calm = False
-        if not self.ever_ready:
+        if self.trying and process.pid:
+            assert role == "tenant"
+            self.trying, self.held = False, True
+        elif not self.ever_ready and not self.reloads:
             self.stopping, self._released, self.code = True, True, 3
         elif role == "successor" and process.generation in self.proven:
             self.misses[number] += 1
@@ -378,6 +447,10 @@ class World:
         assert fleet.stopping == self.stopping
         assert len(self.finishes) <= 1
         assert bool(self.finishes) == (self.stopping and not self._crew()), "not finished when all are gone"
+        if self.reloads and not self.stopping:
+            waits = [p for p in self.processes.values() if p.role != "gone" and not p.admitted]
+            assert not waits or any(p.old for p in self._crew()), f"{waits} not admitted"
+            assert (self.trying, self.held) == (fleet._scout is not None, fleet._unproven and not self.trying)
         if fleet._roll is None:
             self.calm = False
         elif len(self.served()) >= fleet.size:
@@ -406,13 +479,16 @@ class World:
             if process.role == "gone" and (process.killed or not process.hangs or process.failed is not None):
                 self.exited(process)
                 return
-            if process.role != "gone" and process.ready_since is None and not process.hangs:
+            waits = process.ready_since is None and process.admitted
+            if process.role != "gone" and waits and not process.hangs:
                 self.ready(process)
                 return
         self.wait()
 
     def rest(self) -> None:
         """Run on without crashes: N workers READY, all of the newest generation that proved itself."""
+        if self.held:
+            self.reload()
         for _ in range(600):
             if self.stopping:  # the first boot has failed: there is nothing to come to rest
                 return

@@ -26,13 +26,15 @@ def test_a_process_that_is_gone_gives_no_evidence_and_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert evidence.describe(process.pid) == ""
-    assert evidence.cpu_wait(process.pid) is None
+    seen = evidence.look(process.pid)
+    assert (seen.waited, seen.ran, seen.throttled) == (None, None, None)
 
 
 def test_the_time_that_a_process_waits_for_a_cpu_is_counted() -> None:
-    waited = evidence.cpu_wait(os.getpid())
-    assert waited is not None
-    assert waited >= 0
+    seen = evidence.look(os.getpid())
+    assert seen.ran is not None
+    assert seen.waited is not None
+    assert seen.ran > 0 <= seen.waited
 
 
 def test_an_exit_is_told_in_words() -> None:

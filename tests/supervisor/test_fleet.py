@@ -16,8 +16,8 @@ TIMINGS = Timings(startup=20, healthcheck=30, graceful=5)
 class Scene:
     """A fleet and a clock. Spawns are answered at once; the pid is 100 + ticket, unless `forks` says no."""
 
-    def __init__(self, size: int, *, timings: Timings = TIMINGS) -> None:
-        self.fleet = Fleet(size, timings)
+    def __init__(self, size: int, *, timings: Timings = TIMINGS, reloads: bool = False) -> None:
+        self.fleet = Fleet(size, timings, reloads=reloads)
         self.now = 1000.0
         self.forks = True
         self.orders: list[ev.Action] = []
@@ -701,3 +701,79 @@ def test_a_fleet_and_its_slots_tell_how_they_stand() -> None:
     for pid in (101, 102, 103):
         scene.gone(pid)
     assert repr(scene.fleet) == "<Fleet size=2 ready=0 finished>"
+
+
+# --- reloading --------------------------------------------------------------------------------------
+
+
+def developing(size: int) -> Scene:
+    return Scene(size, reloads=True)
+
+
+def changed(generation: int) -> ev.Reload:
+    return ev.Reload(generation, TIMINGS, "Files have changed")
+
+
+def test_new_code_is_tried_by_one_worker_and_the_others_follow() -> None:
+    scene = developing(3)
+    assert scene.orders == [ev.Spawn(1, 1, 1), ev.Admit(101)]
+    assert scene.ready(101)[1:] == [ev.Spawn(2, 2, 1), ev.Spawn(3, 3, 1), ev.Admit(102), ev.Admit(103)]
+
+
+def test_a_reload_hurries_everybody_before_it_is_told_and_admits_once_they_are_gone() -> None:
+    scene = developing(2)
+    scene.ready(101, 102)
+    orders = scene.do(changed(2))
+    told = ev.Report("warning", "Files have changed")
+    assert orders == [ev.Hurry(101), ev.Hurry(102), told, ev.Spawn(3, 1, 2)]
+    assert scene.fleet.absorbs
+    scene.gone(101)
+    assert scene.gone(102)[-1] == ev.Admit(103)
+    assert not scene.fleet.absorbs
+
+
+def test_a_worker_that_is_hurried_in_vain_is_killed() -> None:
+    scene = developing(1)
+    scene.ready(101)
+    scene.do(changed(2))
+    assert ev.Kill(101) not in scene.after(1.2)
+    assert ev.Kill(101) in scene.after(0.1)
+
+
+def test_code_that_fails_is_waited_for_from_the_first_start_on() -> None:
+    scene = developing(2)
+    [report] = scene.told(101, BootFailed("SyntaxError: x"))
+    assert report == ev.Report(
+        "error", "Worker 1 (pid 101) could not start: SyntaxError: x: waiting for a change of its files"
+    )
+    scene.gone(101)
+    assert scene.fleet.deadline() is None
+    assert ev.Spawn(4, 1, 2) in scene.do(changed(2)) or scene.fleet.absorbs
+
+
+def test_a_sighup_while_no_code_starts_is_a_reload() -> None:
+    scene = developing(1)
+    scene.told(101, BootFailed("SyntaxError: x"))
+    scene.gone(101)
+    assert [a for a in scene.do(ev.Roll(2, TIMINGS)) if isinstance(a, ev.Spawn | ev.Admit)]
+
+
+def test_a_worker_that_dies_while_it_serves_is_started_again_with_back_off() -> None:
+    scene = developing(1)
+    scene.ready(101)
+    assert "next try in 0.5 s" in str(scene.dies(101))
+
+
+def test_ctrl_c_hurries_everybody_and_ends_the_fleet() -> None:
+    scene = developing(2)
+    scene.ready(101, 102)
+    assert scene.do(ev.StopSoon())[1:] == [ev.Hurry(101), ev.Hurry(102)]
+    scene.gone(101)
+    assert scene.gone(102)[-1] == ev.Finish(0)
+
+
+def test_ctrl_c_with_no_worker_at_all_ends_the_fleet_at_once() -> None:
+    scene = developing(2)
+    scene.told(101, BootFailed("SyntaxError: x"))
+    scene.gone(101)
+    assert scene.do(ev.StopSoon())[-1] == ev.Finish(0)

@@ -31,6 +31,8 @@ class Budget:
     resizes: int = 0
     retires: int = 0
     stops: int = 0
+    reloads: int = 0
+    """With some, the fleet is one that reloads."""
 
 
 Move = tuple[str, Budget, Callable[[World], None]]
@@ -52,8 +54,12 @@ def moves(world: World, budget: Budget) -> Iterator[Move]:
         less = replace(budget, stops=budget.stops - 1)
         yield "stop", less, World.stop
         yield "stop now", less, lambda w: w.stop(now=True)
+        if world.reloads:
+            yield "stop soon", less, lambda w: w.stop(soon=True)
     if world.stopping:
         return
+    if budget.reloads:
+        yield "reload", replace(budget, reloads=budget.reloads - 1), World.reload
     if budget.rolls:
         yield "roll", replace(budget, rolls=budget.rolls - 1), World.roll
     if budget.resizes:
@@ -72,7 +78,7 @@ def moves_of(pid: int, process: Process, budget: Budget) -> Iterator[Move]:
         yield f"{pid} gone", budget, on(World.exited)
     elif budget.faults:
         yield f"{pid} dies", worse, on(World.exited)
-    if process.ready_since is None and process.failed is None:
+    if process.ready_since is None and process.failed is None and process.admitted:
         yield f"{pid} ready", budget, on(World.ready)
         if budget.faults:
             yield f"{pid} cannot start", worse, on(World.boot_failed)
@@ -113,12 +119,24 @@ def snapshot(world: World, budget: Budget) -> Hashable:
             slot.state.value,
             left,
             served,
-            slot.retiring is None,
+            slot.retiring and sum(s.retiring_since < slot.retiring_since for s in slots if s.retiring),
+            (slot.admitted, slot.hurried),
         )
         if p is not None:
             times = (ago(p.failed), ago(p.drained), ago(p.ended), p.role == "gone" or ago(p.heard))
             warned = slot._silence is not None and slot._silence._warned
-            life += (p.role, p.killed, p.hangs, p.pid == 0, p.ready_since is None, *times, warned)
+            life += (
+                p.admitted,
+                p.hurried,
+                p.old,
+                p.role,
+                p.killed,
+                p.hangs,
+                p.pid == 0,
+                p.ready_since is None,
+                *times,
+                warned,
+            )
         lives.append(life)
     places = tuple(
         (p.number, p.crashes, p.misses, max(p.retry_at - now, 0.0), p.tenant.ticket <= fleet._first_tickets)
@@ -126,7 +144,16 @@ def snapshot(world: World, budget: Budget) -> Hashable:
     )
     roll, following = fleet._roll, fleet._next_roll
     mind = (fleet.size, fleet.generation, roll and roll.generation, following and following.generation)
-    rest = (fleet._finish, fleet._finished, fleet._ever_ready, fleet._newest, world.calm)
+    rest: tuple[object, ...] = (
+        fleet._scout,
+        world.trying,
+        world.held,
+        fleet._finish,
+        fleet._finished,
+        fleet._ever_ready,
+        fleet._newest,
+        world.calm,
+    )
     books = (tuple(sorted(world.crashes.items())), tuple(sorted(world.failed_generations)))
     return (tuple(lives), places, mind, rest, books, budget)
 
@@ -143,7 +170,7 @@ class Explored:
 
 def explore(size: int, budget: Budget, depth: int, *, booted: bool, rest_every: int = 100) -> Explored:
     """Go through every order of events, breadth first; run some states on to rest, and to the end."""
-    world = World(size, punctual=True)
+    world = World(size, punctual=True, reloads=bool(budget.reloads))
     if booted:
         world.rest()
         world.wait()  # they have served long enough for a healthy run
@@ -191,6 +218,14 @@ CASES = {
     "a pair with everything": (2, Budget(1, 1, 1, 1, 1), True, 8, 46_000),
     "three with a fault in a roll": (3, Budget(1, 1, 0, 0, 0), True, 13, 20_000),
     "three with everything": (3, Budget(1, 1, 1, 1, 1), True, 7, 30_000),
+    "a pair retires twice each amid faults": (2, Budget(2, 0, 0, 4, 0), True, 7, 5_000),
+    "a pair retires while it is rolled, scaled and stopped": (2, Budget(0, 2, 1, 3, 1), True, 7, 5_000),
+    "three retire at once, with a fault, in a roll": (3, Budget(1, 1, 0, 3, 0), True, 6, 3_000),
+    "a pair retires amid reloads": (2, Budget(1, 0, 1, 3, 1, 1), True, 6, 5_000),
+    "one boots and reloads": (1, Budget(2, 1, 0, 1, 1, 3), False, 10, 10_000),
+    "a pair boots, reloads and is scaled": (2, Budget(1, 0, 1, 0, 0, 2), False, 10, 10_000),
+    "a pair reloads amid everything": (2, Budget(1, 1, 1, 1, 1, 1), True, 7, 10_000),
+    "three reload with a fault": (3, Budget(1, 0, 0, 0, 1, 2), True, 8, 6_500),
     "three with a fault in a stop": (3, Budget(1, 0, 0, 0, 2), True, 12, 8_000),
 }
 

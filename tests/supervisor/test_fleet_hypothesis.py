@@ -18,7 +18,7 @@ anyone = st.integers(0, 1000)
 
 
 def unready(p: Process) -> bool:
-    return p.ready_since is None and p.failed is None
+    return p.ready_since is None and p.failed is None and p.admitted
 
 
 def serving(p: Process) -> bool:
@@ -34,9 +34,11 @@ class FleetMachine(RuleBasedStateMachine):
 
     world: World
 
-    @initialize(size=st.integers(1, 4), booted=st.sampled_from([True, True, True, False]))
-    def begin(self, size: int, booted: bool) -> None:
-        self.world = World(size, punctual=False)
+    @initialize(
+        size=st.integers(1, 4), booted=st.sampled_from([True, True, True, False]), reloads=st.booleans()
+    )
+    def begin(self, size: int, booted: bool, reloads: bool) -> None:
+        self.world = World(size, punctual=False, reloads=reloads)
         if booted:
             self.all_that_boot_are_ready()
 
@@ -123,16 +125,21 @@ class FleetMachine(RuleBasedStateMachine):
     def a_roll_is_asked_for(self) -> None:
         self.world.roll()
 
+    @precondition(lambda self: self.world.reloads)
+    @rule()
+    def the_files_change(self) -> None:
+        self.world.reload()
+
     @precondition(lambda self: not self.world.stopping)
     @rule(by=st.sampled_from([-3, -1, 0, 1, 2]))
     def the_fleet_is_scaled(self, by: int) -> None:
         if self.world.fleet.size + by <= 6:
             self.world.resize(by)
 
-    @rule(now=st.booleans(), really=st.sampled_from([False] * 9 + [True]))
-    def it_is_told_to_stop(self, now: bool, really: bool) -> None:
+    @rule(how=st.sampled_from(["", "now", "soon"]), really=st.sampled_from([False] * 9 + [True]))
+    def it_is_told_to_stop(self, how: str, really: bool) -> None:
         if really:
-            self.world.stop(now=now)
+            self.world.stop(now=how == "now", soon=how == "soon")
 
     def teardown(self) -> None:
         if hasattr(self, "world") and not self.world.broken:

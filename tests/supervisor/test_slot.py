@@ -9,19 +9,8 @@ import pytest
 from ostler.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Exited, Inspected, SpawnFailed, Started, Tick, Timings
-from ostler.supervisor.slot import (
-    TABLE,
-    Arrived,
-    Fill,
-    Leave,
-    LeaveNow,
-    Lost,
-    Outcome,
-    Slot,
-    State,
-    UnlistedEvent,
-    Vacated,
-)
+from ostler.supervisor.orders import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Outcome, Vacated
+from ostler.supervisor.slot import TABLE, Slot, State, UnlistedEvent
 
 TIMINGS = Timings(startup=20, healthcheck=30, graceful=5)
 
@@ -97,6 +86,7 @@ LIVES: dict[State, Callable[[], Slot]] = {
 EVENTS = [
     Fill(100.0),
     Leave(),
+    LeaveSoon(),
     LeaveNow(),
     Started(7, 814),
     SpawnFailed(7, "no memory"),

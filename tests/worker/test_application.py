@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from ostler.errors import StartupError
 from ostler.settings import Settings
 from ostler.worker import application
 from ostler.worker.asgi import Application
+from ostler.worker.middleware.wsgi import WsgiAdapter
 
 SOURCE = """
 import functools
@@ -32,10 +34,40 @@ partial = functools.partial(lambda extra, scope, receive, send: None, 1)
 wrapped = lambda *args, **kwargs: app(*args, **kwargs)
 def make(): return app
 def wsgi(environ, start_response): return []
+def make_wsgi(config=None): return wsgi
+def make_old(): return OldStyle
+class WsgiObject:
+    def __call__(self, env, start_response, more=None): return []
+class WsgiClass:
+    def __init__(self, environ, start_response): ...
+    def __iter__(self): ...
+wsgi_object = WsgiObject()
+def two(request, response): ...
+async def two_async(environ, start_response): ...
+async def one_async(scope): ...
+def old_function(scope): ...
+async def make_async(): return app
 class OldStyle:
     def __init__(self, scope): ...
     async def __call__(self, receive, send): ...
 text = "not callable"
+"""
+
+FRAMEWORKS = """
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.conf import settings
+from fastapi import FastAPI
+from flask import Flask
+from starlette.applications import Starlette
+
+if not settings.configured:
+    settings.configure()
+flask_app = Flask("sample")
+django_app = WSGIHandler()
+django_asgi = ASGIHandler()
+fastapi_app = FastAPI()
+starlette_app = Starlette()
 """
 
 
@@ -65,9 +97,56 @@ def test_a_factory_is_called_on_request(module: str) -> None:
     assert load(f"{module}:make", factory=True) is sys.modules[module].app
 
 
-def test_a_factory_without_the_flag_is_told_so(module: str) -> None:
-    with pytest.raises(StartupError, match="--factory"):
-        load(f"{module}:make")
+def test_a_factory_may_have_arguments_that_it_does_not_need(module: str, tmp_path: Path) -> None:
+    (tmp_path / "sample_factory.py").write_text(
+        "async def app(scope, receive, send): ...\ndef make(x=1, *args, **kwargs): return app\n"
+    )
+    assert load("sample_factory:make", factory=True) is sys.modules["sample_factory"].app
+
+
+def test_a_factory_without_the_flag_is_called_and_told_so(
+    module: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert load(f"{module}:make") is sys.modules[module].app
+    assert "--factory" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["wsgi", "wsgi_object", "WsgiClass", "make_wsgi"])
+def test_what_takes_environ_and_start_response_is_wsgi(module: str, name: str) -> None:
+    assert isinstance(load(f"{module}:{name}"), WsgiAdapter)
+
+
+@pytest.mark.parametrize(("name", "factory"), [("make_wsgi", True), ("make_old", True), ("make_old", False)])
+def test_a_factory_may_make_whatever_is_served(module: str, name: str, factory: bool) -> None:
+    made = load(f"{module}:{name}", factory=factory)
+    assert isinstance(made, WsgiAdapter) == (name == "make_wsgi")
+    assert inspect.iscoroutinefunction(made) == (name == "make_old")
+
+
+def test_frameworks_are_told_from_their_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sample_frameworks.py").write_text(FRAMEWORKS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        for name in ("flask_app", "django_app"):
+            assert isinstance(load(f"sample_frameworks:{name}"), WsgiAdapter)
+        for name in ("fastapi_app", "starlette_app", "django_asgi"):
+            assert load(f"sample_frameworks:{name}") is getattr(sys.modules["sample_frameworks"], name)
+    finally:
+        sys.modules.pop("sample_frameworks", None)
+
+
+@pytest.mark.parametrize("interface", ["asgi2", "auto"])
+@pytest.mark.parametrize("name", ["OldStyle", "old_function"])
+def test_what_takes_the_scope_alone_is_asgi_2(module: str, name: str, interface: str) -> None:
+    adapted = load(f"{module}:{name}", interface=interface)
+    assert adapted is not getattr(sys.modules[module], name)
+    assert inspect.iscoroutinefunction(adapted)
+
+
+def test_a_wsgi_application_has_no_lifespan_to_insist_on(module: str) -> None:
+    with pytest.raises(StartupError, match="omit --lifespan on") as caught:
+        load(f"{module}:wsgi", lifespan="on")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +155,11 @@ def test_a_factory_without_the_flag_is_told_so(module: str) -> None:
         ("sample_nowhere:app", 'Could not import module "sample_nowhere"'),
         ("sample_app:nothing", 'Attribute "nothing" not found in module "sample_app"'),
         ("sample_app.deeper:app", 'Could not import module "sample_app.deeper"'),
-        ("sample_app:text", "not an ASGI application"),
-        ("sample_app:wsgi", "WSGI"),
-        ("sample_app:OldStyle", "ASGI 2"),
+        ("sample_app:text", "is not an application: str is not callable"),
+        ("sample_app:functools", "is not an application: module is not callable"),
+        ("sample_app:two", "takes request, response, .* --interface wsgi"),
+        ("sample_app:two_async", "takes environ, start_response"),
+        ("sample_app:one_async", "takes scope, and"),
     ],
 )
 def test_what_does_not_fit_is_one_line(module: str, app: str, says: str) -> None:
@@ -87,8 +168,25 @@ def test_what_does_not_fit_is_one_line(module: str, app: str, says: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_the_interface_can_be_insisted_on(module: str) -> None:
-    assert load(f"{module}:wsgi", interface="asgi3") is sys.modules[module].wsgi
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("text", "is not callable; with --factory it must be"),
+        ("wsgi", "missing a required argument: 'environ'; .* omit --factory"),
+        ("make_async", "async factory"),
+    ],
+)
+def test_what_is_no_factory_is_one_line(module: str, name: str, says: str) -> None:
+    with pytest.raises(StartupError, match=says) as caught:
+        load(f"{module}:{name}", factory=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("interface", ["asgi3", "wsgi"])
+def test_the_interface_can_be_insisted_on(module: str, interface: str) -> None:
+    loaded = load(f"{module}:two", interface=interface)
+    assert isinstance(loaded, WsgiAdapter) == (interface == "wsgi")
+    assert (loaded is sys.modules[module].two) == (interface == "asgi3")
 
 
 @pytest.mark.parametrize(

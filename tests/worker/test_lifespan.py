@@ -98,3 +98,66 @@ def test_a_failing_shutdown_is_logged(mode: Mode, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_an_application_that_just_returns_is_served(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
     run(returning, mode, caplog)
+
+
+def test_a_shutdown_that_is_said_to_have_failed_is_logged_with_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.failed", "message": "cannot flush"})
+
+    run(app, "auto", caplog)
+    assert caplog.messages[2:] == [
+        "Waiting for application shutdown.",
+        "cannot flush",
+        "Application shutdown failed. Exiting.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind"),
+    [
+        ("startup", "lifespan.shutdown.complete"),
+        ("startup", "http.response.start"),
+        ("serving", "lifespan.startup.complete"),
+        ("serving", "lifespan.shutdown.complete"),
+        ("shutdown", "lifespan.startup.complete"),
+    ],
+)
+def test_a_message_out_of_order_raises_in_the_application_and_names_the_phase(
+    phase: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised: list[str] = []
+
+    async def whole() -> None:
+        serving, said = asyncio.Event(), asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            async def misplaced(now: str) -> None:
+                if now == phase:
+                    try:
+                        await send({"type": kind})
+                    except RuntimeError as error:
+                        raised.append(str(error))
+
+            await receive()
+            await misplaced("startup")
+            await send({"type": "lifespan.startup.complete"})
+            await serving.wait()
+            await misplaced("serving")
+            said.set()
+            await receive()
+            await misplaced("shutdown")
+            await send({"type": "lifespan.shutdown.complete"})
+
+        lifespan = Lifespan(app, "on")
+        await lifespan.startup()
+        serving.set()
+        await said.wait()
+        await lifespan.shutdown()
+
+    asyncio.run(asyncio.wait_for(whole(), 10))
+    assert raised == [f"lifespan message {kind!r} is out of order: the phase is {phase!r}"]

@@ -3,28 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from ostler import libraries
+from ostler import libraries, logs
 from ostler.settings import Settings
-from ostler.worker.http.connection import Connection, MakeParser
+from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
+from ostler.worker.http.cycle import Cycle
+from ostler.worker.http.head import Head
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Service
 
 
 def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
-    """Return what makes the protocol of one accepted connection, with the parser that the settings ask for.
+    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
 
     Raises:
-        SettingsError: that parser is not installed.
+        SettingsError: one of them is not installed.
     """
-    make = partial(Connection, make_parser=_parser(settings))
+    make = http_connection(settings)
     if not settings.proxy_protocol:
         return make
     from ostler.worker.http.introduction import Introduction
 
     return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+
+
+def _connection(settings: Settings) -> Callable[..., Connection]:
+    """Return the class of connections, or one that logs more where that is asked for."""
+    kind: type[Connection] = Connection
+    options: dict[str, Any] = {}
+    if logs.at_completion(settings):
+        from ostler.worker.http.completed import CompletedConnection, logger_of_completed
+
+        kind = CompletedConnection
+        options["log_completed"] = logger_of_completed(settings)
+    if logging.getLogger("ostler.error").isEnabledFor(logs.TRACE):
+        from ostler.worker.http.tracing import traced
+
+        kind = traced(kind)
+    return partial(kind, **options)
+
+
+def http_connection(settings: Settings) -> Callable[[Service], Connection]:
+    """Return what makes a connection once everything that comes before HTTP has been seen to.
+
+    Raises:
+        SettingsError: one of the libraries that the settings name is not installed.
+    """
+    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
 
 
 def _parser(settings: Settings) -> MakeParser:
@@ -36,3 +65,29 @@ def _parser(settings: Settings) -> MakeParser:
     from ostler.worker.http.h11_parser import H11Parser
 
     return H11Parser
+
+
+def _upgrades(settings: Settings) -> TakeUpgrade | None:
+    if libraries.websocket(settings) == "none":
+        return None
+    if settings.ws == "auto":
+        return _upgrades_once_asked(settings)
+    from ostler.worker.websocket import upgrades
+
+    return upgrades(settings)
+
+
+def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
+    """Return what loads a library at the first handshake: most workers never see one."""
+    loaded: list[TakeUpgrade | None] = []
+
+    def take(stream: Connection, head: Head) -> Cycle | None:
+        if not loaded:
+            if b"websocket" not in head.upgrade:
+                return None
+            from ostler.worker.websocket import upgrades
+
+            loaded.append(upgrades(settings))
+        return None if loaded[0] is None else loaded[0](stream, head)
+
+    return take

@@ -6,15 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
+from typing import Any, ClassVar
 
-from ostler.worker.http.access import log_access
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
-from ostler.worker.http.head import Fields, Head, Refusal, read_head
-from ostler.worker.http.parser import PIECE, Parser, Sink
+from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
+from ostler.worker.http.over_tls import HUSH
+from ostler.worker.http.over_tls import unsent as over_tls
+from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.service import Service
 
 MakeParser = Callable[[Sink, int], Parser]
+TakeUpgrade = Callable[["Connection", Head], "Cycle | None"]
+"""Returns the cycle of a request that asks to leave HTTP, or None where that wish is ignored; may refuse."""
 
 LINGER = 5.0
 """Seconds for which a client that still sends is listened to after the last answer."""
@@ -35,14 +39,21 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_transport", "_unsent", "client", "scheme", "server", "service", "trusted", "write_paused",
+        "_status", "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "tls",
+        "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
     _parser: Parser
 
-    def __init__(self, service: Service, make_parser: MakeParser) -> None:
+    make_cycle: ClassVar[type[Cycle]] = Cycle
+    """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
+
+    def __init__(
+        self, service: Service, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
+    ) -> None:
         self.service = service
+        self._take_upgrade = take_upgrade
         self._parser = make_parser(self, service.settings.limit_request_head)
         self._state = OPEN
         self._active: Cycle | None = None
@@ -61,8 +72,11 @@ class Connection(asyncio.Protocol):
         """What to answer once the requests before it are answered."""
         self._pending = b""
         """A response head that waits for the first of its body."""
+        self._status = 0
+        """What that head says."""
         self._chunked = False
-        self._keep_alive = True
+        self._keep_alive: bool | None = None
+        """Whether the last response has kept the connection open; None before the first."""
         self._paused = False
         self._discarded = 0
         self._unsent = -1
@@ -73,6 +87,8 @@ class Connection(asyncio.Protocol):
         self.server: tuple[str, int | None] | None = None
         self.client: tuple[str, int] | None = None
         self.scheme = "http"
+        self.tls: dict[str, Any] | None = None
+        """What the ASGI TLS extension tells; None without TLS."""
         self.trusted = False
 
     def __repr__(self) -> str:
@@ -93,13 +109,26 @@ class Connection(asyncio.Protocol):
         elif isinstance(own, str) and own:
             # The kernel names a Unix socket as it was bound, which is not where clients find it.
             self.server = (service.settings.uds or own, None)
-        if info("sslcontext"):
-            self.scheme = "https"
+        ssl_object = info("ssl_object")
+        if ssl_object is not None:
+            self._over_tls(ssl_object)
         if service.proxies is not None:
             self.trusted = service.proxies.trusts(self.client[0] if self.client else "unix:")
         service.connections.add(self)
         # A client that connects and sends nothing is let go as silently.
         self._deadline = service.now + service.settings.timeout_request_header
+
+    def _over_tls(self, ssl_object: Any) -> None:
+        from ostler.worker.tls_facts import tls_facts
+
+        self.scheme = "https"
+        self.tls = tls_facts(ssl_object)
+        # By default 512 KiB, for each slow client.
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+
+    def misdirected(self, reason: str) -> None:
+        """Refuse a request that should not have come here, unread."""
+        self._refuse(Refusal(400, reason))
 
     def data_received(self, data: bytes) -> None:
         if self._state != OPEN or (self._last and self._reading is None):
@@ -111,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         active = self._active
-        if self._state != OPEN or active is None or self.scheme == "https":
+        if self._state != OPEN or active is None or self.tls is not None:
             return None  # nothing is owed; asyncio closes. (TLS has no half-closed state in asyncio.)
         # Half-closed or gone: which of them, only sending will tell. What arrived whole is answered.
         self._eof = True
@@ -135,6 +164,13 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+        if self.tls is not None:
+            self._transport.close()  # or asyncio of 3.10 warns that nobody has
+        self.service.left(self)
+
+    def _let_go(self) -> None:
+        """Be done with the transport, which is lost or another protocol's."""
         self._state = CLOSED
         self._deadline = inf
         active, self._active = self._active, None
@@ -149,7 +185,6 @@ class Connection(asyncio.Protocol):
         self._parser.close()
         del self._parser
         self._refusal = None
-        self.service.left(self)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -192,7 +227,14 @@ class Connection(asyncio.Protocol):
         return bool(self._queue or self._held or (reading is not None and reading.held > HIGH_WATER))
 
     def _unclog(self) -> None:
-        """Take up reading where it stopped, if there is room again."""
+        """Take up reading where it stopped, if there is room again.
+
+        The app is in the call stack, and asyncio runs a reader in the context of whoever added it
+        (cpython#140947): the next requests would see this one's context variables.
+        """
+        self.service.context.copy().run(self._read_on)
+
+    def _read_on(self) -> None:
         if self._held and not self._queue and self._state == OPEN:
             held, self._held = self._held, b""
             self._feed(held)
@@ -215,11 +257,10 @@ class Connection(asyncio.Protocol):
             raise
         if self._last:
             return head  # RFC 9112, section 9.6: nothing after "close" is processed
-        # A WebSocket handshake (head.upgrade) will leave for its own protocol here; any other upgrade is
-        # ignored, as RFC 9110, section 7.8 allows.
+        cycle = self._upgrade(head) if head.upgrade else self.make_cycle(self, head)
         if not head.keep_alive:
             self._last = True
-        self._reading = cycle = Cycle(self, head)
+        self._reading = cycle
         if self._eof:
             cycle.hang_up()
         if self._active is None:
@@ -229,6 +270,31 @@ class Connection(asyncio.Protocol):
         else:
             self._queue.append(cycle)
         return head
+
+    def _upgrade(self, head: Head) -> Cycle:
+        """Begin to leave HTTP if that can be done; else ignore the wish (RFC 9110, section 7.8)."""
+        take = self._take_upgrade
+        cycle = None if take is None else take(self, head)
+        if cycle is None:
+            return self.make_cycle(self, head)
+        # Until its turn has come and the app has decided, what follows is held like a body without end.
+        head.length = ENDLESS
+        head.keep_alive = False
+        self._parser = Raw(self._parser, self)
+        return cycle
+
+    def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
+        """Leave the transport to another protocol; return it with what has arrived for that."""
+        cycle, self._active = self._active, None
+        assert cycle is not None
+        assert cycle is self._reading
+        rest = cycle.take_body() + self._held
+        self._transport.set_protocol(successor)
+        if self._paused:
+            self._transport.resume_reading()
+        self._let_go()
+        self.service.left(self)
+        return self._transport, rest
 
     def on_body(self, data: bytes) -> None:
         reading = self._reading
@@ -258,9 +324,15 @@ class Connection(asyncio.Protocol):
             service.loop.call_soon(self._answer_probe, cycle)
             return
         limit = service.limit_concurrency
-        if limit is not None and (len(service.connections) >= limit or len(service.requests) >= limit):
+        if limit is None:
+            cycle.run_in_task(service.app)
+        elif service.turning_away and self._keep_alive is not None:
+            self._close()  # the client asks again, as for any kept connection that ends (RFC 9112, 9.3.1)
+        elif service.turning_away:
+            cycle.run_in_task(service.app)  # its client had connected before
+        elif len(service.connections) >= limit or len(service.requests) >= limit:
             service.log.warning("Exceeded concurrency limit.")
-            cycle.run_in_task(service_unavailable)
+            cycle.run_in_task(service.overloaded or service_unavailable)
         else:
             cycle.run_in_task(service.app)
 
@@ -278,7 +350,8 @@ class Connection(asyncio.Protocol):
         self._active = None
         self._discarded = 0
         if self._queue:
-            self._serve(self._queue.popleft())
+            # Not in the context of the request before it, whose app is in the call stack.
+            self.service.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
@@ -306,8 +379,7 @@ class Connection(asyncio.Protocol):
         self._pending, length, self._chunked, self._keep_alive = render_head(
             status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
         )
-        if service.access is not None and cycle.scope:  # a probe has none
-            log_access(service.access, cycle.scope, status)
+        self._status = status
         return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
@@ -328,6 +400,9 @@ class Connection(asyncio.Protocol):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""
         head, self._pending = self._pending, b""
+        # Not before the head leaves: an app that fails until then gets another one, and a request one line.
+        if head and self.service.access is not None and cycle.scope:  # a probe has none
+            cycle.log(self.service.access, self._status)
         tail = b""
         if self._chunked:
             tail = b"" if more else b"0\r\n\r\n"
@@ -418,24 +493,40 @@ class Connection(asyncio.Protocol):
         peer = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
         service.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
         self._transport.write(
-            render_refusal(refusal.status, refusal.reason, service.static[0], body=refusal.has_body)
+            render_refusal(
+                refusal.status,
+                refusal.reason,
+                service.static[0],
+                body=refusal.has_body,
+                upgrade=refusal.upgrade,
+            )
         )
         self._linger()
 
     def _linger(self) -> None:
         """Close our side, and listen on for a while, so that the client gets to read the answer."""
-        if not self._transport.can_write_eof():
-            self._close()
-            return
         self._state = LINGERING
         self._last = True
         self._held = b""
         self._discarded = 0
         self._deadline = self.service.now + LINGER
-        self._transport.write_eof()
+        if self.tls is None:
+            self._transport.write_eof()
+        else:
+            # No side can be closed alone, and after ours is, another byte from there would end all: the
+            # answer says where it ends, and a client that has it leaves, or falls silent.
+            self.service.loop.call_later(HUSH, self._hush, 0)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+    def _hush(self, before: int) -> None:
+        """Over TLS: a client that has sent nothing more since we looked has nothing more to send."""
+        if self._state == LINGERING:
+            if self._discarded == before:
+                self._close()
+            else:
+                self.service.loop.call_later(HUSH, self._hush, self._discarded)
 
     def _discard(self, size: int) -> None:
         self._discarded += size
@@ -455,7 +546,27 @@ class Connection(asyncio.Protocol):
             self._state = CLOSING
             self._last = True
             self._deadline = self.service.now + LINGER
+            if self.tls is not None:
+                # Once all is delivered, nobody need wait for the client's good-bye (RFC 8446, section 6.1).
+                self._deadline = self.service.now + HUSH
+                if self._paused:
+                    # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
+                    self._paused = False
+                    self._transport.resume_reading()
             self._transport.close()
+
+    def leave(self) -> None:
+        """Close at once unless a request is being answered, and take no further one."""
+        active = self._active
+        if active is not None and active.state != COMPLETE:
+            self._queue = None  # came after it: the client asks again
+            self._last = True
+        elif self._keep_alive is not None:
+            self._close()
+        # Else it has just been accepted, with its first request on the way.
+
+    def on_drain(self) -> None:
+        """Nothing to do: each response tells its client, and an idle connection waits out its time."""
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
@@ -475,7 +586,10 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal(408, "The request head took too long."))
             return
         # Not idle, but slow: a client still fetching what was written has its time from the last progress.
-        unsent = self._transport.get_write_buffer_size()
+        if self.tls is None:
+            unsent = self._transport.get_write_buffer_size()
+        else:
+            unsent = over_tls(self._transport, closing=self._state != OPEN)
         if 0 < unsent != self._unsent:
             self._unsent = unsent
             self._deadline = self.service.now + LINGER

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
+from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
 from ostler.worker.http.head import Head, fill_path
 from ostler.worker.http.response import BODILESS, UNKNOWN
@@ -33,6 +34,7 @@ class Stream(Protocol):
     server: tuple[str, int | None] | None
     client: tuple[str, int] | None
     scheme: str
+    tls: dict[str, Any] | None
     trusted: bool
     write_paused: bool
 
@@ -95,12 +97,17 @@ class Cycle:
         state = ("expecting", "started", "sending", "complete")[self.state]
         return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the response is under way and its length is not known."""
+        return self.state == SENDING and self._left == UNKNOWN
+
     def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
         service = self.stream.service
         self._fill_scope(service)
         service.requests.add(self)
-        self.task = service.loop.create_task(self._run(app))
+        self.task = service.create_task(self._run(app))
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""
@@ -126,9 +133,15 @@ class Cycle:
             "state": service.state.copy(),
         }
         fill_path(scope, head.target, root_path)
+        if stream.tls is not None:
+            scope["extensions"] = {"tls": stream.tls}
         if stream.trusted:
             assert service.proxies is not None
             service.proxies.apply(scope)
+
+    def log(self, access: AccessLog, status: int) -> None:
+        """Write the response's line."""
+        access.log(self.scope, status)
 
     # -- told by the stream
 
@@ -146,6 +159,12 @@ class Cycle:
         self.held += len(data)
         if self._waiters is not None:
             self._wake()
+
+    def take_body(self) -> bytes:
+        """Return what is held of the body, which is then held no more."""
+        body, self._body = self._body, b""
+        self.held = 0
+        return bytes(body)
 
     def end(self) -> None:
         """The request's body is complete."""
@@ -207,9 +226,7 @@ class Cycle:
             else:
                 self._waiters.append(waiter)
             await waiter
-        body = bytes(self._body)
-        self.held = 0
-        self._body = b""
+        body = self.take_body()
         self._told = self.arrived
         message = {"type": "http.request", "body": body, "more_body": not self._told}
         stream.taken(self)  # which may bring more at once
@@ -241,7 +258,7 @@ class Cycle:
         data = message.get("body", b"")
         more = message.get("more_body", False)
         if type(data) is not bytes:
-            data = _as_bytes(data)
+            data = as_bytes(data)
         left = self._left
         if left >= 0:
             left -= len(data)
@@ -337,10 +354,11 @@ def _text_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
     return ((b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % length))
 
 
-def _as_bytes(data: object) -> bytes:
+def as_bytes(data: object) -> bytes:
+    """Return what an app gives as bytes, if it is such."""
     # bytes(5) would be five zeros. A copy, so that the app may use its buffer again.
     if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise TypeError(f"The response body must be bytes, not {type(data).__name__}.")
+        raise TypeError(f"An ASGI message's data must be bytes, not {type(data).__name__}.")
     return bytes(data)
 
 
@@ -359,5 +377,6 @@ def _says_disconnected(error: BaseException | None, depth: int = 16) -> bool:
 async def service_unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """The app that answers when there are too many requests."""
     body = b"Service Unavailable"
-    await send({"type": "http.response.start", "status": 503, "headers": error_fields(len(body))})
-    await send({"type": "http.response.body", "body": body})
+    prefix = "websocket." if scope["type"] == "websocket" else ""
+    await send({"type": f"{prefix}http.response.start", "status": 503, "headers": error_fields(len(body))})
+    await send({"type": f"{prefix}http.response.body", "body": body})

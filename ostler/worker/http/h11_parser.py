@@ -11,7 +11,7 @@ import re
 
 import h11
 
-from ostler.worker.http.head import CHUNKED, METHODS, Refusal, oversize
+from ostler.worker.http.head import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 from ostler.worker.http.parser import Sink
 
 _REQUEST_LINE = re.compile(
@@ -123,6 +123,11 @@ class H11Parser:
         self._taken = 0
         self.in_head = False
         head = self._sink.on_head(method, target, version, headers)
+        if head.length == ENDLESS:
+            if self._buffer:
+                self._sink.on_body(bytes(self._buffer))
+                self._buffer.clear()
+            return False
         framing = (
             b"transfer-encoding: chunked" if head.length == CHUNKED else b"content-length: %d" % head.length
         )

@@ -16,6 +16,8 @@ MAX_FIELDS = 256
 
 CHUNKED = -1
 """`Head.length` of a body whose length only its chunks tell."""
+ENDLESS = -2
+"""`Head.length` where all that follows is another protocol's: the request was taken for its upgrade."""
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -49,6 +51,8 @@ class Refusal(Exception):
         self.reason = reason
         self.has_body = True
         """False where the answer may have none, as to HEAD."""
+        self.upgrade = b""
+        """Fields for a client that should have asked for another protocol, or for another version of it."""
 
 
 class Head:
@@ -63,7 +67,7 @@ class Head:
         self.headers = headers
         self.keep_alive = version == "1.1"
         self.length = 0
-        """Bytes of the body to come, or CHUNKED."""
+        """Bytes of the body to come, CHUNKED or ENDLESS."""
         self.expect = False
         """The client waits for 100 Continue before it sends the body."""
         self.upgrade = b""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import httptools
 
-from ostler.worker.http.head import CHUNKED, Fields, Head, Refusal, oversize
+from ostler.worker.http.head import CHUNKED, ENDLESS, Fields, Head, Refusal, oversize
 from ostler.worker.http.parser import PIECE, Sink
 
 
@@ -70,6 +70,10 @@ class HttptoolsParser:
         """
         head, self._upgrading = self._upgrading, None
         assert head is not None
+        if head.length == ENDLESS:
+            if offset < len(data):
+                self._sink.on_body(bytes(data[offset:]))
+            return
         self._parser = self._fresh()
         if head.length:
             framing = (

@@ -82,24 +82,9 @@ class Introduction(asyncio.Protocol):
         connection.connection_made(self._transport)
         # After the other is in, lest a draining server take itself for empty.
         self.service.connections.discard(self)
-        self._introduce(connection, origin)
+        introduce(connection, origin, self._peers)
         if rest:
             connection.data_received(rest)
-
-    def _introduce(self, connection: Connection, origin: Origin) -> None:
-        """Let the client be who the header says; whether forwarding fields count depends on that client."""
-        if origin.kind == "local":
-            return  # the proxy's own request: nothing else is known, and nobody else has had a word
-        forwarding = self.service.proxies is not None
-        if origin.kind == "unknown":
-            # The real endpoints stay, but behind the proxy is somebody it does not vouch for.
-            connection.trusted = False
-            return
-        connection.client = origin.client
-        # "*" is for who connects here. An address in a header is anybody's.
-        connection.trusted = forwarding and self._peers.names(origin.client[0] if origin.client else "unix:")
-        if origin.tls:
-            connection.scheme = "https"
 
     def _refuse(self, reason: str) -> None:
         self.service.log.warning(
@@ -118,6 +103,12 @@ class Introduction(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def leave(self) -> None:
+        """Go on: the client has just connected, and its request is on the way."""
+
+    def on_drain(self) -> None:
+        """Nothing to do: nothing runs on it yet."""
+
     def cancel(self) -> None:
         """Close: nothing runs on it yet."""
         self._transport.close()
@@ -125,3 +116,19 @@ class Introduction(asyncio.Protocol):
     def abort(self) -> None:
         """Cut it off."""
         self._transport.abort()
+
+
+def introduce(connection: Connection, origin: Origin, peers: Peers) -> None:
+    """Let the client be who the header says; whether forwarding fields count depends on that client."""
+    if origin.kind == "local":
+        return  # the proxy's own request: nothing else is known, and nobody else has had a word
+    if origin.kind == "unknown":
+        # The real endpoints stay, but behind the proxy is somebody it does not vouch for.
+        connection.trusted = False
+        return
+    forwarding = connection.service.proxies is not None
+    connection.client = origin.client
+    # "*" is for who connects here. An address in a header is anybody's.
+    connection.trusted = forwarding and peers.names(origin.client[0] if origin.client else "unix:")
+    if origin.tls:
+        connection.scheme = "https"

@@ -16,6 +16,8 @@ class Sink(Protocol):
     def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
         """Take a complete head; field names are lower case, values without white space around them.
 
+        Where the length of what is returned is ENDLESS, every later byte is passed to `on_body` as it is.
+
         Raises:
             Refusal: nothing more is to be parsed on this connection.
         """
@@ -42,3 +44,20 @@ class Parser(Protocol):
 
     def close(self) -> None:
         """Let go of what refers back to the parser; nothing is fed any more."""
+
+
+class Raw:
+    """Stands in for a connection's parser once an upgrade is under way: what comes is no longer HTTP."""
+
+    __slots__ = ("_parser", "_sink", "in_head")
+
+    def __init__(self, parser: Parser, sink: Sink) -> None:
+        self._parser = parser
+        self._sink = sink
+        self.in_head = False
+
+    def feed(self, data: bytes | memoryview) -> None:
+        self._sink.on_body(bytes(data))
+
+    def close(self) -> None:
+        self._parser.close()

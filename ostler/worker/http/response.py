@@ -45,18 +45,26 @@ def status_line(status: int) -> bytes:
 _STATUS_LINES = MappingProxyType({status: status_line(status) for status in range(100, 600)})
 
 
-def _learn(names: dict[bytes, int], name: bytes) -> int:
-    """Return what `name` is to the server, and remember it in `names`: each is checked once, and then known.
+# CR and LF end each line once; all others RFC 9110, section 5.5 forbids in a value, the tab excepted.
+_CONTROLS = bytes({*range(32), 127} - {9})
+
+Names = dict[bytes, tuple[bytes, int]]
+"""Field names that were found valid: how each begins its line, and what it is to the server."""
+
+
+def _learn(names: Names, name: bytes) -> tuple[bytes, int]:
+    """Return how `name` is sent and what it is, and remember that: each is checked once, and then known.
 
     Raises:
         RuntimeError: it is no token (RFC 9110, section 5.6.2).
     """
     if not isinstance(name, bytes) or not _TOKEN.match(name):
         raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
-    kind = _KINDS.get(name.lower(), PLAIN)
+    sent = name.lower()
+    known = sent + b": ", _KINDS.get(sent, PLAIN)
     if len(names) < _MOST_NAMES:  # an app that makes names up must not fill the memory
-        names[name] = kind
-    return kind
+        names[name] = known
+    return known
 
 
 # What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
@@ -69,7 +77,7 @@ def render_head(
     fields: Iterable[tuple[bytes, bytes]],
     request: Head,
     keep_alive: bool,
-    names: dict[bytes, int],
+    names: Names,
     static: tuple[bytes, bytes, bytes, bytes],
 ) -> Rendering:
     """Render the head of the response to `request`.
@@ -85,9 +93,7 @@ def render_head(
     own = 0
     parts: list[bytes] = []
     for name, value in fields:
-        kind = names.get(name)
-        if kind is None:
-            kind = _learn(names, name)
+        beginning, kind = names.get(name) or _learn(names, name)
         if kind:
             if kind == CONTENT_LENGTH:
                 length = _content_length(value, length)
@@ -102,12 +108,12 @@ def render_head(
                 if kind == CONNECTION and b"close" in value.lower():
                     keep_alive = False
                 continue
-        parts += (name, b": ", value, b"\r\n")
+        parts += (beginning, value, b"\r\n")
     block = b"".join(parts)
-    # One search over the block instead of one over every value: each line ends once, and nothing else may.
-    lines = len(parts) >> 2
-    if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
-        raise RuntimeError("Invalid HTTP header value: CR, LF or NUL in it.")
+    # One pass over the block instead of one over every value: each line ends once, and no other control
+    # character may be there. To delete them takes a seventh of the time that a regular expression does.
+    if len(block) - len(block.translate(None, _CONTROLS)) != len(parts) // 3 * 2:
+        raise RuntimeError("Invalid HTTP header value: a control character is in it.")
     chunked = False
     framing = b"\r\n"
     if bodiless or status == 304 or request.method == "HEAD":
@@ -133,15 +139,17 @@ def _content_length(value: bytes, before: int) -> int:
     return int(value)
 
 
-def render_refusal(status: int, reason: str, static: bytes, *, body: bool = True) -> bytes:
-    """Return a whole response that says why a request is not served, and that the connection closes."""
+def render_refusal(
+    status: int, reason: str, static: bytes, *, body: bool = True, upgrade: bytes = b""
+) -> bytes:
+    """Return a whole response that says why a request is not served, and that the connection closes.
+
+    `upgrade` holds fields that tell what should have been asked for.
+    """
     text = f"{reason}\n".encode() if body else b""
+    # RFC 9110, section 7.8: Upgrade is announced by an option of Connection, in a response as well.
+    option = b"close, upgrade" if upgrade else b"close"
     return (
-        b"%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        % (
-            _STATUS_LINES[status],
-            static,
-            len(text),
-            text,
-        )
+        b"%b%b%bcontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: %b\r\n\r\n%b"
+        % (_STATUS_LINES[status], static, upgrade, len(text), option, text)
     )

@@ -6,10 +6,13 @@ import asyncio
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ostler.settings import Settings
-from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http import http_protocol
+from ostler.worker.middleware.wsgi import WsgiAdapter
 from ostler.worker.service import Service
 from tests.worker.http.harness import Way, part, respond, start
 
@@ -34,10 +37,27 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(part())
 
 
-async def main(way: Way) -> None:
+def wsgi_app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """The same, as WSGI has it."""
+    if environ["PATH_INFO"] == "/up":
+        size = 0
+        while piece := environ["wsgi.input"].read(100_000):
+            size += len(piece)
+            time.sleep(0.0005)  # in the app
+        start_response("200 OK", [])
+        return [b"%d" % size]
+    left = int(environ["QUERY_STRING"] or "0")
+    start_response("200 OK", [("Content-Length", str(left))])
+    return (b"x" * min(64 * 1024, left - at) for at in range(0, left, 64 * 1024))
+
+
+async def main(way: Way, interface: str) -> None:
     loop = asyncio.get_running_loop()
     settings = Settings(http=way.http, access_log=False)  # type: ignore[arg-type]
-    service = Service(settings, app, state={}, loop=loop)
+    served: Application = app
+    if interface == "wsgi":
+        served = WsgiAdapter(wsgi_app, threads=4, multiprocess=False)
+    service = Service(settings, served, state={}, loop=loop)
     factory = http_protocol(settings)
     listener = socket.create_server(("127.0.0.1", 0))
     await loop.create_server(lambda: factory(service), sock=listener)
@@ -48,6 +68,6 @@ async def main(way: Way) -> None:
 
 
 if __name__ == "__main__":
-    _, http, loop_name = sys.argv
+    _, http, loop_name, the_interface = sys.argv
     the_way = Way(http, loop_name)
-    the_way.new_loop().run_until_complete(main(the_way))
+    the_way.new_loop().run_until_complete(main(the_way, the_interface))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,9 +14,14 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from ostler import tls
 from ostler.settings import Settings
+from ostler.worker.acceptor import Acceptor
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.http import http_protocol
+from ostler.worker.credentials import Credentials
+from ostler.worker.handshake import Handshakes
+from ostler.worker.http import http_connection, http_protocol
+from ostler.worker.middleware.proxy_headers import TrustedProxies
 from ostler.worker.service import Proxies, Service
 
 T = TypeVar("T")
@@ -87,6 +93,9 @@ class Tap(asyncio.Protocol):
         self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
         self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
     def data_received(self, data: bytes) -> None:
         self.server.received += len(data)
         self.inner.data_received(data)
@@ -103,6 +112,7 @@ class Server:
         state: dict[str, Any] | None = None,
         proxies: Proxies | None = None,
         uds: str | None = None,
+        trust: ssl.SSLContext | None = None,
         **settings: Any,
     ) -> None:
         self.errors = Records("ostler.error")
@@ -110,6 +120,8 @@ class Server:
         self.asyncio = Records("asyncio")
         self.received = 0
         self.clients: list[Client] = []
+        self.trust = trust
+        """What clients trust; with it they speak TLS."""
         self.loop = way.new_loop()
         self.settings = Settings(http=way.http, **settings)  # type: ignore[arg-type]
         self.service = Service(self.settings, app, state=state or {}, loop=self.loop, proxies=proxies)
@@ -122,8 +134,29 @@ class Server:
         self.address = self.socket.getsockname()
         self._thread = threading.Thread(target=self._run, name="server under test", daemon=True)
         self._thread.start()
-        factory = http_protocol(self.settings)
-        self._server = self.wait(self._listen(lambda: Tap(factory(self.service), self), uds is not None))
+        self._server: asyncio.AbstractServer | Acceptor
+        self.credentials: Credentials | None = None
+        if tls.wanted(self.settings):
+            self.credentials = Credentials(self.settings)
+            self._server = self.call(self._accept)
+        else:
+            factory = http_protocol(self.settings)
+            self._server = self.wait(self._listen(lambda: Tap(factory(self.service), self), uds is not None))
+
+    def _accept(self) -> Acceptor:
+        """Accept as a server does that speaks TLS."""
+        assert self.credentials is not None
+        settings = self.settings
+        peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
+        connection = http_connection(settings)
+
+        def make(service: Service) -> Any:
+            return Tap(connection(service), self) if peers is None else connection(service)
+
+        handshakes = Handshakes(self.service, self.credentials, make, peers)
+        acceptor = Acceptor(self.loop, self.socket, handshakes.welcome)
+        acceptor.start()
+        return acceptor
 
     async def _listen(self, factory: Callable[[], asyncio.Protocol], unix: bool) -> asyncio.AbstractServer:
         if unix:
@@ -136,7 +169,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.address[1]}"
+        scheme = "http" if self.credentials is None else "https"
+        return f"{scheme}://127.0.0.1:{self.address[1]}"
 
     def wait(self, coroutine: Any) -> Any:
         """Run a coroutine in the server's loop and return its result."""
@@ -161,7 +195,13 @@ class Server:
         until(lambda: self.call(condition))
 
     def connect(self, *, receive_buffer: int | None = None) -> Client:
-        client = Client(self.address, receive_buffer)
+        if self.trust is None:
+            client = Client(self.address, receive_buffer)
+        else:
+            client = TlsClient(self.address, self.trust, receive_buffer=receive_buffer)
+            own = client.socket.getsockname() or None
+            # With TLS 1.3 a client is through with its handshake before the server is.
+            self.until(lambda: any(getattr(each, "client", 0) == own for each in self.service.connections))
         self.clients.append(client)
         return client
 
@@ -312,7 +352,7 @@ class Client:
         self.socket.setblocking(False)
         try:
             return not self.buffer and self.more() is None
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return True
         finally:
             self.socket.settimeout(PATIENCE)
@@ -325,6 +365,42 @@ class Client:
     def close(self) -> None:
         with suppress(OSError):
             self.socket.close()
+
+
+class TlsClient(Client):
+    """A client that does its handshake after `before` is sent in clear."""
+
+    def __init__(
+        self, address: Any, context: ssl.SSLContext, *, before: bytes = b"", receive_buffer: int | None = None
+    ) -> None:
+        super().__init__(address, receive_buffer)
+        plain = self.socket
+        plain.sendall(before)
+        try:
+            self.over_tls = context.wrap_socket(
+                plain, server_hostname="localhost", suppress_ragged_eofs=False
+            )
+            self.socket = self.over_tls
+        except BaseException:
+            plain.close()
+            raise
+
+    def refused(self) -> bool:
+        """Whether the server does not want us; with TLS 1.3 a client learns that only when it reads."""
+        try:
+            self.send(get())
+            return not self.rest()
+        except OSError:
+            return True
+        finally:
+            self.close()
+
+    @property
+    def shown(self) -> str:
+        """The certificate that the server has shown."""
+        certificate = self.over_tls.getpeercert(binary_form=True)
+        assert certificate is not None
+        return ssl.DER_cert_to_PEM_cert(certificate)
 
 
 def get(

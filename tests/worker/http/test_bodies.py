@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+import time
+from typing import Any, cast
 
 from ostler.worker.asgi import Message, Receive, Scope, Send
+from ostler.worker.http.cycle import Cycle, Stream
+from ostler.worker.http.head import Head
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import echo, get, hello, opened, part, post, read_body, respond, start
 
@@ -248,3 +251,17 @@ def test_a_body_that_the_app_half_read_is_discarded(serve: Serve) -> None:
     assert client.answer().body == b"enough"
     client.send(b"3\r\ndef\r\n0\r\n\r\n")
     assert client.ask(post(body=b"x")).body == b"enough"
+
+
+def test_a_body_in_very_many_pieces_is_joined_in_linear_time() -> None:
+    def seconds(pieces: int) -> float:
+        cycle = Cycle(cast("Stream", None), Head("POST", b"/", "1.1", []))
+        began = time.perf_counter()
+        for _ in range(pieces):
+            cycle.feed(b"x")
+        assert cycle.held == pieces
+        return time.perf_counter() - began
+
+    few = min(seconds(10_000) for _ in range(5))
+    # Twenty times as many: ten times what that needs, and still half of what quadratic time would come to.
+    assert seconds(200_000) < 200 * few

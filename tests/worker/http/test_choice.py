@@ -32,6 +32,7 @@ def no_httptools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "ostler.worker.http.httptools_parser", raising=False)
 
 
+@pytest.mark.c_libraries
 def test_auto_takes_httptools_where_it_is_installed() -> None:
     assert parser_of("auto") == parser_of("httptools") == "HttptoolsParser"
 

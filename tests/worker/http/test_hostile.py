@@ -121,6 +121,7 @@ def checked(server: Server) -> None:
     server.until(lambda: not server.service.requests)
 
 
+@pytest.mark.c_libraries
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_both_parsers_come_to_the_same_result(loop: str) -> None:
     servers = [Server(Way(http, loop), tell) for http in ("httptools", "h11")]
@@ -201,6 +202,7 @@ def test_mutated_requests_and_noise_leave_no_trace(serve: Serve) -> None:
     checked(server)
 
 
+@pytest.mark.c_libraries
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_both_parsers_agree_on_mutated_requests(loop: str) -> None:
     servers = [Server(Way(http, loop), tell) for http in ("httptools", "h11")]

@@ -281,6 +281,36 @@ def test_draining_answers_in_flight_and_idle_connections_and_closes_them(serve: 
     assert emptied.wait(5)
 
 
+def test_a_drain_does_not_tell_the_app_that_its_client_left(serve: Serve) -> None:
+    seen: list[str] = []
+    go = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_body(receive)
+
+        async def listen() -> None:
+            seen.append((await receive())["type"])
+
+        listener = asyncio.ensure_future(listen())
+        await opened(go.is_set)
+        assert not seen
+        await respond(send, b"whole")
+        await listener
+
+    server = serve(app)
+    client = server.connect()
+    client.send(get())
+    server.until(lambda: server.service.in_flight)
+    server.call(server.service.drain)
+    server.advance(20)
+    assert seen == []
+    go.set()
+    assert client.answer().body == b"whole"
+    assert client.ended()
+    server.until(lambda: not server.service.in_flight)
+    assert (seen, server.errors.lines) == (["http.disconnect"], [])
+
+
 def test_draining_answers_what_was_pipelined(serve: Serve) -> None:
     gate = Gate()
     server = serve(gate)
@@ -398,6 +428,30 @@ def test_too_many_connections_are_told_so(serve: Serve) -> None:
     server.until(lambda: len(server.service.connections) == 1)
     assert first.ask(get()).status == 200
     assert server.errors.lines == ["Exceeded concurrency limit."]
+
+
+def test_a_limit_of_one_refuses_everyone(serve: Serve) -> None:
+    """As under uvicorn: the connection that asks counts, too."""
+    server = serve(hello, limit_concurrency=1)
+    assert [server.ask(get()).status for _ in range(3)] == [503] * 3
+
+
+def test_work_that_outlives_its_response_counts_for_the_limit(serve: Serve) -> None:
+    release = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"done")
+        if scope["path"] == "/work":
+            await opened(release.is_set)
+
+    server = serve(app, limit_concurrency=2)
+    for _ in range(2):
+        assert server.ask(get("/work", "Connection: close")).body == b"done"
+        server.until(lambda: not server.service.connections)
+    assert server.ask(get()).status == 503
+    release.set()
+    server.until(lambda: not server.service.in_flight and not server.service.connections)
+    assert server.ask(get()).status == 200
 
 
 def slow_reader(server: Server) -> Client:

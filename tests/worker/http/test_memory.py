@@ -54,9 +54,9 @@ class Watched:
             sampler.join()
 
 
-@pytest.fixture
-def watched(way: Way) -> Iterator[Watched]:
-    command = [sys.executable, "-m", "tests.worker.http.big_server", way.http, way.loop]
+@pytest.fixture(params=["asgi", "wsgi"])
+def watched(way: Way, request: pytest.FixtureRequest) -> Iterator[Watched]:
+    command = [sys.executable, "-m", "tests.worker.http.big_server", way.http, way.loop, request.param]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

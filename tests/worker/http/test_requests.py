@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.middleware.asgi2 import from_asgi2
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, hello, post, read_body, respond
 
@@ -201,6 +202,12 @@ def test_the_access_log_is_in_uvicorns_format(serve: Serve) -> None:
     assert record.args == (f"{host}:{port}", "GET", "/a%20b/%C3%A9?x=1%202", "1.1", 200)
 
 
+def test_the_access_log_has_the_whole_path_with_the_root_path(serve: Serve) -> None:
+    server = serve(hello, root_path="/api")
+    assert server.ask(get("/b?c=d")).status == 200
+    assert server.access.lines[0].partition(" - ")[2] == '"GET /api/b?c=d HTTP/1.1" 200'
+
+
 def test_the_access_log_can_be_off(serve: Serve) -> None:
     server = serve(hello, access_log=False)
     assert server.ask(get()).status == 200
@@ -219,3 +226,17 @@ def test_httpx_is_content(serve: Serve) -> None:
     assert app.bodies[:4] == [b"", b"body", b"onetwo", b""]
     assert len(app.bodies[4]) > 300_000
     assert server.errors.lines == []
+
+
+def test_an_asgi_2_application_is_told_its_version_and_serves(serve: Serve) -> None:
+    class OldStyle:
+        def __init__(self, scope: Scope) -> None:
+            self.scope = scope
+
+        async def __call__(self, receive: Receive, send: Send) -> None:
+            body = await read_body(receive)
+            await respond(send, f"{self.scope['asgi']['version']} {self.scope['path']} ".encode() + body)
+
+    client = serve(from_asgi2(OldStyle)).connect()
+    for _ in range(2):
+        assert client.ask(post("/old", body=b"abc")).body == b"2.0 /old abc"

@@ -37,7 +37,7 @@ def with_fields(*fields: tuple[bytes, bytes], body: bytes = b"ok", status: int =
 def test_the_head_has_the_servers_fields_and_the_apps(serve: Serve) -> None:
     answer = serve(with_fields((b"content-length", b"2"), (b"X-One", b"1"), (b"x-one", b"\xff 2"))).ask(get())
     assert answer.raw.startswith(b"HTTP/1.1 200 OK\r\nserver: ostler\r\ndate: ")
-    assert answer.headers[2:] == [("content-length", "2"), ("X-One", "1"), ("x-one", "\xff 2")]
+    assert answer.headers[2:] == [("content-length", "2"), ("x-one", "1"), ("x-one", "\xff 2")]
     date = answer.get("date")
     assert date is not None
     assert date.endswith(" GMT")
@@ -79,6 +79,9 @@ def test_the_date_moves_with_the_tick(serve: Serve) -> None:
         (b"x", b"1\n2"),
         (b"x", b"1\r2"),
         (b"x", b"1\0"),
+        (b"x", b"1\x01"),
+        (b"x", b"\x1f1"),
+        (b"x", b"1\x7f2"),
         (b"content-length", b"-1"),
         (b"content-length", b"two"),
         ("x", "text"),
@@ -95,6 +98,35 @@ def test_a_field_that_cannot_be_sent_is_the_apps_error(serve: Serve, field: Any)
     assert client.ended()
     assert server.errors.lines == ["Exception in ASGI application\n"]
     assert len(server.errors.tracebacks) == 1
+
+
+def test_names_are_sent_in_lower_case(serve: Serve) -> None:
+    app = with_fields((b"X-Mixed-Case", b"A"), (b"Content-Type", b"Text/Plain"), (b"CONTENT-LENGTH", b"2"))
+    client = serve(app, server_header=False, date_header=False, header=("X-Own: B",)).connect()
+    for _ in range(2):
+        answer = client.ask(get())
+        assert answer.headers == [
+            ("x-own", "B"),
+            ("x-mixed-case", "A"),
+            ("content-type", "Text/Plain"),
+            ("content-length", "2"),
+        ]
+
+
+def test_a_tab_and_whatever_is_above_ascii_may_be_in_a_value(serve: Serve) -> None:
+    answer = serve(with_fields((b"x-tab", b"a\tb"), (b"x-high", b"\x80\xff"), (b"x-empty", b""))).ask(get())
+    assert b"\r\nx-tab: a\tb\r\nx-high: \x80\xff\r\nx-empty: \r\n" in answer.raw
+
+
+def test_fields_may_come_as_lists_or_from_a_generator_or_not_at_all(serve: Serve) -> None:
+    def app(fields: Any) -> Application:
+        return sending({"type": "http.response.start", "status": 200, **fields}, part(b"ok"))
+
+    pairs = [[b"content-length", b"2"], [b"x-one", b"1"]]
+    for fields in (pairs, tuple(pairs), (pair for pair in pairs), iter(pairs)):
+        answer = serve(app({"headers": fields})).ask(get())
+        assert (answer.get("content-length"), answer.get("x-one"), answer.body) == ("2", "1", b"ok")
+    assert serve(app({})).ask(get()).body == b"ok"
 
 
 @pytest.mark.parametrize("status", [99, 1000, "200", None, 0, -1])
@@ -131,6 +163,18 @@ def test_the_apps_transfer_encoding_is_not_passed_on(serve: Serve) -> None:
         assert (answer.body, answer.get("transfer-encoding")) == (b"ok", None)
     client = serve(with_fields((b"Transfer-Encoding", b"chunked"))).connect()
     assert client.ask(get()).body == b"ok"
+
+
+@pytest.mark.parametrize(
+    "field", [(b"Keep-Alive", b"timeout=99"), (b"Connection", b"upgrade"), (b"connection", b"keep-alive")]
+)
+def test_of_what_concerns_the_connection_only_the_wish_to_close_is_heeded(
+    serve: Serve, field: tuple[bytes, bytes]
+) -> None:
+    client = serve(with_fields((b"content-length", b"2"), field)).connect()
+    for _ in range(2):
+        answer = client.ask(get())
+        assert (answer.get("connection"), answer.get("keep-alive"), answer.body) == (None, None, b"ok")
 
 
 # -- bodies
@@ -182,9 +226,11 @@ def test_bodies_that_are_no_bytes_are_the_apps_error(serve: Serve, body: Any) ->
 
 def test_the_head_waits_for_the_body(serve: Serve) -> None:
     go = threading.Event()
+    started: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
+        started.append(True)
         await opened(go.is_set)
         await send(part(b"", True))
         await receive()
@@ -194,10 +240,12 @@ def test_the_head_waits_for_the_body(serve: Serve) -> None:
     server = serve(app)
     client = server.connect()
     client.send(get())
-    server.until(lambda: server.access.lines)
+    server.until(lambda: started)
     assert client.quiet()
+    assert server.access.lines == [], "its line tells what was sent"
     go.set()
     assert client.until(b"\r\n\r\n").startswith(b"HTTP/1.1 200 OK")
+    assert [line.rpartition(" ")[2] for line in server.access.lines] == ["200"]
 
 
 @pytest.mark.parametrize(

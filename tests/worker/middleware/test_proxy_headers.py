@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from ostler.settings import Settings
 from ostler.worker.middleware.proxy_headers import TrustedProxies
 
 PROXY = ("10.0.0.1", 4000)
@@ -74,6 +76,30 @@ def test_a_listed_peer_is_trusted(allowed: str, peer: str | None) -> None:
 )
 def test_any_other_peer_is_not(allowed: str, peer: str | None) -> None:
     assert not TrustedProxies(allowed).trusts(peer)
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("127.0.0.2", False),
+        ("::2", False),
+        ("192.168.0.1", False),
+        ("10.0.0.1", False),
+        (None, False),
+        ("unix:", False),
+    ],
+)
+def test_the_default_trusts_this_machine_alone(peer: str | None, trusted: bool) -> None:
+    assert TrustedProxies(Settings().forwarded_allow_ips).trusts(peer) is trusted
+
+
+@pytest.mark.parametrize("wrong", ["10.0.0.7/8", "10.0.0.256", "fe80::%", "10.0.*", "10.0.0.1 10.0.0.2"])
+def test_what_could_match_nothing_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(wrong))):
+        TrustedProxies(f"127.0.0.1,{wrong}")
 
 
 def test_a_wrong_list_is_refused() -> None:

@@ -1,0 +1,250 @@
+"""One WebSocket as the app sees it: ASGI's WebSocket messages in and out.
+
+Until the app has decided this is a request like any other: it waits its turn, and to deny it is to respond
+to it. Once accepted it leaves HTTP, and the rest happens between this cycle and a connection of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from ostler.worker.access import AccessLog, log_handshake
+from ostler.worker.asgi import Message
+from ostler.worker.http.connection import Connection
+from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, ClientDisconnected, Cycle, as_bytes
+from ostler.worker.http.head import Head, fill_path
+from ostler.worker.service import Service
+from ostler.worker.websocket.codec import Limits, MakeCodec
+from ostler.worker.websocket.connection import WebSocket
+from ostler.worker.websocket.handshake import asks, check, render_accept, subprotocols, values
+
+# RFC 6455, section 7.4 and the IANA registry: what may be in a close frame besides 3000 to 4999.
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+_DENIAL = "websocket."
+"""What the names of the denial response's messages have before the names of an HTTP response's."""
+
+
+class WebSocketCycle(Cycle):
+    """A request for a WebSocket, and then the WebSocket."""
+
+    __slots__ = ("_code", "_make_codec", "_reason", "_sent_close", "_socket", "messages")
+
+    stream: Connection
+
+    def __init__(self, stream: Connection, head: Head, make_codec: MakeCodec) -> None:
+        super().__init__(stream, head)
+        self._make_codec = make_codec
+        self._socket: WebSocket | None = None
+        self.messages: deque[Message] = deque(({"type": "websocket.connect"},))
+        self._code = 1006
+        self._reason = ""
+        self._sent_close = False
+        """The app has closed: whatever it sends now is its own mistake."""
+
+    def _fill_scope(self, service: Service) -> None:
+        stream, head = self.stream, self.head
+        scope: dict[str, Any] = {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": head.version,
+            "server": stream.server,
+            "client": stream.client,
+            "scheme": "wss" if stream.scheme == "https" else "ws",
+            "root_path": service.root_path,
+            "headers": head.headers,
+            "subprotocols": subprotocols(head),
+            "state": service.state.copy(),
+            "extensions": {"websocket.http.response": {}},
+        }
+        if stream.tls is not None:
+            scope["extensions"]["tls"] = stream.tls
+        self.scope = scope
+        fill_path(scope, head.target, service.root_path)
+        if stream.trusted:
+            assert service.proxies is not None
+            service.proxies.apply(scope)
+
+    def log(self, access: AccessLog | None, status: int | None) -> None:
+        """Write the handshake's line to the error log, as uvicorn does: access formatters expect a method."""
+        log_handshake(self.stream.service.log, self.scope, status)
+
+    @property
+    def streaming(self) -> bool:
+        """Always, once accepted: nobody knows when it will end."""
+        return self._socket is not None or super().streaming
+
+    # -- told by the connection
+
+    def notice(self) -> None:
+        """There is a message more."""
+        if self._waiters is not None:
+            self._wake()
+
+    def over(self, code: int, reason: str) -> None:
+        """The WebSocket is closed or lost; only the first call counts."""
+        if self.gone:
+            return
+        self._code, self._reason = code, reason
+        self.disconnect()
+
+    # -- called by the app
+
+    async def receive(self) -> Message:
+        """ASGI: the next message; after the last one, the disconnect, as often as it is asked for."""
+        messages = self.messages
+        while not messages:
+            if self.gone or self.state == COMPLETE:
+                return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
+            # Only woken, it takes the message itself: a receive that is cancelled meanwhile loses none.
+            waiter: asyncio.Future[None] = self.stream.service.loop.create_future()
+            if self._waiters is None:
+                self._waiters = [waiter]
+            else:
+                self._waiters.append(waiter)
+            await waiter
+        message = messages.popleft()
+        socket = self._socket
+        if socket is not None and socket.paused and len(messages) <= socket.low:
+            socket.unclog()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """ASGI: accept or deny the handshake; then send a message, or close.
+
+        Raises:
+            RuntimeError: the message does not fit here, or cannot be sent.
+            ClientDisconnected: nobody is there any more.
+        """
+        socket = self._socket
+        if socket is None:
+            await self._decide(message)
+            return
+        kind = message["type"]
+        if socket.write_paused:
+            await socket.writable()
+        if not socket.is_open:
+            raise self._closed(kind)
+        if kind == "websocket.send":
+            data = message.get("bytes")
+            if data is not None:
+                socket.send_bytes(data if type(data) is bytes else as_bytes(data))
+                return
+            text = message.get("text")
+            if not isinstance(text, str):
+                raise TypeError(f"A WebSocket message must be bytes or text, not {type(text).__name__}.")
+            socket.send_text(text)
+        elif kind == "websocket.close":
+            code, reason = _close_of(message)
+            self._sent_close = True
+            self.over(code, reason)
+            socket.close(code, reason)
+        else:
+            raise RuntimeError(
+                f"Expected ASGI message 'websocket.send' or 'websocket.close', but got '{kind}'."
+            )
+
+    def _closed(self, kind: str) -> Exception:
+        if self._sent_close:
+            return RuntimeError(f"Unexpected ASGI message '{kind}', after sending 'websocket.close'.")
+        return ClientDisconnected("The client is gone.")
+
+    async def _decide(self, message: Message) -> None:
+        """Take what the app answers to the handshake."""
+        kind = message["type"]
+        if kind.startswith("websocket.http.response."):
+            # From here on the response is an HTTP response.
+            await super().send({**message, "type": kind.removeprefix(_DENIAL)})
+        elif self.state != EXPECTING or kind not in ("websocket.accept", "websocket.close"):
+            if self._sent_close:
+                raise self._closed(kind)
+            wanted = "'websocket.accept', 'websocket.close' or 'websocket.http.response.start'"
+            if self.state != EXPECTING:
+                wanted = "'websocket.http.response.body'"
+            raise RuntimeError(f"Expected ASGI message {wanted}, but got '{kind}'.")
+        elif self.gone:
+            raise ClientDisconnected("The client is gone.")
+        elif kind == "websocket.accept":
+            self._accept(message)
+        else:
+            self._sent_close = True
+            self._give_up(403, "Forbidden")
+
+    def _accept(self, message: Message) -> None:
+        stream, head = self.stream, self.head
+        service = stream.service
+        settings = service.settings
+        socket = WebSocket(service, self)
+        codec = self._make_codec(
+            socket,
+            Limits(settings.ws_max_size, settings.ws_per_message_deflate),
+            [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
+        )
+        response = render_accept(
+            head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), service.static
+        )
+        if service.log_handshakes:
+            self.log(None, None)
+        self.state = SENDING
+        self._socket = socket
+        service.count()
+        # It is in before HTTP is out, lest a draining server take itself for empty.
+        service.connections.add(socket)
+        paused = stream.write_paused
+        transport, rest = stream.hand_over(socket)
+        transport.write(response)
+        socket.begin(transport, codec, rest, paused)
+
+    def _end(self, code: int) -> None:
+        self.state = COMPLETE
+        assert self._socket is not None
+        self.over(code, "")
+        self._socket.close(code, "")
+
+    # -- the app's run
+
+    def _returned_early(self, result: object, service: Service) -> None:
+        if self._socket is None:
+            super()._returned_early(result, service)
+            return
+        if result is not None:
+            service.log.error("ASGI callable should return None, but returned '%s'.", result)
+        self._end(1000)
+
+    def _give_up(self, status: int, text: str) -> None:
+        """End what the app will not end: by a response before it has accepted, by a close frame then."""
+        if self._socket is None:
+            super()._give_up(status, text)
+        else:
+            self._end(1012 if self.stream.service.cancelled else 1011)
+
+
+class Upgrades:
+    """Decides which requests become WebSockets."""
+
+    def __init__(self, make_codec: MakeCodec) -> None:
+        self._make_codec = make_codec
+
+    def __call__(self, stream: Connection, head: Head) -> WebSocketCycle | None:
+        """Return the cycle of a WebSocket's handshake, or None for a request that wants something else.
+
+        Raises:
+            Refusal: it is a handshake, and a wrong one.
+        """
+        if not asks(head):
+            return None
+        check(head)
+        return WebSocketCycle(stream, head, self._make_codec)
+
+
+def _close_of(message: Message) -> tuple[int, str]:
+    """Read code and reason of a `websocket.close`."""
+    code, reason = message.get("code", 1000), message.get("reason") or ""
+    if code is None:
+        code = 1000
+    if not isinstance(code, int) or not (code in _CLOSE_CODES or 3000 <= code < 5000):
+        raise RuntimeError(f"A close frame cannot hold the code {code!r}.")
+    if not isinstance(reason, str):
+        raise TypeError(f"The reason of a close must be text, not {type(reason).__name__}.")
+    return code, reason

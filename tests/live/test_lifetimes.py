@@ -1,0 +1,202 @@
+"""When the application starts up and shuts down, and what a stop waits for and says of it."""
+
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.live.harness import Ostler, wait_until
+from tests.live.test_serving import both, get, slow_request
+
+NOTING = """
+import asyncio
+import os
+
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(f"{text} {os.getpid()}\\n")
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        try:
+            while os.path.exists("wait"):
+                await asyncio.sleep(0.01)  # in the app
+        finally:
+            note("startup")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        note("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await asyncio.sleep(float(scope["query_string"] or 0))  # in the app
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+    if scope["path"] == "/work":
+        await asyncio.sleep(1)  # in the app
+    note("request")
+"""
+
+
+@pytest.fixture
+def noting(project: Path) -> Path:
+    (project / "main.py").write_text(NOTING)
+    return project
+
+
+def notes(directory: Path) -> list[tuple[str, int]]:
+    path = directory / "notes"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(line.split()[0], int(line.split()[1])) for line in lines]
+
+
+@both
+def test_the_application_shuts_down_after_its_last_response(noting: Path, mode: list[str]) -> None:
+    args = ["--workers", "1"] if mode else []
+    with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
+        with slow_request(ostler.port, 2) as client:
+            ostler.send(signal.SIGTERM)
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert ostler.wait() == 0
+    assert [what for what, _ in notes(noting)] == ["startup", "request", "shutdown"]
+
+
+def test_every_worker_starts_the_application_up_once(noting: Path) -> None:
+    with Ostler(noting, "main:app", "--port", "0", "--workers", "3") as ostler:
+        ostler.wait_ready(3)
+        first = notes(noting)
+        assert [what for what, _ in first] == ["startup"] * 3
+        assert {pid for _, pid in first} == set(ostler.workers())
+        ostler.send(signal.SIGHUP)
+        ostler.wait_ready(6)
+        wait_until(lambda: len(notes(noting)) == 9, "the old workers have shut down")
+        started = [pid for what, pid in notes(noting) if what == "startup"]
+        assert len(set(started)) == 6
+        assert {pid for what, pid in notes(noting) if what == "shutdown"} == {pid for _, pid in first}
+        assert ostler.stop() == 0
+    assert {pid for what, pid in notes(noting) if what == "shutdown"} == set(started)
+
+
+@both
+def test_who_connects_during_start_up_is_answered_after_it(noting: Path, mode: list[str]) -> None:
+    (noting / "wait").touch()
+    with (
+        Ostler(noting, "main:app", "--port", "0", *mode) as ostler,
+        socket.create_connection(("127.0.0.1", ostler.port), timeout=30) as client,
+    ):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        ostler.log.wait_for("Waiting for application startup.")
+        assert notes(noting) == []
+        (noting / "wait").unlink()
+        assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+@both
+def test_a_stop_during_start_up_cancels_it(noting: Path, mode: list[str]) -> None:
+    args = ["--workers", "1"] if mode else []
+    (noting / "wait").touch()
+    with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
+        ostler.log.wait_for("Waiting for application startup.")
+        assert ostler.stop() == 0
+        assert "Traceback" not in ostler.log.text
+    assert [what for what, _ in notes(noting)] == ["startup"], "its `finally`, and no shutdown"
+
+
+@both
+@pytest.mark.parametrize("forced_by", [signal.SIGINT, signal.SIGQUIT])
+def test_a_forced_end_does_not_ask_the_application_to_shut_down(
+    noting: Path, mode: list[str], forced_by: signal.Signals
+) -> None:
+    args = ["--workers", "1"] if mode else []
+    with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
+        with slow_request(ostler.port, 60):
+            ostler.family()
+            ostler.send(signal.SIGINT)
+            ostler.log.wait_for(r"INFO: +Waiting for connections to close\. \(CTRL\+C to force quit\)$")
+            ostler.send(forced_by)
+            assert ostler.wait() == 0
+        wait_until(lambda: not ostler.family(), "no process is left")
+    assert "shutdown" not in [what for what, _ in notes(noting)]
+
+
+@both
+def test_a_stop_that_waits_for_work_after_a_response_says_so(noting: Path, mode: list[str]) -> None:
+    args = ["--workers", "1"] if mode else []
+    with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
+        assert get(ostler.port, "/work").status_code == 200
+        assert ostler.stop() == 0
+    assert ostler.log.text.count("Waiting for background tasks to complete. (CTRL+C to force quit)\n") == 1
+    assert "connections to close" not in ostler.log.text
+    assert [what for what, _ in notes(noting)] == ["startup", "request", "shutdown"]
+
+
+@both
+def test_a_stop_that_has_nothing_to_wait_for_says_nothing(noting: Path, mode: list[str]) -> None:
+    with Ostler(noting, "main:app", "--port", "0", *mode) as ostler:
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+    assert "to close" not in ostler.log.text
+    assert "to complete" not in ostler.log.text
+
+
+def test_a_worker_that_drains_for_its_successor_does_not_speak_of_ctrl_c(noting: Path) -> None:
+    with Ostler(noting, "main:app", "--port", "0", "--workers", "1") as ostler:
+        with slow_request(ostler.port, 2) as client:
+            ostler.send(signal.SIGHUP)
+            ostler.log.wait_for(r"INFO: +Waiting for connections to close\.$")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert ostler.stop() == 0
+    assert "CTRL+C to force" not in ostler.log.text
+
+
+LITTERING = """
+import asyncio
+import time
+
+kept = []
+
+
+async def background():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        print("task cancelled", flush=True)
+
+
+async def numbers():
+    try:
+        yield 1
+        yield 2
+    finally:
+        print("generator closed", flush=True)
+
+
+def job():
+    time.sleep(1)  # in the app
+    print("job done", flush=True)
+
+
+async def app(scope, receive, send):
+    generator = numbers()
+    await generator.__anext__()
+    kept[:] = [generator, asyncio.ensure_future(background())]
+    asyncio.get_running_loop().run_in_executor(None, job)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+"""
+
+
+@both
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_nothing_of_the_loop_is_left_behind(project: Path, mode: list[str], loop: str) -> None:
+    (project / "main.py").write_text(LITTERING)
+    args = ["--workers", "1"] if mode else []
+    with Ostler(project, "main:app", "--port", "0", "--lifespan", "off", "--loop", loop, *args) as ostler:
+        assert get(ostler.port).status_code == 200
+        assert ostler.stop() == 0
+    for line in ("task cancelled", "generator closed", "job done"):
+        assert line in ostler.out.text.splitlines()
+    assert "Traceback" not in ostler.log.text

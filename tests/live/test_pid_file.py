@@ -1,0 +1,129 @@
+"""--pid-file: written whole, refused while its process runs, taken over when it does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ostler.errors import SettingsError
+from ostler.pid_file import PidFile
+from tests.live.harness import Ostler, wait_until
+from tests.live.test_upgrade import upgrading
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inn.pid"
+
+
+def test_it_has_the_pid_and_a_line_break_and_everybody_may_read_it(path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        PidFile(str(path), "/").write()
+    finally:
+        os.umask(before)
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in path.parent.iterdir()] == ["inn.pid"]
+
+
+def test_a_relative_path_is_relative_to_the_working_directory(path: Path) -> None:
+    PidFile("inn.pid", str(path.parent)).write()
+    assert path.exists()
+
+
+def test_the_file_of_a_living_process_is_refused_but_not_of_the_one_whose_place_we_take(path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        path.write_text(f"{process.pid}\n")
+        file = PidFile(str(path), "/")
+        with pytest.raises(SettingsError, match=f"that of process {process.pid}, which runs"):
+            file.refuse_live()
+        file.refuse_live(process.pid)
+        # Older than the process: some other one had that number then.
+        os.utime(path, (time.time() - 3600,) * 2)
+        file.refuse_live()
+    finally:
+        process.communicate(b"\n")
+    os.utime(path)
+    file.refuse_live()
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "0", "-1", "99999999999999999999", f"{os.getpid()}"])
+def test_what_names_no_process_is_stale(path: Path, text: str) -> None:
+    path.write_text(text)
+    PidFile(str(path), "/").refuse_live()
+
+
+def test_only_our_own_is_removed(path: Path) -> None:
+    file = PidFile(str(path), "/")
+    file.remove()
+    path.write_text("1\n")
+    file.remove()
+    assert path.exists()
+    file.write()
+    file.remove()
+    assert not path.exists()
+
+
+def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot write the pid file .*No such file"):
+        PidFile(str(tmp_path / "absent" / "inn.pid"), "/").write()
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(SettingsError, match=r"cannot read the pid file .*Is a directory"):
+        PidFile(str(tmp_path / "directory"), "/").refuse_live()
+
+
+@pytest.mark.parametrize("workers", [("--workers", "1"), ()])
+def test_a_server_writes_it_refuses_a_second_one_and_removes_it(
+    project: Path, path: Path, workers: tuple[str, ...]
+) -> None:
+    arguments = ("main:app", "--port", "0", "--pid-file", str(path), *workers)
+    with Ostler(project, *arguments) as ostler:
+        ostler.log.wait_for("Application startup complete")
+        assert int(path.read_text()) == ostler.pid
+        with Ostler(project, *arguments) as second:
+            assert second.wait() == 2
+            wait_until(lambda: "which runs: stop it" in second.log.text, "the refusal is written")
+            assert "Traceback" not in second.log.text
+        assert int(path.read_text()) == ostler.pid
+        assert ostler.stop() == 0
+    assert not path.exists()
+
+
+def test_one_that_a_killed_run_has_left_is_taken_over(project: Path, path: Path) -> None:
+    arguments = ("main:app", "--port", "0", "--pid-file", str(path))
+    with Ostler(project, *arguments) as ostler:
+        ostler.log.wait_for("Application startup complete")
+        ostler.send(signal.SIGKILL)
+        ostler.wait()
+    assert path.exists()
+    with Ostler(project, *arguments) as ostler:
+        ostler.log.wait_for("Application startup complete")
+        assert int(path.read_text()) == ostler.pid
+        assert ostler.stop() == 0
+
+
+def test_after_an_upgrade_it_is_the_new_arbiters(project: Path, path: Path) -> None:
+    good = (project / "main.py").read_text()
+    with upgrading(project, "main:app", "--port", "0", "--workers", "2", "--pid-file", str(path)) as run:
+        (project / "main.py").write_text("raise ImportError\n")
+        run.ostler.send(signal.SIGUSR2)
+        run.ostler.log.wait_for("Upgrade given up")
+        assert int(path.read_text()) == run.ostler.pid
+        (project / "main.py").write_text(good)
+        run.ostler.send(signal.SIGUSR2)
+        new = int(run.ostler.log.wait_for(r"taken over from", count=1) and path.read_text())
+        run.pids.append(new)
+        run.see()
+        assert new != run.ostler.pid
+        assert run.ostler.wait() == 0
+        assert int(path.read_text()) == new
+        run.stop()
+    assert not path.exists()

@@ -1,0 +1,249 @@
+"""How connections spread over workers, and that none waits in a queue that nobody reads."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.live.harness import Ostler, wait_until
+from tests.live.load import Load, elapsed
+
+LIMIT = 6.0
+"""Seconds that a new connection may wait for its answer here; it needs 0.6 s."""
+
+
+class Newcomers(Load):
+    """Constant requests on new connections, and the longest that one of them took."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port, kept=0, fresh=8)
+        self.longest = 0.0
+
+    async def _connection(self, *, keep: bool) -> None:
+        since = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            stack.callback(lambda: setattr(self, "longest", max(self.longest, elapsed(since))))
+            await super()._connection(keep=keep)
+
+
+@pytest.fixture
+def four(project: Path) -> Iterator[Ostler]:
+    """Four workers, ready."""
+    with Ostler(project, "main:app", "--port", "0", "--workers", "4") as ostler:
+        ostler.wait_ready(4)
+        yield ostler
+
+
+def ask(connection: socket.socket, *, path: str = "/", close: bool = False) -> str:
+    """Ask, and return the slot of the worker that answers."""
+    send(connection, path=path, close=close)
+    return answer(connection)
+
+
+def send(connection: socket.socket, *, path: str = "/", close: bool = False) -> None:
+    wish = "Connection: close\r\n" if close else ""
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n{wish}\r\n".encode())
+
+
+def answer(connection: socket.socket) -> str:
+    head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+    while not body:
+        more = connection.recv(65536)
+        assert more, f"closed after {head!r}"
+        head, _, body = (head + more).partition(b"\r\n\r\n")
+    return body.split()[-1].decode()
+
+
+@contextlib.contextmanager
+def connections(port: int, count: int, host: str = "127.0.0.1") -> Iterator[list[socket.socket]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection((host, port), 30)) for _ in range(count)]
+
+
+def assert_even(slots: collections.Counter[str], workers: int = 4) -> None:
+    mean = slots.total() / workers
+    assert len(slots) == workers
+    assert max(abs(count - mean) for count in slots.values()) <= mean / 5, slots
+
+
+def test_sequential_connections_spread_evenly_over_the_workers(four: Ostler) -> None:
+    slots: collections.Counter[str] = collections.Counter()
+    for _ in range(3000):
+        with socket.create_connection(("127.0.0.1", four.port), 30) as connection:
+            slots[ask(connection, close=True)] += 1
+    assert_even(slots)
+
+
+def test_connections_that_are_kept_spread_evenly_over_the_workers(four: Ostler) -> None:
+    with connections(four.port, 64) as opened:
+        for connection in opened:
+            send(connection)
+        assert_even(collections.Counter(answer(connection) for connection in opened))
+
+
+def test_what_waits_in_the_queue_of_a_stopped_worker_is_served_by_the_others(four: Ostler) -> None:
+    pid = next(pid for pid, slot in four.workers().items() if slot == 2)
+    psutil.Process(pid).suspend()
+    try:
+        since = time.monotonic()
+        with connections(four.port, 80) as opened:  # about 20 in each queue
+            for connection in opened:
+                send(connection)
+            slots = collections.Counter(answer(connection) for connection in opened)
+        assert elapsed(since) < LIMIT
+        assert sorted(slots) == ["1", "3", "4"]
+    finally:
+        psutil.Process(pid).resume()
+
+
+def test_a_worker_that_is_killed_while_connections_wait_for_it_costs_none_of_them(four: Ostler) -> None:
+    pid = next(pid for pid, slot in four.workers().items() if slot == 2)
+    psutil.Process(pid).suspend()
+    with connections(four.port, 80) as opened:
+        for connection in opened:
+            send(connection)
+        psutil.Process(pid).kill()
+        since = time.monotonic()
+        assert sum(answer(connection) != "" for connection in opened) == 80
+        assert elapsed(since) < LIMIT
+
+
+def test_a_worker_whose_loop_is_blocked_keeps_no_newcomer_waiting(four: Ostler) -> None:
+    with connections(four.port, 1) as [blocked]:
+        send(blocked, path="/block?10")
+        load = Newcomers(four.port)
+        with load:
+            load.wait_answers(500)
+            assert load.longest < LIMIT
+        blocked.settimeout(30)
+        answer(blocked)
+    assert not load.failures
+
+
+def test_under_load_a_killed_worker_costs_no_more_than_what_it_had_accepted(four: Ostler) -> None:
+    pid = next(pid for pid, slot in four.workers().items() if slot == 3)
+    load = Newcomers(four.port)
+    with load:
+        psutil.Process(pid).kill()
+        four.wait_ready(5)
+        load.wait_answers(200)
+    assert load.longest < LIMIT
+    assert load.failures.total() <= 8
+
+
+def test_under_load_a_roll_keeps_nobody_waiting(four: Ostler) -> None:
+    old = set(four.workers())
+    load = Newcomers(four.port)
+    with load:
+        four.send(signal.SIGHUP)
+        four.wait_ready(8)
+        wait_until(lambda: not old & set(four.workers()), "the old workers are gone")
+        load.wait_answers(200)
+    assert load.longest < LIMIT
+    assert not load.failures
+
+
+def test_under_load_scaling_keeps_nobody_waiting(four: Ostler) -> None:
+    load = Newcomers(four.port)
+    with load:
+        for left in (3, 2, 1):
+            four.send(signal.SIGTTOU)
+            wait_until(lambda left=left: len(four.workers()) == left, f"{left} workers are left")  # type: ignore[misc]
+            load.wait_answers(100)
+        four.send(signal.SIGTTIN)
+        four.wait_ready(5)
+        load.wait_answers(100)
+    assert load.longest < LIMIT
+    assert not load.failures
+
+
+def test_workers_beyond_the_spare_queues_serve_too(project: Path) -> None:
+    with Ostler(project, "main:app", "--port", "0", "--workers", "2", "--log-level", "debug") as ostler:
+        ostler.wait_ready(2)
+        for _ in range(6):
+            ostler.send(signal.SIGTTIN)
+            ostler.log.wait_for(r"Scaled from", count=ostler.log.text.count("Scaled from") + 1)
+        ostler.wait_ready(8)
+        seen: set[str] = set()
+        deadline = time.monotonic() + 30
+        while len(seen) < 8 and time.monotonic() < deadline:
+            with socket.create_connection(("127.0.0.1", ostler.port), 30) as connection:
+                seen.add(ask(connection, close=True))
+        assert sorted(seen) == list("12345678")
+        assert ostler.stop() == 0
+
+
+def test_what_the_kernel_had_accepted_before_a_stop_is_answered(four: Ostler) -> None:
+    workers = [psutil.Process(pid) for pid in four.workers()]
+    for worker in workers:
+        worker.suspend()
+    with connections(four.port, 80) as opened:
+        for connection in opened:
+            send(connection)
+        four.send(signal.SIGTERM)
+        four.log.wait_for(r"Stopping: 4 workers to drain")
+        for worker in workers:
+            worker.resume()
+        assert sum(answer(connection) != "" for connection in opened) == 80
+    assert four.wait() == 0
+
+
+def test_a_second_ostler_on_the_port_is_refused_as_on_any_day(four: Ostler, project: Path) -> None:
+    for mode in ("on", "off"):
+        args = ("main:app", "--port", str(four.port), "--workers", "2", "--reuse-port", mode)
+        with Ostler(project, *args) as second:
+            assert second.wait() == 4
+            assert "another process has it" in second.log.text
+
+
+def test_a_stranger_who_shares_the_port_gets_no_connection(four: Ostler) -> None:
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", four.port))
+        stranger.listen()
+        stranger.setblocking(False)
+        for _ in range(200):
+            with socket.create_connection(("127.0.0.1", four.port), 30) as connection:
+                ask(connection, close=True)
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
+
+
+def test_every_address_has_its_queues(project: Path) -> None:
+    args = ("--host", "127.0.0.1", "--host", "::1", "--port", "0", "--workers", "2")
+    with Ostler(project, "main:app", *args) as ostler:
+        ostler.wait_ready(2)
+        for host in ("127.0.0.1", "::1"):
+            with connections(ostler.port, 16, host) as opened:
+                slots = collections.Counter(ask(connection) for connection in opened)
+            assert_even(slots, workers=2)
+        assert ostler.stop() == 0
+
+
+def test_a_unix_socket_stays_one_queue_and_the_log_says_so_if_more_was_asked_for(project: Path) -> None:
+    path = project / "s"
+    args = ("--uds", str(path), "--workers", "2", "--reuse-port", "on")
+    with Ostler(project, "main:app", *args) as ostler:
+        ostler.wait_ready(2)
+        ostler.log.wait_for(r"--reuse-port: unix socket \S+ has one queue, which all workers share")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            assert ask(connection) in {"1", "2"}
+        assert ostler.stop() == 0
+
+
+def test_with_one_queue_all_is_served_as_before(project: Path) -> None:
+    args = ("--port", "0", "--workers", "2", "--reuse-port", "off")
+    with Ostler(project, "main:app", *args) as ostler:
+        ostler.wait_ready(2)
+        with connections(ostler.port, 8) as opened:
+            assert {ask(connection) for connection in opened} <= {"1", "2"}
+        assert ostler.stop() == 0

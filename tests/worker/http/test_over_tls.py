@@ -1,0 +1,98 @@
+"""The tests of HTTP, over TLS: what is said must not depend on what it is carried by.
+
+Those are left out that are about the end of input with an answer owed (asyncio's TLS has no half-closed
+state), or that look at the plain transport.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ostler.worker.asgi import Application
+from tests.tls import Authority
+from tests.worker.http import (
+    test_bodies,
+    test_health,
+    test_hostile,
+    test_keep_alive,
+    test_refusals,
+    test_requests,
+    test_responses,
+)
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Server, Way
+
+NOT_OVER_TLS = {
+    "test_httpx_is_content",  # says http; test_tls.py has it with https
+    "test_the_scope_is_that_of_the_asgi_specification",  # likewise
+    "test_an_untrusted_proxy_is_not_heard",  # likewise
+    "test_mutated_requests_and_noise_leave_no_trace",  # half-closes, in a helper
+    "test_where_the_bytes_are_split_makes_no_difference",  # likewise
+    # The connection is there until its client says good-bye, or the clock ticks.
+    "test_draining_answers_in_flight_and_idle_connections_and_closes_them",
+    "test_past_the_grace_what_is_in_flight_is_cancelled_and_counted",
+    "test_too_many_connections_are_told_so",
+    "test_work_that_outlives_its_response_counts_for_the_limit",
+    # The kernel's clock, on which an answer is acknowledged, is not ours to move.
+    "test_a_refused_client_that_does_not_leave_is_left",
+    # A cut is an SSLEOFError to these clients.
+    "test_abort_cuts_everything_at_once",
+    "test_a_refused_client_that_never_stops_sending_is_left",
+    # A hundred times the same good-bye; test_tls.py has a few of them.
+    "test_what_is_wrong_is_refused",
+}
+
+for _module in (
+    test_bodies,
+    test_health,
+    test_hostile,
+    test_keep_alive,
+    test_refusals,
+    test_requests,
+    test_responses,
+):
+    for _name, _test in inspect.getmembers(_module):
+        if (
+            _name.startswith("test_")
+            and inspect.isfunction(_test)
+            and _name not in NOT_OVER_TLS
+            and "finish_sending" not in inspect.getsource(_test)
+            and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
+        ):
+            globals()[_name] = _test
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def trust(authority: Authority) -> ssl.SSLContext:
+    return authority.client()
+
+
+# Either loop has its own TLS; which parser is behind it makes no difference there.
+@pytest.fixture(params=(Way("httptools", "uvloop"), Way("h11", "asyncio")), ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
+    way: Way = request.param
+    return way
+
+
+@pytest.fixture
+def serve(way: Way, authority: Authority, trust: ssl.SSLContext) -> Iterator[Serve]:
+    """As everywhere, but with TLS."""
+    servers: list[Server] = []
+
+    def start(app: Application, **options: Any) -> Server:
+        servers.append(Server(way, app, trust=trust, **authority.files, **options))
+        return servers[-1]
+
+    yield start
+    for server in reversed(servers):
+        server.close()

@@ -1,0 +1,704 @@
+"""A server in somebody else's loop or thread, and what it leaves behind there: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import ostler
+from ostler.worker.asgi import Receive, Scope, Send
+from tests.worker.http.harness import PATIENCE
+
+T = TypeVar("T")
+Runner = Callable[[Coroutine[Any, Any, T]], T]
+
+
+class App:
+    """Answers with its lifespan's state; /slow waits to be let go."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.said: list[str] = []
+        self.fails = fails
+        self.entered = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.live(scope, receive, send)
+            return
+        if scope["path"] == "/slow":
+            self.entered.set()
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                self.said.append("cancelled")
+                raise
+        body = scope["state"]["greeting"].encode()
+        headers = [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if self.fails:
+            await send({"type": "lifespan.startup.failed", "message": "no database"})
+            return
+        scope["state"]["greeting"] = "hello"
+        self.said.append("startup")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self.said.append("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def server(app: Any, **settings: Any) -> ostler.Server:
+    return ostler.Server(ostler.Config(app, **{"port": 0, **settings}), configure_logging=False)
+
+
+async def get(port: int | None, path: str = "/") -> bytes:
+    """One response's body, asked for from within the loop."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    data = await reader.read()
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return data.partition(b"\r\n\r\n")[2]
+
+
+def fetch(port: int | None) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request("GET", "/")
+        return connection.getresponse().read()
+
+
+async def turn() -> None:
+    """Let everything else in the loop have its turn."""
+    loop = asyncio.get_running_loop()
+    future = loop.create_future()
+    loop.call_soon(future.set_result, None)
+    await future
+
+
+async def bystanders() -> list[object]:
+    """What runs in the loop besides the caller."""
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def _watched(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Fails instead of hanging; not with a task of its own, which would be a bystander."""
+    task = asyncio.current_task()
+    assert task is not None
+    watch = asyncio.get_running_loop().call_later(PATIENCE, task.cancel)
+    try:
+        return await coroutine
+    finally:
+        watch.cancel()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request: pytest.FixtureRequest) -> Runner[Any]:
+    """Runs a coroutine, in this thread, as somebody's program would."""
+
+    def runner(coroutine: Coroutine[Any, Any, T]) -> T:
+        if request.param == "asyncio":
+            return asyncio.run(_watched(coroutine))
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+        try:
+            result: T = loop.run_until_complete(_watched(coroutine))
+            return result
+        finally:
+            loop.close()
+
+    return runner
+
+
+# -- in a running loop
+
+
+def test_it_serves_in_a_loop_that_runs_already_and_leaves_nothing_in_it(run: Runner[Any]) -> None:
+    app = App()
+
+    async def main() -> None:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        serving = server(app)
+        assert not serving.started
+        task = asyncio.create_task(serving.serve())
+        assert await serving.started
+        assert serving.started
+        assert await get(serving.port) == b"hello"
+        serving.stop()
+        await task
+        assert await serving.started
+        assert await bystanders() == []
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+    run(main())
+
+    assert app.said == ["startup", "shutdown"]
+
+
+def test_two_servers_share_one_loop(run: Runner[Any]) -> None:
+    async def main() -> None:
+        one, other = server(App()), server(App())
+        tasks = asyncio.gather(one.serve(), other.serve())
+        await one.started
+        await other.started
+        assert one.port != other.port
+        assert [await get(one.port), await get(other.port)] == [b"hello", b"hello"]
+        one.stop()
+        assert await get(other.port) == b"hello"
+        other.stop()
+        await tasks
+        assert await bystanders() == []
+
+    run(main())
+
+
+def test_what_is_in_flight_is_finished_at_a_stop(run: Runner[Any]) -> None:
+    app = App()
+
+    async def main() -> bytes:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        request = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        serving.stop()
+        serving.stop()
+        app.released.set()
+        await task
+        return await request
+
+    assert run(main()) == b"hello"
+
+
+def test_stop_now_cancels_and_still_leaves_nothing_behind(run: Runner[Any]) -> None:
+    app = App()
+
+    async def main() -> None:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        request = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        serving.force_exit = True
+        assert serving.should_exit
+        await task
+        await asyncio.wait((request,))
+        request.exception()
+        assert await bystanders() == []
+
+    run(main())
+
+    assert app.said == ["startup", "cancelled"]
+
+
+def test_a_cancelled_task_drains_first(run: Runner[Any]) -> None:
+    app = App()
+
+    async def main() -> bytes:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        request = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        task.cancel()
+        asyncio.get_running_loop().call_soon(app.released.set)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await bystanders() in ([], [request])
+        return await request
+
+    assert run(main()) == b"hello"
+    assert app.said == ["startup", "shutdown"]
+
+
+def test_a_task_that_is_cancelled_twice_stops_at_once(run: Runner[Any]) -> None:
+    app = App()
+
+    async def main() -> None:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        request = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        task.cancel()
+        await turn()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait((request,))
+        request.exception()
+        assert await bystanders() == []
+
+    run(main())
+
+    assert app.said == ["startup", "cancelled"]
+
+
+def test_a_program_that_just_ends_takes_its_server_along(run: Runner[Any]) -> None:
+    async def main() -> ostler.Server:
+        serving = server(App())
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait_for(task, PATIENCE)
+        return serving
+
+    assert all(sock.fileno() < 0 for sock in run(main()).sockets)
+
+
+# -- stopping early, failing
+
+
+def test_a_stop_that_comes_first_means_that_nothing_starts(run: Runner[Any]) -> None:
+    app = App()
+    serving = server(app)
+    serving.stop()
+
+    run(serving.serve())
+
+    assert app.said == []
+    assert not serving.started
+    assert serving.started.wait(0) is False
+    assert serving.port is None
+
+
+def test_a_stop_during_the_start_ends_it(run: Runner[Any]) -> None:
+    serving: list[ostler.Server] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        serving[0].stop()
+        await receive()
+        await asyncio.Event().wait()
+
+    async def main() -> bool:
+        serving.append(server(app))
+        task = asyncio.create_task(serving[0].serve())
+        started = await serving[0].started
+        await task
+        assert await bystanders() == []
+        return started
+
+    assert run(main()) is False
+
+
+def test_a_failing_start_up_is_raised_by_serve_and_to_whoever_waits(run: Runner[Any]) -> None:
+    async def main() -> None:
+        serving = server(App(fails=True))
+        task = asyncio.create_task(serving.serve())
+        with pytest.raises(ostler.StartupError, match="no database"):
+            await serving.started
+        with pytest.raises(ostler.StartupError, match="no database"):
+            await task
+        with pytest.raises(ostler.StartupError):
+            serving.started.wait(0)
+        assert not serving.started
+        assert await bystanders() == []
+
+    run(main())
+
+
+def test_an_address_that_is_taken_is_a_bind_error(run: Runner[Any]) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            serving = server(App(), port=taken.getsockname()[1])
+            task = asyncio.create_task(serving.serve())
+            with pytest.raises(ostler.BindError, match="another process has it"):
+                await serving.started
+            with pytest.raises(ostler.BindError):
+                await task
+
+    run(main())
+
+
+def test_an_import_string_is_looked_up_as_the_command_does_and_the_path_is_put_back(
+    run: Runner[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "embedded_app.py").write_text("async def app(scope, receive, send):\n    await receive()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "embedded_app", raising=False)
+    before = list(sys.path)
+
+    async def main() -> None:
+        serving = server("embedded_app:app", lifespan="off")
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        serving.stop()
+        await task
+        with pytest.raises(ostler.StartupError, match="could_not_be"):
+            await server("could_not_be:app").serve()
+
+    run(main())
+
+    assert sys.path == before
+    assert os.getcwd() == str(tmp_path)
+
+
+def test_it_serves_once(run: Runner[Any]) -> None:
+    serving = server(App())
+    serving.stop()
+    run(serving.serve())
+
+    with pytest.raises(RuntimeError, match="make another one"):
+        run(serving.serve())
+
+
+def test_run_in_a_running_loop_says_what_to_do_instead() -> None:
+    async def main() -> None:
+        server(App()).run()
+
+    with pytest.raises(RuntimeError, match=r"await server\.serve\(\)"):
+        asyncio.run(main())
+
+
+def test_an_application_in_place_of_settings_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"expected ostler\.Config\(app, \.\.\.\), not App"):
+        ostler.Server(App())  # type: ignore[arg-type]
+
+
+def test_a_limit_of_requests_ends_it(run: Runner[Any]) -> None:
+    async def main() -> None:
+        serving = server(App(), limit_max_requests=1)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        assert await get(serving.port) == b"hello"
+        await task
+
+    run(main())
+
+
+# -- sockets
+
+
+def test_it_serves_on_sockets_that_were_bound_before_and_closes_them(run: Runner[Any]) -> None:
+    async def main() -> None:
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        serving = server(App())
+        task = asyncio.create_task(serving.serve(sockets=[bound]))
+        await serving.started
+        assert serving.sockets == (bound,)
+        assert serving.port == bound.getsockname()[1]
+        assert await get(serving.port) == b"hello"
+        serving.stop()
+        await task
+        assert bound.fileno() < 0
+
+    run(main())
+
+
+def test_the_bound_address_is_where_uvicorn_has_it(run: Runner[Any]) -> None:
+    async def main() -> None:
+        serving = server(App())
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        assert serving.servers[0].sockets[0].getsockname() == ("127.0.0.1", serving.port)
+        serving.should_exit = True
+        await task
+        assert serving.port
+
+    run(main())
+
+
+def test_a_unix_socket_has_no_port_and_is_gone_at_the_end(run: Runner[Any], tmp_path: Path) -> None:
+    async def main() -> None:
+        serving = server(App(), port=None, uds=tmp_path / "o.sock")
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        assert serving.port is None
+        assert (tmp_path / "o.sock").is_socket()
+        serving.stop()
+        await task
+
+    run(main())
+
+    assert not (tmp_path / "o.sock").exists()
+
+
+# -- in threads
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_two_servers_run_in_threads_and_are_stopped_from_this_one(loop: str) -> None:
+    servers = [server(App(), loop=loop) for _ in range(2)]
+    threads = [threading.Thread(target=serving.run) for serving in servers]
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(serving.started.wait(PATIENCE) for serving in servers)
+        assert [fetch(serving.port) for serving in servers] == [b"hello", b"hello"]
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    finally:
+        for serving in servers:
+            serving.stop()
+            serving.stop()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in threads)
+    servers[0].stop()
+
+
+def test_a_thread_that_waits_is_told_of_a_failure() -> None:
+    serving = server(App(fails=True))
+    failures: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            serving.run()
+        except ostler.StartupError as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    with pytest.raises(ostler.StartupError, match="no database"):
+        serving.started.wait(PATIENCE)
+    thread.join(PATIENCE)
+
+    assert len(failures) == 1
+
+
+def test_a_start_can_be_awaited_in_another_loop_than_the_servers() -> None:
+    serving = server(App())
+    thread = threading.Thread(target=serving.run)
+
+    async def main() -> bool:
+        waiting = asyncio.create_task(_awaited(serving.started))
+        await turn()
+        thread.start()
+        return await waiting
+
+    assert asyncio.run(main())
+    serving.stop()
+    thread.join(PATIENCE)
+
+
+def test_a_wait_that_would_block_a_loop_is_refused(run: Runner[Any]) -> None:
+    async def main() -> None:
+        serving = server(App())
+        task = asyncio.create_task(serving.serve())
+        with pytest.raises(RuntimeError, match=r"await server\.started instead"):
+            serving.started.wait(PATIENCE)
+        serving.stop()
+        await task
+
+    run(main())
+
+
+async def _awaited(what: Awaitable[bool]) -> bool:
+    return await what
+
+
+def test_the_idiom_of_a_subclass_that_runs_in_a_thread_works_as_with_uvicorn() -> None:
+    class Server(ostler.Server):
+        def install_signal_handlers(self) -> None:
+            pass
+
+        @contextlib.contextmanager
+        def run_in_thread(self) -> Iterator[None]:
+            thread = threading.Thread(target=self.run)
+            thread.start()
+            pause = threading.Event()
+            try:
+                while not self.started:
+                    pause.wait(0.001)
+                yield
+            finally:
+                self.should_exit = True
+                thread.join()
+
+    serving = Server(config=ostler.Config(App(), port=0, log_level="info"), configure_logging=False)
+    with serving.run_in_thread():
+        assert fetch(serving.port) == b"hello"
+
+
+# -- signals
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """What reaches the program's own handlers."""
+    found: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda n, _: found.append(n)) for number in numbers]
+    yield found
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_and_then_has_the_effect_that_it_has_without_a_server(
+    number: signal.Signals, run: Runner[Any], heard: list[int]
+) -> None:
+    app = App()
+
+    async def main() -> None:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(number)
+        assert heard == []
+        await task
+
+    run(main())
+
+    assert app.said == ["startup", "shutdown"]
+    assert heard == [number]
+
+
+def test_a_second_sigint_ends_at_once(run: Runner[Any], heard: list[int]) -> None:
+    app = App()
+
+    async def main() -> None:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        request = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        await task
+        await asyncio.wait((request,))
+        request.exception()
+
+    run(main())
+
+    assert app.said == ["startup", "cancelled"]
+    assert heard == [signal.SIGINT]
+
+
+def test_one_signal_stops_all_servers_of_a_loop_and_is_passed_on_once(
+    run: Runner[Any], heard: list[int]
+) -> None:
+    async def main() -> None:
+        servers = [server(App()) for _ in range(3)]
+        tasks = asyncio.gather(*(serving.serve() for serving in servers))
+        for serving in servers:
+            await serving.started
+        signal.raise_signal(signal.SIGTERM)
+        await tasks
+
+    run(main())
+
+    assert heard == [signal.SIGTERM]
+
+
+def test_ctrl_c_ends_asyncio_run_as_it_does_without_a_server() -> None:
+    app = App()
+
+    async def main() -> None:
+        serving = server(app)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(signal.SIGINT)
+        await task
+        await asyncio.Event().wait()
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+    assert app.said == ["startup", "shutdown"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_signals_can_be_left_alone(run: Runner[Any], heard: list[int]) -> None:
+    async def main() -> None:
+        serving = ostler.Server(ostler.Config(App(), port=0), signals=False, configure_logging=False)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        assert not serving.should_exit
+        serving.stop()
+        await task
+
+    run(main())
+
+
+def test_run_owns_the_program_and_so_passes_nothing_on(heard: list[int]) -> None:
+    app = App()
+    serving = server(app)
+
+    def interrupt() -> None:
+        serving.started.wait(PATIENCE)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Thread(target=interrupt)
+    timer.start()
+
+    serving.run()
+
+    timer.join()
+    assert app.said == ["startup", "shutdown"]
+    assert heard == []
+
+
+def test_a_drain_delay_lets_health_checks_say_so_first(run: Runner[Any], heard: list[int]) -> None:
+    async def main() -> None:
+        serving = server(App(), health_path="/healthz", drain_delay=60)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(signal.SIGTERM)
+        assert await get(serving.port, "/healthz") == b"stopping\n"
+        assert await get(serving.port) == b"hello"
+        signal.raise_signal(signal.SIGTERM)
+        await task
+
+    run(main())
+
+    assert heard == [signal.SIGTERM]
+
+
+# -- logs
+
+
+@pytest.fixture
+def loggers() -> Iterator[None]:
+    """Puts back what the set-up of the log changes."""
+    known = [logging.getLogger(name) for name in ("ostler", "ostler.access")]
+    before = [(lg.handlers[:], lg.level, lg.propagate, lg.disabled) for lg in known]
+    yield
+    for lg, (handlers, level, propagate, disabled) in zip(known, before, strict=True):
+        lg.handlers[:], lg.propagate, lg.disabled = handlers, propagate, disabled
+        lg.setLevel(level)
+
+
+def test_only_ostlers_own_loggers_are_set_up(
+    run: Runner[Any], loggers: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+
+    async def main() -> None:
+        serving = ostler.Server(ostler.Config(App(), port=0, log_level=logging.INFO))
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        await get(serving.port)
+        serving.stop()
+        await task
+
+    run(main())
+
+    captured = capsys.readouterr()
+    assert "Ostler running on http://127.0.0.1:" in captured.err
+    assert '"GET / HTTP/1.1" 200 OK' in captured.out
+    assert (root.handlers, root.level) == before

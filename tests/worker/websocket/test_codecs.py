@@ -1,0 +1,118 @@
+"""Codecs by themselves: however the bytes are cut, the same messages come out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ostler.worker.websocket.codec import Codec, Failure, Limits, MakeCodec
+from ostler.worker.websocket.shortcut import Shortcut, unmask
+from ostler.worker.websocket.websockets_codec import WebsocketsCodec
+from ostler.worker.websocket.wsproto_codec import WsprotoCodec
+from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame
+
+CODECS: list[MakeCodec] = [WebsocketsCodec, WsprotoCodec]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.got: list[object] = []
+
+    def on_message(self, message: str | bytes) -> None:
+        self.got.append(message)
+
+    def on_pong(self, payload: bytes) -> None:
+        self.got.append(("pong", payload))
+
+    def on_close(self, code: int, reason: str) -> None:
+        self.got.append((code, reason))
+
+
+def made(make: MakeCodec, max_size: int = 1 << 20) -> tuple[Sink, Codec]:
+    sink = Sink()
+    return sink, make(sink, Limits(max_size, True), [])
+
+
+messages = st.lists(
+    st.tuples(
+        st.one_of(st.text(max_size=40), st.binary(max_size=40), st.just("x" * 126), st.just(b"y" * 70_000)),
+        st.lists(st.integers(0, 200), max_size=3),
+        st.booleans(),
+    ),
+    max_size=6,
+)
+
+
+def frames(message: str | bytes, cuts: list[int], pinged: bool) -> bytes:
+    data = message.encode() if isinstance(message, str) else message
+    ends = [*sorted({min(cut, len(data)) for cut in cuts}), len(data)]
+    wire, start = b"", 0
+    for number, end in enumerate(ends):
+        opcode = 0 if number else TEXT if isinstance(message, str) else BINARY
+        wire += frame(opcode, data[start:end], fin=number == len(ends) - 1)
+        if pinged:
+            wire += frame(PING, b"p")
+        start = end
+    return wire
+
+
+@pytest.mark.parametrize("make", CODECS)
+@given(sent=messages, reads=st.lists(st.integers(1, 200), max_size=20))
+def test_messages_arrive_however_they_are_framed_and_read(
+    make: MakeCodec, sent: list[tuple[str | bytes, list[int], bool]], reads: list[int]
+) -> None:
+    sink, codec = made(make)
+    wire = b"".join(frames(*each) for each in sent) + close(1000, b"end")
+    for size in reads:
+        codec.feed(wire[:size])
+        wire = wire[size:]
+        if not wire:
+            break
+    if wire:
+        codec.feed(wire)
+    assert sink.got == [message for message, _, _ in sent] + [(1000, "end")]
+
+
+@pytest.mark.parametrize("make", CODECS)
+@given(sent=messages)
+def test_messages_arrive_frame_by_frame(
+    make: MakeCodec, sent: list[tuple[str | bytes, list[int], bool]]
+) -> None:
+    sink, codec = made(make)
+    for each in sent:
+        codec.feed(frames(*each))
+    assert sink.got == [message for message, _, _ in sent]
+
+
+@pytest.mark.parametrize("make", CODECS)
+@given(reads=st.lists(st.binary(min_size=1, max_size=30), max_size=10))
+def test_garbage_is_a_failure_or_nothing(make: MakeCodec, reads: list[bytes]) -> None:
+    sink, codec = made(make)
+    try:
+        for data in reads:
+            codec.feed(data)
+            if any(isinstance(each, tuple) and each[0] != "pong" for each in sink.got):
+                break  # closed
+    except Failure as failure:
+        assert failure.code in (1002, 1007, 1009)  # noqa: PT017
+
+
+def test_the_shortcut_takes_no_frame_of_the_longest_form_for_a_short_one() -> None:
+    long = frame(TEXT, b"x" * 70_000)
+    assert Shortcut(1 << 20, unmask).take(long[:133]) is None
+
+
+@pytest.mark.parametrize(
+    "data", [frame(TEXT, b"x", masked=False), frame(PING), frame(TEXT, b"x", rsv=4), b"\x81"]
+)
+def test_the_shortcut_leaves_all_else_to_the_library(data: bytes) -> None:
+    assert Shortcut(1 << 20, unmask).take(data) is None
+
+
+@pytest.mark.parametrize("make", CODECS)
+def test_a_message_above_the_limit_is_not_taken_by_the_shortcut_either(make: MakeCodec) -> None:
+    _, codec = made(make, max_size=9)
+    with pytest.raises(Failure) as failed:
+        codec.feed(frame(TEXT, b"x" * 10))
+    assert failed.value.code == 1009

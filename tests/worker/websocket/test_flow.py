@@ -1,0 +1,228 @@
+"""Who does not keep up makes the other wait: nothing is held without a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.websocket.connection import WebSocket
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Client, Server, until
+from tests.worker.websocket.harness import (
+    DEFLATE,
+    PING,
+    TEXT,
+    accept,
+    close,
+    deflate,
+    echo,
+    frame,
+    opened,
+    text,
+)
+
+
+def fill(client: Client, data: bytes, enough: int) -> int:
+    """Send `data` again and again until the server takes no more for a while, or `enough` bytes are sent."""
+    client.socket.settimeout(0.3)
+    sent = 0
+    try:
+        while sent < enough:
+            client.socket.sendall(data)
+            sent += len(data)
+    except socket.timeout:  # noqa: UP041 - another class before 3.10
+        pass
+    finally:
+        client.socket.settimeout(10)
+    return sent
+
+
+class Gate:
+    """An app that accepts, and receives only once it is told to."""
+
+    def __init__(self) -> None:
+        self.go = False
+        self.sizes: list[int] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        while not self.go:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # in the app
+        while (message := await receive())["type"] != "websocket.disconnect":
+            if message["type"] == "websocket.receive":
+                self.sizes.append(len(message["text"]))
+
+
+ENOUGH = 64 << 20
+
+
+def held(server: Server) -> list[int]:
+    """How many messages each WebSocket of the server holds for its app."""
+    held: list[int] = server.call(lambda: [len(each._queue) for each in sockets(server)])
+    return held
+
+
+def sockets(server: Server) -> list[WebSocket]:
+    return [each for each in server.service.connections if isinstance(each, WebSocket)]
+
+
+def test_an_app_that_does_not_receive_stops_the_client(serve: Serve) -> None:
+    app = Gate()
+    server = serve(app, ws_max_queue=4)
+    peer = opened(server)
+    message = frame(TEXT, b"x" * 10_000)
+    sent = fill(peer.client, message, ENOUGH)
+
+    assert sent < ENOUGH
+    assert max(held(server)) < 4 + 4
+    app.go = True
+    server.until(lambda: len(app.sizes) >= sent // len(message))
+    assert set(app.sizes) == {10_000}
+
+
+def test_messages_that_inflate_are_held_by_their_size(serve: Serve) -> None:
+    app = Gate()
+    server = serve(app)
+    peer = opened(server, "/", DEFLATE)
+    message = frame(TEXT, deflate(b"x" * 1_000_000), rsv=4)  # a thousandth of that
+    peer.send(message * 200)
+
+    until(lambda: sum(held(server)) > 0)
+    assert sum(held(server)) <= 20
+    app.go = True
+    server.until(lambda: len(app.sizes) == 200)
+
+
+def test_tiny_messages_in_one_read_are_not_all_taken_at_once(serve: Serve) -> None:
+    app = Gate()
+    server = serve(app, ws_max_queue=1)
+    peer = opened(server)
+    peer.send(frame(TEXT, b"x") * 30_000)
+    server.until(lambda: any(each.paused for each in sockets(server)))
+    assert max(held(server)) <= 16 * 1024 // 7 + 2
+    app.go = True
+    server.until(lambda: len(app.sizes) == 30_000)
+
+
+def test_to_send_waits_for_a_client_that_does_not_read(serve: Serve) -> None:
+    sent: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        for number in range(200):
+            await send(text("x" * 100_000))
+            sent.append(number)
+
+    server = serve(app)
+    peer = opened(server, receive_buffer=4096)
+    before = -1
+    while before != len(sent):  # until it does not move any more
+        before = len(sent)
+        peer.client.socket.settimeout(0.3)
+        server.call(lambda: None)
+        _pause()
+    assert len(sent) < 150
+    for _ in range(200):
+        assert len(peer.read().data) == 100_000
+    assert peer.read_close() == (1000, "")
+
+
+def _pause() -> None:
+    socket_pair = socket.socketpair()
+    try:
+        socket_pair[0].settimeout(0.3)
+        socket_pair[0].recv(1)
+    except socket.timeout:  # noqa: UP041
+        pass
+    finally:
+        for each in socket_pair:
+            each.close()
+
+
+def test_a_sender_that_waits_hears_that_the_client_is_gone(serve: Serve) -> None:
+    told: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        try:
+            while True:
+                await send(text("x" * 100_000))
+        except OSError as error:
+            told.append(error)
+            raise
+
+    server = serve(app)
+    peer = opened(server, receive_buffer=4096)
+    server.until(lambda: any(each.write_paused for each in sockets(server)))
+    peer.client.reset()
+    server.until(lambda: told and not server.service.requests)
+    assert not server.errors.tracebacks
+
+
+def test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped(serve: Serve) -> None:
+    server = serve(echo)
+    peer = opened(server, receive_buffer=4096)
+    assert fill(peer.client, frame(PING, b"x" * 125) * 100, ENOUGH) < ENOUGH
+
+
+def test_a_close_behind_what_nobody_receives_gets_through_when_the_app_closes(serve: Serve) -> None:
+    go: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        while not go:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)  # in the app
+        await send({"type": "websocket.close"})
+
+    server = serve(app, ws_max_queue=1)
+    peer = opened(server)
+    peer.send(frame(TEXT, b"x" * 1000) * 1000)
+    server.until(lambda: any(each.paused for each in sockets(server)))
+    go.append(True)
+    assert peer.read_close() == (1000, "")
+    peer.send(close(1000))
+    assert peer.ended()
+
+
+def test_a_receive_that_is_cancelled_loses_no_message(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        await receive()
+        while True:
+            task = asyncio.ensure_future(receive())
+            await asyncio.wait([task], timeout=0.0005)
+            if not task.done():
+                task.cancel()
+                continue
+            message = task.result()
+            if message["type"] == "websocket.disconnect":
+                return
+            await send(text(message["text"]))
+
+    peer = opened(serve(app))
+    for number in range(200):
+        peer.text(str(number))
+    assert [int(peer.read_text()) for _ in range(200)] == list(range(200))
+
+
+def test_two_that_receive_at_once_share_the_messages(serve: Serve) -> None:
+    got: list[str] = []
+
+    async def take(receive: Receive) -> None:
+        while (message := await receive())["type"] == "websocket.receive":
+            got.append(message["text"])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        await receive()
+        await asyncio.gather(take(receive), take(receive))
+
+    server = serve(app)
+    peer = opened(server)
+    for number in range(50):
+        peer.text(str(number))
+    peer.send(close(1000))
+    server.until(lambda: not server.service.requests)
+    assert sorted(map(int, got)) == list(range(50))

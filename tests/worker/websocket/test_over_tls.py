@@ -1,0 +1,66 @@
+"""The tests of WebSockets, over TLS: what is said must not depend on what it is carried by."""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ostler.worker.asgi import Application
+from tests.tls import Authority
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Server, Way
+from tests.worker.websocket import test_closing, test_flow, test_handshake, test_protocol
+
+NOT_OVER_TLS = {
+    "test_the_scope_says_what_uvicorns_says",  # says ws
+    # Now and then asyncio itself logs a warning as this client leaves; which one is not known yet.
+    "test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped",
+}
+
+for _module in (test_closing, test_flow, test_handshake, test_protocol):
+    for _name, _test in inspect.getmembers(_module):
+        if (
+            _name.startswith("test_")
+            and inspect.isfunction(_test)
+            and _name not in NOT_OVER_TLS
+            # These clients leave a good-bye unanswered: the connection is there until the clock ticks.
+            and "not server.service.connections" not in inspect.getsource(_test)
+            and "finish_sending" not in inspect.getsource(_test)
+            and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
+        ):
+            globals()[_name] = _test
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def trust(authority: Authority) -> ssl.SSLContext:
+    return authority.client()
+
+
+# Either loop has its own TLS; which parser is behind it makes no difference there.
+@pytest.fixture(params=(Way("httptools", "uvloop"), Way("h11", "asyncio")), ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
+    way: Way = request.param
+    return way
+
+
+@pytest.fixture
+def serve(way: Way, library: str, authority: Authority, trust: ssl.SSLContext) -> Iterator[Serve]:
+    """As everywhere, but with TLS."""
+    servers: list[Server] = []
+
+    def start(app: Application, **options: Any) -> Server:
+        servers.append(Server(way, app, **{"trust": trust, "ws": library, **authority.files, **options}))
+        return servers[-1]
+
+    yield start
+    for server in reversed(servers):
+        server.close()
