@@ -31,7 +31,8 @@ chaos: $(INSTALLED_TEST)
 # Without C parts: what serves, on asyncio and h11, in an environment that has neither uvloop nor httptools. Left
 # out is what waits out time-outs (two minutes and a half of it) to test the arbiter, which has neither anyway.
 PURE_TESTS = tests/worker tests/live tests/test_libraries.py \
-  $(addprefix --ignore=tests/live/test_,death.py drain_delay.py service_manager.py signals.py storm.py stuck.py)
+  $(addprefix --ignore=tests/live/test_,chaos.py death.py drain_delay.py draining.py queues.py recycling.py \
+    reload_terminal.py service_manager.py signals.py storm.py stuck.py upgrade.py)
 
 test-pure: $(PURE_VENV)/.installed
 	OSTLER_TESTS_PURE=1 $(PURE_VENV)/bin/python -m pytest $(PURE_TESTS)
