@@ -1,7 +1,7 @@
 """Measure ostler beside its peers: `make bench`, or `python -m benchmarks --help`.
 
-Judged by the server's CPU time per request, all its processes together: on a machine that others share, throughput
-swings with what they do, and CPU time hardly.
+Judged by the server's CPU time per request, all its processes together: on a machine that others share,
+throughput swings with what they do, and CPU time less.
 """
 
 from __future__ import annotations
@@ -127,8 +127,10 @@ def _certificate() -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as directory:
         certificate, key = f"{directory}/cert.pem", f"{directory}/key.pem"
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-            + ["-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate],
+            [
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate),
+            ],
             check=True,
             capture_output=True,
         )
@@ -180,10 +182,9 @@ def _where() -> str:
     for name in ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn", "uvloop", "httptools"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
-    model = next(
-        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-        platform.machine(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
     return f"Python {platform.python_version()}, {model}, {os.cpu_count()} cores; {', '.join(versions)}"
 
 

@@ -23,13 +23,17 @@ LARGE_HEAD = _head(len(LARGE))
 LARGE_BODY = {"type": "http.response.body", "body": LARGE}
 
 
+def _say_ready(path: str) -> None:
+    # Eight bytes are written at once or not at all (pipe(7)).
+    with open(path, "wb", buffering=0) as pipe:
+        pipe.write(time.monotonic_ns().to_bytes(8, "big"))
+
+
 async def _lifespan(receive: Any, send: Any) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup" and (ready := os.environ.get("BENCH_READY")):
-            # Eight bytes are written at once or not at all (pipe(7)).
-            with open(ready, "wb", buffering=0) as pipe:
-                pipe.write(time.monotonic_ns().to_bytes(8, "big"))
+            _say_ready(ready)
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
@@ -57,9 +61,7 @@ async def streamed(scope: Any, receive: Any, send: Any) -> None:
     """Answer every request with 64 pieces of 16 KiB, without announcing their length."""
     if scope["type"] == "lifespan":
         return await _lifespan(receive, send)
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]}
-    )
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     for _ in range(PIECES):
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -58,7 +58,9 @@ def _read(output: str) -> Answered:
     return Answered(int(counted[1]), seconds, errors + (int(refused[1]) if refused else 0))
 
 
-def websocket(port: int, seconds: float, cores: set[int], *, connections: int = 32, size: int = 64) -> Answered:
+def websocket(
+    port: int, seconds: float, cores: set[int], *, connections: int = 32, size: int = 64
+) -> Answered:
     """Send one message of `size` bytes on each connection, and the next when it has come back."""
     here = [sys.executable, "-m", "benchmarks.load", str(port), str(seconds), str(connections), str(size)]
     requests, errors = map(int, _run(here, cores).split())
