@@ -41,7 +41,8 @@ def wrk(
         return _read(_run(command, cores))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(
-            f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = [==[{body.decode()}]==]\n"
+            "wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\n"
+            f"wrk.body = [==[{body.decode()}]==]\n"
         )
         script.flush()
         return _read(_run([*command, "-s", script.name], cores))

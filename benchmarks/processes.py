@@ -1,4 +1,4 @@
-"""A server under measurement: started on a core of its own, its CPU time and memory read from /proc (proc(5))."""
+"""A server under measurement: on a core of its own, its CPU time and memory read from /proc (proc(5))."""
 
 from __future__ import annotations
 
