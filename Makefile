@@ -5,10 +5,12 @@ VENV ?= .venv
 PURE_VENV ?= .venv-pure
 WORKERS ?= 4
 
+BENCH_VENV ?= .venv-bench
+
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test test-pure chaos lint docs clean
+.PHONY: run test test-pure chaos lint docs bench clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
@@ -40,14 +42,23 @@ test-pure: $(PURE_VENV)/.installed
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict ostler tests examples
+	$(BIN)/mypy --strict ostler tests examples benchmarks
 	$(BIN)/python -m ostler.cli.docs --check
 
 docs: $(INSTALLED)
 	$(BIN)/python -m ostler.cli.docs
 
+# Peers and ostler in an environment of their own; QUICK=1 for three workloads. It takes wrk (Debian: apt install wrk).
+bench: $(BENCH_VENV)/.installed
+	$(BENCH_VENV)/bin/python -m benchmarks $(if $(QUICK),--quick)
+
+$(BENCH_VENV)/.installed: pyproject.toml benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --editable . -r benchmarks/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(PURE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,0 +1,192 @@
+"""Measure ostler beside its peers: `make bench`, or `python -m benchmarks --help`.
+
+Judged by the server's CPU time per request, all its processes together: on a machine that others share,
+throughput swings with what they do, and CPU time less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.fleets import FLEETS, Figure
+from benchmarks.peers import SERVERS, Order
+from benchmarks.processes import free_port, serving
+from benchmarks.workloads import WORKLOADS, Workload
+
+_QUICK = ("hello", "hello-log", "websocket")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One server's figures in one round."""
+
+    micros: float
+    """CPU microseconds a request."""
+    rate: float
+    """Requests a second."""
+    errors: int
+
+
+def main() -> None:
+    """Run what is asked for, and print the table."""
+    options = _options()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("benchmarks: two cores are needed, one for the server and one for the load")
+    print(_where(), flush=True)
+    results: dict[str, dict[str, list[Sample]]] = {}
+    with _certificate() as tls:
+        for name in options.workload or (_QUICK if options.quick else WORKLOADS):
+            results[name] = _measure(WORKLOADS[name], options, cores, tls)
+            print(_row(WORKLOADS[name], results[name]), flush=True)
+    figures: dict[str, dict[str, Figure]] = {}
+    for title, measure in {} if options.quick or options.workload else FLEETS.items():
+        figures[title] = {server: measure(server, options.rounds) for server in _servers(options)}
+        print(_figure_row(title, figures[title]), flush=True)
+    if options.json:
+        Path(options.json).write_text(json.dumps(_plain(results, figures), indent=1) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="three workloads, within a minute")
+    parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="only this one")
+    parser.add_argument("--server", action="append", choices=list(SERVERS), help="only this one")
+    parser.add_argument("--rounds", type=int, help="rounds in which the servers take turns")
+    parser.add_argument("--seconds", type=float, help="length of one measurement")
+    parser.add_argument("--json", help="write every sample to this file")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (2.0 if options.quick else 4.0)
+    if options.quick and not options.server:
+        options.server = ["ostler", "uvicorn", "granian", "limit"]
+    return options
+
+
+def _servers(options: argparse.Namespace) -> list[str]:
+    return [name for name in options.server or SERVERS if name != "limit"]
+
+
+def _measure(
+    workload: Workload, options: argparse.Namespace, cores: list[int], tls: tuple[str, str]
+) -> dict[str, list[Sample]]:
+    """Let the servers take turns, round by round: what changes on the machine hits all of them."""
+    samples: dict[str, list[Sample]] = defaultdict(list)
+    for _ in range(options.rounds):
+        for server in options.server or SERVERS:
+            if server == "limit" and not workload.limit:
+                continue
+            try:
+                sample = _sample(server, workload, options.seconds, cores, tls)
+            except RuntimeError as error:
+                print(f"  {server}: {error}", flush=True)
+                continue
+            samples[server].append(sample)
+    return samples
+
+
+def _sample(
+    server: str, workload: Workload, seconds: float, cores: list[int], tls: tuple[str, str]
+) -> Sample:
+    port = free_port()
+    order = Order(
+        workload.app,
+        port,
+        log=workload.log,
+        workers=workload.workers,
+        tls=tls if workload.tls else None,
+        kind=workload.limit,
+    )
+    scheme = "https" if workload.tls else "http"
+    own, other = ({cores[0], cores[1]}, set(cores)) if workload.workers else ({cores[0]}, {cores[1]})
+    with serving(SERVERS[server](order), port, own) as running:
+        workload.load(scheme, port, 1.0, other)
+        before = running.cpu()
+        answered = workload.load(scheme, port, seconds, other)
+        used = running.cpu() - before
+    if not answered.requests:
+        raise RuntimeError("nothing was answered")
+    return Sample(used / answered.requests * 1e6, answered.rate, answered.errors)
+
+
+@contextlib.contextmanager
+def _certificate() -> Iterator[tuple[str, str]]:
+    """A certificate for 127.0.0.1 that lives as long as the run (openssl-req(1))."""
+    with tempfile.TemporaryDirectory() as directory:
+        certificate, key = f"{directory}/cert.pem", f"{directory}/key.pem"
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+                *("-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", certificate),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        yield certificate, key
+
+
+def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
+    """One workload: CPU microseconds a request of each server, and the ratio to the best peer."""
+    medians = {
+        server: statistics.median(sample.micros for sample in found) for server, found in samples.items()
+    }
+    rates = {server: statistics.median(sample.rate for sample in found) for server, found in samples.items()}
+    if not medians:
+        return f"{workload.title}: nobody could be measured"
+    cells = [f"{server} {micros:.1f} us ({rates[server]:,.0f}/s)" for server, micros in medians.items()]
+    peers = {server: micros for server, micros in medians.items() if server not in ("ostler", "limit")}
+    verdict = ""
+    if peers and "ostler" in medians:
+        best = min(peers, key=lambda server: peers[server])
+        verdict = f" | {peers[best] / medians['ostler']:.2f} x {best}"
+        if workload.must:
+            verdict += f" (must {workload.must:g})"
+    errors = sum(sample.errors for found in samples.values() for sample in found)
+    return f"{workload.title}: {', '.join(cells)}{verdict}{f' | {errors} errors' if errors else ''}"
+
+
+def _figure_row(title: str, figures: dict[str, Figure]) -> str:
+    return f"{title}: " + ", ".join(f"{server} {figure}" for server, figure in figures.items())
+
+
+def _plain(
+    results: dict[str, dict[str, list[Sample]]], figures: dict[str, dict[str, Figure]]
+) -> dict[str, object]:
+    return {
+        "where": _where(),
+        "samples": {
+            name: {server: [asdict(sample) for sample in found] for server, found in samples.items()}
+            for name, samples in results.items()
+        },
+        "figures": {
+            title: {server: asdict(figure) for server, figure in found.items()}
+            for title, found in figures.items()
+        },
+    }
+
+
+def _where() -> str:
+    versions = []
+    for name in ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn", "uvloop", "httptools"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions.append(f"{name} {metadata.version(name)}")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return f"Python {platform.python_version()}, {model}, {os.cpu_count()} cores; {', '.join(versions)}"
+
+
+if __name__ == "__main__":
+    main()

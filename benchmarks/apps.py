@@ -1,0 +1,109 @@
+"""The applications that every server serves: the same callables, so that only the servers differ."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+HELLO = b"Hello, world!"
+LARGE = b"x" * (100 * 1024)
+PIECE = b"x" * (16 * 1024)
+PIECES = 64
+
+
+def _head(length: int, kind: bytes = b"text/plain") -> dict[str, Any]:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % length)]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+HELLO_HEAD = _head(len(HELLO))
+HELLO_BODY = {"type": "http.response.body", "body": HELLO}
+LARGE_HEAD = _head(len(LARGE))
+LARGE_BODY = {"type": "http.response.body", "body": LARGE}
+
+
+def _say_ready(path: str) -> None:
+    # Eight bytes are written at once or not at all (pipe(7)).
+    with open(path, "wb", buffering=0) as pipe:
+        pipe.write(time.monotonic_ns().to_bytes(8, "big"))
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup" and (ready := os.environ.get("BENCH_READY")):
+            _say_ready(ready)
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with 13 bytes."""
+    if scope["type"] == "lifespan":
+        return await _lifespan(receive, send)
+    await send(HELLO_HEAD)
+    await send(HELLO_BODY)
+    return None
+
+
+async def large(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with 100 KiB in one piece."""
+    if scope["type"] == "lifespan":
+        return await _lifespan(receive, send)
+    await send(LARGE_HEAD)
+    await send(LARGE_BODY)
+    return None
+
+
+async def streamed(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with 64 pieces of 16 KiB, without announcing their length."""
+    if scope["type"] == "lifespan":
+        return await _lifespan(receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    for _ in range(PIECES):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+    return None
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Send back what came: the body of a request, or each message of a WebSocket."""
+    if scope["type"] == "lifespan":
+        return await _lifespan(receive, send)
+    if scope["type"] == "websocket":
+        return await _echo_messages(receive, send)
+    pieces = []
+    while True:
+        message = await receive()
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    body = b"".join(pieces)
+    await send(_head(len(body), b"application/json"))
+    await send({"type": "http.response.body", "body": body})
+    return None
+
+
+async def _echo_messages(receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        await send({"type": "websocket.send", "bytes": message.get("bytes"), "text": message.get("text")})
+
+
+def fastapi_app() -> Any:
+    """Make a FastAPI application with one JSON endpoint; called by `fastapi_bench` only."""
+    from fastapi import FastAPI
+
+    app = FastAPI()
+
+    @app.get("/items/{number}")
+    async def item(number: int, note: str = "none") -> dict[str, Any]:
+        return {"number": number, "note": note, "tags": ["a", "b", "c"]}
+
+    return app
