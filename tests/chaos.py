@@ -162,7 +162,7 @@ class Player:
 
     def _victim(self, pick: float) -> int | None:
         pids = sorted(self._ostler.workers())
-        return pids[int(pick * len(pids))] if pids else None
+        return pids[int(pick * len(pids))] if pids else None  # pick is below 1
 
     def _kill(self, pick: float, number: signal.Signals) -> str:
         """End a worker. It is stopped first: so what it holds is known, and nothing can be added."""

@@ -97,7 +97,7 @@ def plan(seed: int, minutes: float) -> Plan:
 
 
 def _action(name: str, dice: random.Random) -> Action:
-    pick = round(dice.random(), 3)
+    pick = dice.randrange(1000) / 1000
     match name:
         case "kill":
             return Kill(pick, dice.choice(("SIGKILL", "SIGKILL", "SIGABRT", "SIGSEGV")))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tests.chaos_plan import Doom
 
-HEALTHCHECK = 5
+HEALTHCHECK = 8
+"""Seconds: more than some bounded blocks and a stop last that meet in one worker."""
 SETTINGS = """\
 workers = {workers}
 access_log = false
-timeout_worker_healthcheck = 5
+timeout_worker_healthcheck = {healthcheck}
 timeout_worker_startup = 12
 timeout_graceful_shutdown = 10
 timeout_keep_alive = 2
@@ -138,7 +139,7 @@ class Project:
 
     def configure(self, workers: int) -> None:
         """Write so many workers into the settings."""
-        self._replace("ostler.toml", SETTINGS.format(workers=workers))
+        self._replace("ostler.toml", SETTINGS.format(workers=workers, healthcheck=HEALTHCHECK))
 
     def next_token(self) -> int:
         """Have a token of its own given to the next generation."""
