@@ -27,25 +27,19 @@ class Order:
 Command = Callable[[Order], list[str]]
 
 
-def _ostler(order: Order) -> list[str]:
-    command = [_script("ostler"), order.app, "--port", str(order.port)]
-    if order.log == "off":
-        command.append("--no-access-log")
-    if order.workers:
-        command += ["--workers", str(order.workers)]
-    if order.tls:
-        command += ["--ssl-certfile", order.tls[0], "--ssl-keyfile", order.tls[1]]
-    return command
+def _as_uvicorn(name: str) -> Command:
+    """ostler takes uvicorn's flags."""
 
+    def command(order: Order) -> list[str]:
+        words = [_script(name), order.app, "--port", str(order.port)]
+        if order.log == "off":
+            words.append("--no-access-log")
+        if order.workers:
+            words += ["--workers", str(order.workers)]
+        if order.tls:
+            words += ["--ssl-certfile", order.tls[0], "--ssl-keyfile", order.tls[1]]
+        return words
 
-def _uvicorn(order: Order) -> list[str]:
-    command = [_script("uvicorn"), order.app, "--port", str(order.port)]
-    if order.log == "off":
-        command.append("--no-access-log")
-    if order.workers:
-        command += ["--workers", str(order.workers)]
-    if order.tls:
-        command += ["--ssl-certfile", order.tls[0], "--ssl-keyfile", order.tls[1]]
     return command
 
 
@@ -87,8 +81,8 @@ def _limit(order: Order) -> list[str]:
 
 
 SERVERS: dict[str, Command] = {
-    "ostler": _ostler,
-    "uvicorn": _uvicorn,
+    "ostler": _as_uvicorn("ostler"),
+    "uvicorn": _as_uvicorn("uvicorn"),
     "gunicorn": _gunicorn,
     "granian": _granian,
     "hypercorn": _hypercorn,
