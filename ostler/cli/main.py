@@ -48,9 +48,12 @@ def handover_to_us() -> Inherited | None:
     Raises:
         OstlerError: it cannot be understood.
     """
+    # Looked for before the import, which few starts need, and which fails without a working directory (3.13).
+    if "OSTLER_HANDOVER" not in os.environ:
+        return None
     from ostler import handover
 
-    return handover.take(os.environ) if handover.VARIABLE in os.environ else None
+    return handover.take(os.environ)
 
 
 def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:

@@ -67,7 +67,7 @@ def test_the_times_are_times(serve: Serve) -> None:
     seconds, milliseconds, microseconds, decimal = lines(server)[0].split()[2:]
     assert int(microseconds) // 1000 == int(milliseconds)
     assert int(milliseconds) // 1000 == int(seconds)
-    assert abs(float(decimal) * 1e6 - int(microseconds)) <= 1
+    assert abs(float(decimal) * 1e6 - int(microseconds)) < 1.5  # one is rounded, the other cut off
 
 
 def test_nothing_that_a_client_sends_breaks_out_of_its_place(serve: Serve) -> None:
