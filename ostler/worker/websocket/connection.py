@@ -103,8 +103,9 @@ class WebSocket(asyncio.Protocol):
         self._heard = True
         if self._state > CLOSING:
             return
-        if self._held:
-            self._held += data  # at most what one read brought after the pause
+        if self._held or self.paused:
+            # At most what one read brought after the pause; over TLS asyncio of 3.10 brings it in pieces.
+            self._held += data
         else:
             self._feed(data)
 
