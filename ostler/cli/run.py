@@ -14,12 +14,12 @@ from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.handover import Inherited
 from ostler.notify import Notifier
-from ostler.pid_file import PidFile
 from ostler.privileges import Identity
 from ostler.sockets import Listener
 from ostler.sources import DEFAULT, Configuration, Sources
 
 if TYPE_CHECKING:
+    from ostler.pid_file import PidFile
     from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
@@ -40,7 +40,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     """
     settings, listeners = configuration.settings, list[Listener]()
     directory = working_directory()
-    pid_file = None if settings.pid_file is None else PidFile(settings.pid_file, directory)
+    pid_file = _pid_file(settings.pid_file, directory)
 
     def let_go() -> None:
         for listener in listeners:
@@ -124,6 +124,14 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     finally:
         notifier.close()
         let_go()
+
+
+def _pid_file(path: str | None, directory: str) -> PidFile | None:
+    if path is None:
+        return None
+    from ostler.pid_file import PidFile
+
+    return PidFile(path, directory)
 
 
 def _checked(configuration: Configuration, directory: str) -> Configuration:

@@ -18,7 +18,6 @@ from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
 from ostler.handover import Inherited
 from ostler.notify import Notifier
-from ostler.pid_file import PidFile
 from ostler.relaunch import Command
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
@@ -59,6 +58,7 @@ from ostler.supervisor.queues import Queues
 from ostler.supervisor.upgrade import Takeover, Upgrade
 
 if TYPE_CHECKING:
+    from ostler.pid_file import PidFile
     from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from ostler import handover
 from ostler.errors import SettingsError
 from ostler.handover import Inherited
-from ostler.pid_file import PidFile
 from ostler.relaunch import Command
 from ostler.settings import Settings
 from ostler.sockets import Listener
@@ -33,6 +32,7 @@ from ostler.supervisor.succession import (
 )
 
 if TYPE_CHECKING:
+    from ostler.pid_file import PidFile
     from ostler.supervisor.fleet import Fleet
 
 logger = logging.getLogger("ostler.error")

@@ -98,6 +98,8 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
+        if kind == "lifespan.shutdown.failed" and self._phase == "serving":
+            return  # it was cancelled at a stop amid its start-up, and says so (Starlette does)
         allowed = (f"lifespan.{self._phase}.complete", f"lifespan.{self._phase}.failed")
         if kind not in allowed or self._answer is None or self._answer.done():
             raise RuntimeError(f"lifespan message {kind!r} is out of order: the phase is {self._phase!r}")

@@ -250,6 +250,7 @@ def test_a_unix_socket_and_an_inherited_one_speak_tls(
             assert ostler.stop() == 0
 
 
+@pytest.mark.c_libraries  # asyncio's own TLS has a buffer of 256 KiB for each connection
 def test_a_thousand_idle_connections_are_held_with_little_memory(project: Path, authority: Authority) -> None:
     with Ostler(
         project, "main:app", "--port", "0", "--timeout-keep-alive", "300", *authority.flags
