@@ -117,6 +117,28 @@ def test_a_shutdown_that_is_said_to_have_failed_is_logged_with_its_text(
     ]
 
 
+def test_one_that_is_cancelled_while_it_serves_may_say_that_its_shutdown_failed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        try:
+            await receive()
+        except asyncio.CancelledError:
+            await send({"type": "lifespan.shutdown.failed", "message": "cut off"})
+            raise
+
+    async def main() -> None:
+        lifespan = Lifespan(app, "auto")
+        await lifespan.startup()
+        await lifespan.cancel(10.0)
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(main())
+    assert caplog.messages == ["Waiting for application startup.", "Application startup complete."]
+
+
 @pytest.mark.parametrize(
     ("phase", "kind"),
     [
