@@ -27,6 +27,7 @@ from gunicorn.workers import base
 from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.gunicorn_access import Account
 from ostler.settings import Settings, variables
+from ostler.signals import forgive_full_wakeup
 from ostler.sources import Sources
 from ostler.worker import application, loops
 from ostler.worker.asgi import Application, Receive, Scope, Send
@@ -290,6 +291,7 @@ class _GunicornsOrders(Orders):
         self._loop = asyncio.get_running_loop()
         # Its side effect: whatever signal comes wakes the loop (signal.set_wakeup_fd).
         self._loop.add_signal_handler(signal.SIGUSR1, self._worker.handle_usr1, signal.SIGUSR1, None)
+        forgive_full_wakeup()
         self._server = server
 
     def ready(self) -> None:

@@ -10,6 +10,16 @@ HURRY_SIGNAL = signal.SIGURG
 unasked (signal(7)), and like any signal it takes effect before the worker's next line of Python."""
 
 
+def forgive_full_wakeup() -> None:
+    """Say nothing when a flood of signals fills the descriptor that wakes the loop; for after its handlers.
+
+    What the interpreter would say it queues from within the C handler, behind a lock: with the next signal
+    of the flood in that same moment, the process would wait for itself for ever (seen with CPython 3.11).
+    asyncio asks for that warning with each handler it adds (signal.set_wakeup_fd, `warn_on_full_buffer`).
+    """
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+
+
 @dataclass(frozen=True)
 class Meaning:
     """One signal: what each kind of process does on it, in words."""

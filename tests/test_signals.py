@@ -1,9 +1,12 @@
 """What the docs say of signals is what the processes handle."""
 
+import asyncio
 import signal
 
+import pytest
+
 from ostler.notify import Notifier
-from ostler.signals import MEANINGS
+from ostler.signals import MEANINGS, forgive_full_wakeup
 from ostler.sockets import Listener
 from ostler.sources import Sources
 from ostler.supervisor.arbiter import Arbiter
@@ -35,3 +38,26 @@ def test_a_worker_handles_or_ignores_every_signal_that_is_documented() -> None:
     assert {number.name for number in worker.IGNORED} == ignored
     assert {number.name for number in worker.HANDLED} == {meaning.name for meaning in MEANINGS} - ignored
     assert worker.STACK_SIGNAL == signal.SIGUSR2
+
+
+def test_a_flood_of_signals_fills_what_wakes_the_loop_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    """The interpreter's warning takes a lock within the C handler, and the next signal would wait for it."""
+    previous = signal.getsignal(signal.SIGUSR1)
+    heard = []
+    loop = asyncio.new_event_loop()
+    try:
+        loop.add_signal_handler(signal.SIGUSR1, heard.append, 1)
+        forgive_full_wakeup()
+
+        def flood() -> None:
+            for _ in range(5000):
+                signal.raise_signal(signal.SIGUSR1)
+            loop.call_later(0.01, loop.stop)
+
+        loop.call_soon(flood)
+        loop.run_forever()
+    finally:
+        loop.close()
+        signal.signal(signal.SIGUSR1, previous)
+    assert 0 < len(heard) < 5000  # it was full
+    assert capfd.readouterr().err == ""

@@ -20,7 +20,7 @@ from ostler.handover import Inherited
 from ostler.notify import Notifier
 from ostler.relaunch import Command
 from ostler.settings import Settings
-from ostler.signals import HURRY_SIGNAL
+from ostler.signals import HURRY_SIGNAL, forgive_full_wakeup
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
@@ -142,6 +142,7 @@ class Arbiter:
         """
         for number, handler in self.handlers.items():
             self._loop.add_signal_handler(number, handler)
+        forgive_full_wakeup()
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
         if self._reloader is None:
@@ -481,10 +482,13 @@ class Arbiter:
         loop.stop()
 
     def _heed_no_more(self) -> None:
+        # The loop puts the default back, which would make one signal too many look like a death; all that
+        # is left is to exit. One that comes meanwhile waits, and is forgotten.
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
         for number in self.handlers:
             self._loop.remove_signal_handler(number)
-            # The default would make one signal too many look like a death; all that is left is to exit.
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
 
     def close(self) -> None:
         """Let go of the sockets and of any worker that is left, which drains; then wait for its end."""

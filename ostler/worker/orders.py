@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from ostler import logs, tls
 from ostler.settings import Settings
-from ostler.signals import HURRY_SIGNAL
+from ostler.signals import HURRY_SIGNAL, forgive_full_wakeup
 from ostler.worker.server import Server
 
 logger = logging.getLogger("ostler.error")
@@ -78,6 +78,7 @@ class Orders:
         self._loop = asyncio.get_running_loop()
         # Its side effect: whatever signal comes wakes the loop (signal.set_wakeup_fd).
         self._loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
+        forgive_full_wakeup()
         self._server = server
 
     def over(self) -> None:

@@ -9,9 +9,8 @@ from math import inf
 from typing import Any, ClassVar
 
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
+from ostler.worker.http.delivery import HUSH, progress
 from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
-from ostler.worker.http.over_tls import HUSH
-from ostler.worker.http.over_tls import unsent as over_tls
 from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.service import Service
@@ -39,7 +38,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_status", "_take_upgrade", "_transport", "_unsent", "client", "scheme", "server", "service", "tls",
+        "_status", "_take_upgrade", "_taken", "_transport", "client", "scheme", "server", "service", "tls",
         "trusted", "write_paused",
     )  # fmt: skip
 
@@ -79,7 +78,7 @@ class Connection(asyncio.Protocol):
         """Whether the last response has kept the connection open; None before the first."""
         self._paused = False
         self._discarded = 0
-        self._unsent = -1
+        self._taken = -1
         self._in_head = False
         self._deadline = inf
         self._drains: list[asyncio.Future[None]] | None = None
@@ -586,12 +585,9 @@ class Connection(asyncio.Protocol):
             self._refuse(Refusal(408, "The request head took too long."))
             return
         # Not idle, but slow: a client still fetching what was written has its time from the last progress.
-        if self.tls is None:
-            unsent = self._transport.get_write_buffer_size()
-        else:
-            unsent = over_tls(self._transport, closing=self._state != OPEN)
-        if 0 < unsent != self._unsent:
-            self._unsent = unsent
+        taken = progress(self._transport, tls=self.tls is not None, closing=self._state != OPEN)
+        if 0 < taken != self._taken:
+            self._taken = taken
             self._deadline = self.service.now + LINGER
         elif self._state == OPEN:
             self._close()

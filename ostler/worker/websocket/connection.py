@@ -9,8 +9,7 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
-from ostler.worker.http.over_tls import HUSH
-from ostler.worker.http.over_tls import unsent as over_tls
+from ostler.worker.http.delivery import HUSH, progress
 from ostler.worker.http.parser import PIECE
 from ostler.worker.service import Service
 from ostler.worker.websocket.codec import Codec, Failure
@@ -47,7 +46,7 @@ class WebSocket(asyncio.Protocol):
 
     __slots__ = (
         "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_tls", "_transport", "_unsent", "low", "paused",
+        "_ping", "_pinged_at", "_queue", "_size", "_state", "_taken", "_tls", "_transport", "low", "paused",
         "service", "write_paused",
     )  # fmt: skip
 
@@ -76,7 +75,7 @@ class WebSocket(asyncio.Protocol):
         self._pinged_at = 0.0
         self._heard = False
         """Something has come since the last ping."""
-        self._unsent = 0
+        self._taken = 0
         self._closed_by_peer = False
         self._deadline = service.now + (service.settings.ws_ping_interval or inf)
         self.paused = False
@@ -326,18 +325,15 @@ class WebSocket(asyncio.Protocol):
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._unsent = self._waiting()
+        self._taken = self._progress()
 
-    def _waiting(self) -> int:
-        """Bytes that the peer has yet to read."""
-        if self._tls:
-            return over_tls(self._transport, closing=self._state > CLOSING)
-        return self._transport.get_write_buffer_size()
+    def _progress(self) -> int:
+        return progress(self._transport, tls=self._tls, closing=self._state > CLOSING)
 
     def _progresses(self) -> bool:
         """Whether the peer has read something since this was last asked, and not all."""
-        before, self._unsent = self._unsent, self._waiting()
-        return 0 < self._unsent != before
+        before, self._taken = self._taken, self._progress()
+        return 0 < self._taken != before
 
     def on_drain(self) -> None:
         """Close, as the server is to stop; the peer may come back, to another worker."""
