@@ -43,7 +43,7 @@ def test_a_worker_handles_or_ignores_every_signal_that_is_documented() -> None:
 def test_a_flood_of_signals_fills_what_wakes_the_loop_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
     """The interpreter's warning takes a lock within the C handler, and the next signal would wait for it."""
     previous = signal.getsignal(signal.SIGUSR1)
-    heard = []
+    heard: list[int] = []
     loop = asyncio.new_event_loop()
     try:
         loop.add_signal_handler(signal.SIGUSR1, heard.append, 1)
