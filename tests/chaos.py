@@ -149,8 +149,11 @@ class Player:
         if count == self._configured:
             self.order(signal.SIGHUP)
         elif count == self.size:
-            # No line tells that it was heeded, but the next that does was sent after it.
+            # No line tells that it was heeded, but the next that does came after it; unless both are pending
+            # at once, for the handler of the last one that Linux delivers runs first.
             self.order(signal.SIGHUP)
+            while _pending(self._ostler.pid, signal.SIGHUP):
+                self._wait(0.01)
             self._heeded(signal.SIGTTIN, _SCALED)
             self._heeded(signal.SIGTTOU, _SCALED)
         else:
@@ -192,6 +195,14 @@ class Player:
             os.kill(pid, signal.SIGSTOP)
             self._stopped[pid] = time.monotonic() + seconds
         return f"pid {pid}"
+
+
+def _pending(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has yet to be given that signal (proc_pid_status(5))."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return any(
+        int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.M)
+    )
 
 
 class Rest:

@@ -112,6 +112,8 @@ class Output:
 
     def close(self) -> None:
         self._thread.join(PATIENCE)
+        # Its reader's lock would keep us waiting for ever.
+        assert not self._thread.is_alive(), "somebody whom we do not know of still holds the stream"
         self._stream.close()
 
 
