@@ -20,8 +20,11 @@ INSTALLED_LINT = $(VENV)/.installed-lint
 run: $(INSTALLED)
 	$(BIN)/ostler page:app --app-dir examples --workers $(WORKERS) $(if $(PORT),--port $(PORT))
 
+# Most tests wait: two processes take turns, and each has a file to itself.
+PYTEST = -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 # Random faults for so long, and what they cost; the same SEED is the same plan (tests/chaos.py).
 MINUTES ?= 10
@@ -37,7 +40,7 @@ PURE_TESTS = tests/worker tests/live tests/test_libraries.py \
     reload_terminal.py service_manager.py signals.py storm.py stuck.py upgrade.py)
 
 test-pure: $(PURE_VENV)/.installed
-	OSTLER_TESTS_PURE=1 $(PURE_VENV)/bin/python -m pytest $(PURE_TESTS)
+	OSTLER_TESTS_PURE=1 $(PURE_VENV)/bin/python $(PYTEST) $(PURE_TESTS)
 
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
