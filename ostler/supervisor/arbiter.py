@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -20,18 +19,18 @@ from ostler.handover import Inherited
 from ostler.notify import Notifier
 from ostler.relaunch import Command
 from ostler.settings import Settings
-from ostler.signals import HURRY_SIGNAL, forgive_full_wakeup
+from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL, Child, prepare, reap_strangers
+from ostler.supervisor.child import STACK_SIGNAL, prepare
+from ostler.supervisor.children import Children
 from ostler.supervisor.events import (
     Abort,
     Action,
     Admit,
     Drain,
     Event,
-    Exited,
     Finish,
     Hurry,
     Inspect,
@@ -43,17 +42,15 @@ from ostler.supervisor.events import (
     Roll,
     ShowStack,
     Spawn,
-    SpawnFailed,
-    Started,
     Stop,
     StopNow,
     StopSoon,
     Tick,
     Timings,
-    Told,
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.loop import Loop, Timer
 from ostler.supervisor.queues import Queues
 from ostler.supervisor.upgrade import Takeover, Upgrade
 
@@ -101,22 +98,28 @@ class Arbiter:
         self._reloader = reloader
         self._listeners = listeners
         self._queues = queues
-        self._entry = entry
-        self._directory = directory
         self._herald = Herald(notifier)
         # By generation: a worker that is spawned again gets what its generation was started with.
         self._configurations: dict[int, Configuration] = {1: configuration}
         self._newest = 1
         self._fleet = Fleet(size, self._timings(configuration.settings), reloads=reloader is not None)
-        self._children: dict[int, Child] = {}
         self._events: deque[Event] = deque()
         self._handling = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: Timer | None = None
         self._outcome: Finish | None = None
         self._withdrawn = False
         self._interrupted = False
-        self._oom_kills = evidence.oom_kills()
-        self._loop = asyncio.SelectorEventLoop()
+        self._loop = Loop()
+        self._children = Children(
+            self._loop,
+            entry=entry,
+            directory=directory,
+            listeners=listeners,
+            queues=queues,
+            terminal=None if reloader is None else reloader.terminal,
+            feed=self._feed,
+            name=self._name,
+        )
         self._upgrade = Upgrade(self._loop, command, listeners, configuration.settings, self._hand_over)
         self._takeover = Takeover(self._loop, inherited, listeners, pid_file, self._take_place)
         later = self._upgrade.postponing
@@ -129,7 +132,7 @@ class Arbiter:
             signal.SIGTTOU: later(signal.SIGTTOU, lambda: self._feed(Resize(-1))),
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: self._replace,
-            signal.SIGCHLD: self._reap,
+            signal.SIGCHLD: self._children.reap,
         }
         """What is done on each signal (`ostler.signals` has it in words)."""
         self._served = False
@@ -142,7 +145,6 @@ class Arbiter:
         """
         for number, handler in self.handlers.items():
             self._loop.add_signal_handler(number, handler)
-        forgive_full_wakeup()
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
         if self._reloader is None:
@@ -150,7 +152,7 @@ class Arbiter:
         else:
             logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
         prepare()
-        self._loop.set_exception_handler(self._defect)
+        self._loop.defect = self._defect
         try:
             self._loop.call_soon(self._begin)
             self._loop.run_forever()
@@ -178,8 +180,7 @@ class Arbiter:
         self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
         delay = self._configurations[self._newest].settings.drain_delay
-        for child in self._children.values():
-            child.withdraw()
+        self._children.withdraw()
         if first and delay and self._fleet.ready:
             logger.info("Draining in %g s: until then, health checks say 503 and requests are served", delay)
             self._loop.call_later(delay, self._drain)
@@ -273,8 +274,7 @@ class Arbiter:
         if identity is not None:
             privileges.give(identity, logs.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
-        for child in self._children.values():
-            child.signal(signal.SIGUSR1)
+        self._children.send_all(signal.SIGUSR1)
 
     def _replace(self) -> None:
         """SIGUSR2: start the arbiter that takes this one's place."""
@@ -300,63 +300,15 @@ class Arbiter:
             self._queues.take_over()
         self._set_alarm()
 
-    def _hear(self, child: Child) -> None:
-        """Read all that a worker has said; its end of the pipe closes when its process ends."""
-        try:
-            for message in child.messages():
-                self._feed(Told(child.pid, message))
-        except EOFError:
-            self._loop.remove_reader(child.beats.fileno())
-        except ValueError as exc:
-            logger.error("Worker with pid %d: heartbeat pipe garbled (%s), not read any more", child.pid, exc)
-            self._loop.remove_reader(child.beats.fileno())
-
-    def _show(self, child: Child) -> None:
-        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name."""
-        try:
-            lines = child.stacks()
-        except EOFError:
-            self._loop.remove_reader(child.stacks_pipe.fileno())
-            return
-        slot = self._fleet.find(child.pid)
-        name = f"Worker {slot.number} (pid {child.pid})" if slot else f"pid {child.pid}"
-        for line in lines:
-            logger.warning("%s | %s", name, line)
-
-    def _reap(self) -> None:
-        """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""
-        for child in list(self._children.values()):
-            status = child.exit_status()
-            if status is not None:
-                self._bury(child, status)
-        if os.getpid() == 1:
-            reap_strangers(self._children)
-
-    def _bury(self, child: Child, status: int) -> None:
-        self._hear(child)
-        self._show(child)
-        how, name = evidence.describe_exit(status)
-        child.kill_group()
-        if self._reloader is not None and status != 0:
-            self._reloader.terminal.restore()  # killed at a debugger's prompt, perhaps
-        for pipe in (child.beats, child.stacks_pipe):
-            self._loop.remove_reader(pipe.fileno())
-        del self._children[child.pid]
-        child.reap()
-        self._feed(Exited(child.pid, how, name, self._hint(name)))
-
-    def _hint(self, signal_name: str | None) -> str:
-        before, self._oom_kills = self._oom_kills, evidence.oom_kills()
-        if signal_name == "SIGKILL" and before is not None and self._oom_kills is not None:
-            return "probably the kernel's OOM killer" if self._oom_kills > before else ""
-        return ""
+    def _name(self, pid: int) -> str:
+        slot = self._fleet.find(pid)
+        return f"Worker {slot.number} (pid {pid})" if slot else f"pid {pid}"
 
     def _ring(self) -> None:
         """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
         self._alarm = None
-        for child in list(self._children.values()):
-            self._hear(child)
-        self._reap()
+        self._children.hear()
+        self._children.reap()
         self._upgrade.ring()
         self._feed(Tick())
 
@@ -392,7 +344,8 @@ class Arbiter:
         for action in actions:
             match action:
                 case Spawn():
-                    self._spawn(action)
+                    configuration = self._configurations[action.generation]
+                    self._events.append(self._children.spawn(action, configuration))
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
@@ -401,56 +354,19 @@ class Arbiter:
                     self._outcome = action
                     self._loop.stop()
                 case Admit(pid=pid):
-                    if pid in self._children:
-                        self._children[pid].admit()
+                    self._children.admit(pid)
                 case Drain(pid=pid):
-                    self._signal(pid, signal.SIGTERM)
+                    self._children.send(pid, signal.SIGTERM)
                 case Hurry(pid=pid):
-                    self._signal(pid, HURRY_SIGNAL)
+                    self._children.send(pid, HURRY_SIGNAL)
                 case ShowStack(pid=pid):
-                    self._signal(pid, STACK_SIGNAL)
+                    self._children.send(pid, STACK_SIGNAL)
                 case Quit(pid=pid):
-                    self._signal(pid, signal.SIGQUIT)
+                    self._children.send(pid, signal.SIGQUIT)
                 case Abort(pid=pid):
-                    self._signal(pid, signal.SIGABRT)
+                    self._children.send(pid, signal.SIGABRT)
                 case Kill(pid=pid):
-                    if pid in self._children:
-                        self._children[pid].note_relatives()
-                        self._children[pid].kill()
-
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        if pid in self._children:
-            if number != STACK_SIGNAL:
-                self._children[pid].note_relatives()
-            self._children[pid].signal(number)
-
-    def _spawn(self, order: Spawn) -> None:
-        configuration = self._configurations[order.generation]
-        queues = self._queues
-        sockets = tuple(listener.socket for listener in self._listeners)
-        try:
-            child = Child.start(
-                self._entry,
-                slot=order.slot,
-                generation=order.generation,
-                settings=configuration.settings,
-                environment=configuration.environment,
-                directory=self._directory,
-                sockets=sockets if queues is None else queues.sockets(order.slot),
-                neighbourhood=None if queues is None else queues.neighbourhood(order.slot),
-                gated=self._reloader is not None,
-                terminal=self._reloader is not None and self._reloader.terminal.present,
-            )
-        except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
-            reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
-            self._events.append(SpawnFailed(order.ticket, str(reason)))
-            return
-        self._children[child.pid] = child
-        if self._withdrawn:
-            child.withdraw()
-        self._loop.add_reader(child.beats.fileno(), self._hear, child)
-        self._loop.add_reader(child.stacks_pipe.fileno(), self._show, child)
-        self._events.append(Started(order.ticket, child.pid))
+                    self._children.kill(pid)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -471,19 +387,15 @@ class Arbiter:
         for listener in self._listeners:
             listener.close()
 
-    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _defect(self, callback: Callable[..., object], error: Exception) -> None:
         """An exception nobody expected: say so, and let go; the workers serve what they have and exit."""
-        error = context.get("exception")
-        logger.critical(
-            "Internal error in the arbiter: %s",
-            context.get("message"),
-            exc_info=error if isinstance(error, BaseException) else None,
-        )
-        loop.stop()
+        name = getattr(callback, "__qualname__", callback)
+        logger.critical("Internal error in the arbiter: Exception in callback %s", name, exc_info=error)
+        self._loop.stop()
 
     def _heed_no_more(self) -> None:
-        # The loop puts the default back, which would make one signal too many look like a death; all that
-        # is left is to exit. One that comes meanwhile waits, and is forgotten.
+        # All that is left is to exit: one signal too many must not look like a death. One that comes
+        # meanwhile waits, and is forgotten.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
         for number in self.handlers:
             self._loop.remove_signal_handler(number)
@@ -495,11 +407,8 @@ class Arbiter:
         if self._reloader is not None:
             self._reloader.stop()
         self._close_listeners()
-        for child in self._children.values():
-            child.let_go()
         grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
-        for child in self._children.values():
-            child.wait(grace + _MARGIN)
+        self._children.let_go(grace + _MARGIN)
         self._takeover.close()
         self._upgrade.close()
         self._loop.close()
