@@ -10,14 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ostler import pipes
 from ostler.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
+from ostler.pipes import End
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
@@ -65,10 +66,10 @@ class Child:
     def __init__(
         self,
         process: SpawnProcess,
-        beats: Connection,
-        stacks: Connection,
-        lifeline: Connection,
-        gate: Connection | None = None,
+        beats: End,
+        stacks: End,
+        lifeline: End,
+        gate: End | None = None,
         terminal: bool = False,
     ) -> None:
         assert process.pid is not None
@@ -112,8 +113,8 @@ class Child:
             raise FileNotFoundError(errno.ENOENT, "the Python that ostler was started with", sys.executable)
         with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
 
-            def pipe() -> tuple[Connection, Connection]:
-                reader, writer = _spawn.Pipe(duplex=False)
+            def pipe() -> tuple[End, End]:
+                reader, writer = pipes.pipe()
                 opened.callback(reader.close)
                 opened.callback(writer.close)
                 return reader, writer
@@ -267,7 +268,7 @@ def reap_strangers(known: Container[int]) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def _read(pipe: Connection) -> bytes:
+def _read(pipe: End) -> bytes:
     """Return all that is pending in a pipe.
 
     Raises:
