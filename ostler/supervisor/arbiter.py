@@ -23,7 +23,7 @@ from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL, prepare
+from ostler.supervisor.child import STACK_SIGNAL
 from ostler.supervisor.children import Children
 from ostler.supervisor.events import (
     Abort,
@@ -50,6 +50,7 @@ from ostler.supervisor.events import (
 )
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.late_tracker import LateTracker
 from ostler.supervisor.loop import Loop, Timer
 from ostler.supervisor.queues import Queues
 from ostler.supervisor.upgrade import Takeover, Upgrade
@@ -110,6 +111,7 @@ class Arbiter:
         self._withdrawn = False
         self._interrupted = False
         self._loop = Loop()
+        self._tracker = LateTracker(self._loop)
         self._children = Children(
             self._loop,
             entry=entry,
@@ -151,7 +153,7 @@ class Arbiter:
             logger.info("Started arbiter process [%d]", os.getpid())
         else:
             logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
-        prepare()
+        self._tracker.start()
         self._loop.defect = self._defect
         try:
             self._loop.call_soon(self._begin)
@@ -411,4 +413,5 @@ class Arbiter:
         self._children.let_go(grace + _MARGIN)
         self._takeover.close()
         self._upgrade.close()
+        self._tracker.close()
         self._loop.close()

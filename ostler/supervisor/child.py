@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
-from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
@@ -46,15 +45,6 @@ _PIPE_SIZE = 65536
 
 # What Child.show_stack() sends; a worker registers faulthandler on it.
 STACK_SIGNAL = signal.SIGUSR2
-
-
-def prepare() -> None:
-    """Start what multiprocessing needs besides the children themselves; call this once, before any spawn.
-
-    Its resource tracker unblocks signals when it is started (Python 3.10 to 3.12), which must not happen
-    in the middle of a spawn.
-    """
-    resource_tracker.ensure_running()
 
 
 class Child:
