@@ -309,8 +309,12 @@ class Arbiter:
     def _ring(self) -> None:
         """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
         self._alarm = None
-        self._children.hear()
-        self._children.reap()
+        self._handling = True  # all at once, when all is read
+        try:
+            self._children.hear(self._timings(self._configurations[self._newest].settings).healthcheck)
+            self._children.reap()
+        finally:
+            self._handling = False
         self._upgrade.ring()
         self._feed(Tick())
 
@@ -328,8 +332,10 @@ class Arbiter:
         try:
             while self._events and self._outcome is None:
                 actions = self._fleet.handle(self._events.popleft(), time.monotonic())
-                self._steer()  # first: nothing new comes to whoever is to go
-                self._carry_out(actions)
+                if actions:
+                    self._steer()  # first: nothing new comes to whoever is to go
+                    self._carry_out(actions)
+            self._steer()
         finally:
             self._handling = False
         self._served = self._served or self._fleet.ready > 0
@@ -374,7 +380,12 @@ class Arbiter:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = (self._fleet.deadline(), self._herald.deadline(), self._upgrade.deadline())
+        times = (
+            self._fleet.deadline(),
+            self._herald.deadline(),
+            self._upgrade.deadline(),
+            self._children.deadline(),
+        )
         wake_at = min((at for at in times if at is not None), default=None)
         if wake_at is not None and self._outcome is None:
             delay = max(0.0, wake_at - time.monotonic())

@@ -72,6 +72,7 @@ class Child:
         self._terminal = terminal
         self._relatives: list[psutil.Process] = []
         self._decoder = Decoder()
+        self._garbled = False
         self._unfinished = b""
 
     def __repr__(self) -> str:
@@ -144,9 +145,15 @@ class Child:
 
         Raises:
             EOFError: it has closed its end: the process is ending.
-            ValueError: what came is not from a worker of ours.
+            ValueError: what came is not from a worker of ours; nothing is read any more.
         """
-        return self._decoder.feed(_read(self.beats))
+        if self._garbled:
+            return []
+        try:
+            return self._decoder.feed(_read(self.beats))
+        except ValueError:
+            self._garbled = True
+            raise
 
     def stacks(self) -> list[str]:
         """Return the whole lines that the worker's faulthandler has written since the last call.
@@ -156,7 +163,7 @@ class Child:
         """
         # faulthandler writes word by word, so that a line may still be on its way.
         *lines, self._unfinished = (self._unfinished + _read(self.stacks_pipe)).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in lines if line]
+        return [line.decode("utf-8", "replace") for line in lines]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker's process alone."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ostler.assignment import Assignment
+from ostler.messages import Beat, Ready
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
@@ -21,6 +23,13 @@ if TYPE_CHECKING:
     from ostler.supervisor.terminal import Terminal
 
 logger = logging.getLogger("ostler.error")
+
+# Seconds between two looks at the beats of workers that are ready: to be woken by each of them would cost an
+# idle arbiter several times the CPU. A silence is noticed later by this much at the most, and before a worker
+# counts as inattentive (`ostler.supervisor.crew`).
+_LOOK = 1.5
+# What part of the time that a silence may last, where that is short.
+_LOOK_SHARE = 1 / 12
 
 
 class Children:
@@ -51,6 +60,9 @@ class Children:
         self._feed = feed
         self._name = name
         self._children: dict[int, Child] = {}
+        self._ready: set[int] = set()
+        """Whose beats are looked at from time to time; what anybody else says is read at once."""
+        self._next_look = 0.0
         self._withdrawn = False
         self._oom_kills = evidence.oom_kills()
 
@@ -124,8 +136,13 @@ class Children:
 
     # --- what they say, and how they end ----------------------------------------------------------
 
-    def hear(self) -> None:
-        """Read everything that any of them has said."""
+    def deadline(self) -> float | None:
+        """When to call `hear`, if nothing happens before. None: not at all."""
+        return self._next_look if self._ready else None
+
+    def hear(self, patience: float) -> None:
+        """Read everything that any of them has said; a silence may last for `patience` seconds."""
+        self._next_look = time.monotonic() + min(_LOOK, patience * _LOOK_SHARE)
         for child in list(self._children.values()):
             self._hear(child)
 
@@ -141,23 +158,41 @@ class Children:
     def _hear(self, child: Child) -> None:
         """Read all that a worker has said; its end of the pipe closes when its process ends."""
         try:
-            for message in child.messages():
-                self._feed(Told(child.pid, message))
+            messages = child.messages()
         except EOFError:
-            self._loop.remove_reader(child.beats.fileno())
+            self._turn_from(child)
+            return
         except ValueError as exc:
             logger.error("Worker with pid %d: heartbeat pipe garbled (%s), not read any more", child.pid, exc)
-            self._loop.remove_reader(child.beats.fileno())
+            self._turn_from(child)
+            return
+        for message, following in zip(messages, [*messages, None][1:], strict=True):
+            if isinstance(message, Ready):
+                self._loop.remove_reader(child.beats.fileno())
+                self._ready.add(child.pid)
+            # Of beats that came together, the last one tells it all.
+            if not (isinstance(message, Beat) and isinstance(following, Beat)):
+                self._feed(Told(child.pid, message))
+
+    def _turn_from(self, child: Child) -> None:
+        self._loop.remove_reader(child.beats.fileno())
+        self._ready.discard(child.pid)
 
     def _show(self, child: Child) -> None:
-        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name."""
+        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name.
+
+        An empty line is the worker's own: what it has said should be read at once.
+        """
         try:
             lines = child.stacks()
         except EOFError:
             self._loop.remove_reader(child.stacks_pipe.fileno())
             return
         for line in lines:
-            logger.warning("%s | %s", self._name(child.pid), line)
+            if line:
+                logger.warning("%s | %s", self._name(child.pid), line)
+        if "" in lines:
+            self._hear(child)
 
     def _bury(self, child: Child, status: int) -> None:
         self._hear(child)
@@ -166,8 +201,8 @@ class Children:
         child.kill_group()
         if self._terminal is not None and status != 0:
             self._terminal.restore()  # killed at a debugger's prompt, perhaps
-        for pipe in (child.beats, child.stacks_pipe):
-            self._loop.remove_reader(pipe.fileno())
+        self._turn_from(child)
+        self._loop.remove_reader(child.stacks_pipe.fileno())
         del self._children[child.pid]
         child.reap()
         self._feed(Exited(child.pid, how, name, self._hint(name)))
