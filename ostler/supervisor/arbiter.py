@@ -316,7 +316,10 @@ class Arbiter:
         finally:
             self._handling = False
         self._upgrade.ring()
-        self._feed(Tick())
+        self._drain_events()
+        due = self._fleet.deadline()
+        if due is not None and due <= time.monotonic():
+            self._feed(Tick())
 
     # --- actions out ---
 

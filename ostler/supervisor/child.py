@@ -284,6 +284,8 @@ def _read(pipe: End) -> bytes:
                 return data
             raise EOFError
         data += more
+        if len(more) < _PIPE_SIZE:  # that was all, or what comes next is for the next time
+            return data
 
 
 @contextlib.contextmanager
