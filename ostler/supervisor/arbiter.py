@@ -8,7 +8,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
 from typing import TYPE_CHECKING
 
 from ostler import logs, privileges
@@ -18,7 +17,6 @@ from ostler.errors import OstlerError, SettingsError
 from ostler.handover import Inherited
 from ostler.notify import Notifier
 from ostler.relaunch import Command
-from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
@@ -49,6 +47,7 @@ from ostler.supervisor.events import (
     Timings,
 )
 from ostler.supervisor.fleet import Fleet
+from ostler.supervisor.generations import Generations
 from ostler.supervisor.herald import Herald
 from ostler.supervisor.late_tracker import LateTracker
 from ostler.supervisor.loop import Loop, Timer
@@ -60,12 +59,6 @@ if TYPE_CHECKING:
     from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
-
-# Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
-_FIXED = (
-    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port", "pid_file"),
-    *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
-)
 
 # After a defect: how much longer than its grace a worker has to end by itself.
 _MARGIN = 5.0
@@ -95,15 +88,12 @@ class Arbiter:
         inherited: Inherited | None = None,
         pid_file: PidFile | None = None,
     ) -> None:
-        self._load = load
         self._reloader = reloader
         self._listeners = listeners
         self._queues = queues
         self._herald = Herald(notifier)
-        # By generation: a worker that is spawned again gets what its generation was started with.
-        self._configurations: dict[int, Configuration] = {1: configuration}
-        self._newest = 1
-        self._fleet = Fleet(size, self._timings(configuration.settings), reloads=reloader is not None)
+        self._generations = Generations(configuration, load, hurried=reloader is None)
+        self._fleet = Fleet(size, self._generations.timings, reloads=reloader is not None)
         self._events: deque[Event] = deque()
         self._handling = False
         self._alarm: Timer | None = None
@@ -181,7 +171,7 @@ class Arbiter:
         self._upgrade.stop(signal.SIGTERM)
         self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
-        delay = self._configurations[self._newest].settings.drain_delay
+        delay = self._generations.settings.drain_delay
         self._children.withdraw()
         if first and delay and self._fleet.ready:
             logger.info("Draining in %g s: until then, health checks say 503 and requests are served", delay)
@@ -222,57 +212,40 @@ class Arbiter:
             return
         self._herald.reload_asked()
         try:
-            configuration = self._load()
-            logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+            configuration = self._generations.read()
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
             return
-        self._herald.reload_begins(self._newest + 1)
-        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._newest, timings))
+        self._herald.reload_begins(self._generations.newest + 1)
+        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._generations.newest, timings))
 
     def _reload(self, why: str, settings_too: bool) -> None:
         """Files have changed: start the code anew, with the old settings where the new ones are wrong."""
-        configuration = self._configurations[self._newest]
+        configuration = self._generations.configuration
         if settings_too:
             try:
-                configuration = self._load()
-                logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+                configuration = self._generations.read()
             except SettingsError as exc:
-                configuration = self._configurations[self._newest]
                 logger.error("Reload: the settings stay as they are: %s", exc)
-        self._renew(configuration, "Reload", lambda timings: Reload(self._newest, timings, why))
+        self._renew(configuration, "Reload", lambda timings: Reload(self._generations.newest, timings, why))
 
     def _renew(
         self, configuration: Configuration, cause: str, order: Callable[[Timings], Roll | Reload]
     ) -> None:
         """Begin a new generation with these settings, which have been read and checked."""
-        before, settings = self._configurations[self._newest].settings, configuration.settings
-        for name in _FIXED:
-            if getattr(settings, name) != getattr(before, name):
-                logger.warning("%s: a new value of %s takes a restart", cause, name)
-        self._newest += 1
-        self._configurations[self._newest] = configuration
-        self._feed(order(self._timings(settings)))
+        settings = configuration.settings
+        before = self._generations.begin(configuration, cause)
+        self._feed(order(self._generations.timings))
         size = worker_count(settings)
         if size is None:
             logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
         elif settings.workers != before.workers:
             self._feed(Resize(size - self._fleet.size))
 
-    def _timings(self, settings: Settings) -> Timings:
-        if self._reloader is not None:
-            # Whoever sits at a debugger's prompt may think as long as they like.
-            return Timings(startup=inf, healthcheck=inf, graceful=settings.timeout_graceful_shutdown)
-        return Timings(
-            startup=settings.timeout_worker_startup,
-            healthcheck=settings.timeout_worker_healthcheck,
-            graceful=settings.timeout_graceful_shutdown,
-        )
-
     def _reopen_logs(self) -> None:
         logs.reopen()
-        identity = privileges.wanted(self._configurations[self._newest].settings)
+        identity = privileges.wanted(self._generations.settings)
         if identity is not None:
             privileges.give(identity, logs.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
@@ -281,7 +254,7 @@ class Arbiter:
     def _replace(self) -> None:
         """SIGUSR2: start the arbiter that takes this one's place."""
         self._upgrade.ask(
-            self._configurations[self._newest].settings,
+            self._generations.settings,
             stopping=self._fleet.stopping or self._withdrawn,
             served=self._served,
             newcomer=not self._takeover.over,
@@ -311,7 +284,7 @@ class Arbiter:
         self._alarm = None
         self._handling = True  # all at once, when all is read
         try:
-            self._children.hear(self._timings(self._configurations[self._newest].settings).healthcheck)
+            self._children.hear(self._generations.timings.healthcheck)
             self._children.reap()
         finally:
             self._handling = False
@@ -355,7 +328,7 @@ class Arbiter:
         for action in actions:
             match action:
                 case Spawn():
-                    configuration = self._configurations[action.generation]
+                    configuration = self._generations[action.generation]
                     self._events.append(self._children.spawn(action, configuration))
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
@@ -423,7 +396,7 @@ class Arbiter:
         if self._reloader is not None:
             self._reloader.stop()
         self._close_listeners()
-        grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
+        grace = self._generations.settings.timeout_graceful_shutdown
         self._children.let_go(grace + _MARGIN)
         self._takeover.close()
         self._upgrade.close()
