@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from socket import socket
 
+from ostler.pipes import End
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 
@@ -37,16 +37,16 @@ class Assignment:
     """The working directory that the arbiter was started in, symbolic links kept."""
     sockets: tuple[socket, ...]
     """The listening sockets."""
-    beats: Connection
+    beats: End
     """Write end of the heartbeat pipe (`ostler.messages`)."""
-    stacks: Connection
+    stacks: End
     """Write end of the pipe for faulthandler's stacks."""
-    lifeline: Connection
+    lifeline: End
     """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
     going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
     neighbourhood: Neighbourhood | None = None
     """The other workers' queues, where each has its own (--reuse-port)."""
-    gate: Connection | None = None
+    gate: End | None = None
     """Under --reload: read end of a pipe on which a byte says that the old code has gone, so that the
     application may be imported."""
     terminal: bool = False

@@ -8,10 +8,11 @@ from __future__ import annotations
 import mmap
 import os
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from socket import socket
 from typing import Any
+
+from ostler.pipes import End
 
 ABSENT = 2**32 - 1
 """In a queue's cell: nobody reads it. More than any worker has connections, so that nobody calls there."""
@@ -66,9 +67,9 @@ class Neighbourhood:
     queues: tuple[tuple[socket, ...], ...]
     """By number, one socket for each address; none at `own`."""
     board: Board
-    calls: Connection
+    calls: End
     """Read end of a pipe on which each byte is the number of queues that have too much to do."""
-    callers: tuple[Connection, ...]
+    callers: tuple[End, ...]
     """By number, the write ends of those pipes."""
 
     def filenos(self) -> list[int]:

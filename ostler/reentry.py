@@ -7,7 +7,6 @@ without a guard, the call comes a second time: in every worker, which would star
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -37,7 +36,10 @@ def refuse(call: str) -> None:
     """
     # A process that multiprocessing has spawned imports the parent's script, too, before it does what it is
     # for: the attribute is what multiprocessing itself refuses to spawn by.
-    if _importing.get() or getattr(multiprocessing.current_process(), "_inheriting", False):
+    # Such a process has it loaded; no other needs it.
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    spawned = multiprocessing is not None and multiprocessing.current_process()
+    if _importing.get() or getattr(spawned, "_inheriting", False):
         raise StartupError(
             f"{_importer()} calls {call} when it is imported: put it under if __name__ == '__main__':"
         )

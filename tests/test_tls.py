@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ostler import tls
+from ostler import tls_context
 from ostler.cli.conceal import masked
 from ostler.errors import SettingsError
 from ostler.settings import Settings
@@ -23,7 +23,7 @@ def authority(tmp_path: Path) -> Authority:
 
 
 def make(authority: Authority, **settings: Any) -> ssl.SSLContext:
-    return tls.make_context(Settings(**{**authority.files, **settings}), str(authority.directory))
+    return tls_context.make_context(Settings(**{**authority.files, **settings}), str(authority.directory))
 
 
 def refusal(authority: Authority, **settings: Any) -> str:
@@ -65,7 +65,7 @@ def test_what_the_settings_say_is_in_the_context(authority: Authority) -> None:
 def test_a_key_may_be_in_the_file_of_the_certificate(authority: Authority) -> None:
     context = make(authority, ssl_certfile="both.pem", ssl_keyfile=None)
 
-    assert isinstance(context, tls.ServerContext)
+    assert isinstance(context, tls_context.ServerContext)
     assert context.certificate is not None
     assert context.certificate in (authority.directory / "cert.pem").read_text()
 
@@ -141,7 +141,7 @@ def test_ciphers_that_do_not_exist_are_one_line(authority: Authority) -> None:
 
 def test_a_second_chain_makes_the_certificate_one_of_several(authority: Authority) -> None:
     context = make(authority)
-    assert isinstance(context, tls.ServerContext)
+    assert isinstance(context, tls_context.ServerContext)
 
     context.load_cert_chain(authority.directory / "both.pem")
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from ostler import activation, libraries, logs, notify, privileges, relaunch, sockets, tls
-from ostler.assignment import ARBITERS_OWN, Assignment
+from ostler.assignment import ARBITERS_OWN
+from ostler.cli.enter import run_worker
 from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.handover import Inherited
@@ -102,7 +103,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
             load=lambda: _checked(sources.load(), directory),
             listeners=listeners,
             queues=queues,
-            entry=_run_worker,
+            entry=run_worker,
             directory=directory,
             notifier=notifier,
             reloader=reloader,
@@ -206,13 +207,6 @@ def _reloader(sources: Sources, configuration: Configuration, directory: str) ->
     files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
     watch = Watch.of(settings, directory, files)
     return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
-
-
-def _run_worker(assignment: Assignment) -> None:
-    """Enter the worker: a name that the arbiter can hand on without importing what it stands for."""
-    from ostler.worker.main import run_worker
-
-    run_worker(assignment)
 
 
 def working_directory() -> str:

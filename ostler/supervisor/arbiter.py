@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
 from typing import TYPE_CHECKING
 
 from ostler import logs, privileges
@@ -19,19 +17,18 @@ from ostler.errors import OstlerError, SettingsError
 from ostler.handover import Inherited
 from ostler.notify import Notifier
 from ostler.relaunch import Command
-from ostler.settings import Settings
-from ostler.signals import HURRY_SIGNAL, forgive_full_wakeup
+from ostler.signals import HURRY_SIGNAL
 from ostler.sockets import Listener
 from ostler.sources import Configuration
 from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL, Child, prepare, reap_strangers
+from ostler.supervisor.child import STACK_SIGNAL
+from ostler.supervisor.children import Children
 from ostler.supervisor.events import (
     Abort,
     Action,
     Admit,
     Drain,
     Event,
-    Exited,
     Finish,
     Hurry,
     Inspect,
@@ -43,17 +40,17 @@ from ostler.supervisor.events import (
     Roll,
     ShowStack,
     Spawn,
-    SpawnFailed,
-    Started,
     Stop,
     StopNow,
     StopSoon,
     Tick,
     Timings,
-    Told,
 )
 from ostler.supervisor.fleet import Fleet
+from ostler.supervisor.generations import Generations
 from ostler.supervisor.herald import Herald
+from ostler.supervisor.late_tracker import LateTracker
+from ostler.supervisor.loop import Loop, Timer
 from ostler.supervisor.queues import Queues
 from ostler.supervisor.upgrade import Takeover, Upgrade
 
@@ -62,12 +59,6 @@ if TYPE_CHECKING:
     from ostler.supervisor.reloader import Reloader
 
 logger = logging.getLogger("ostler.error")
-
-# Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
-_FIXED = (
-    *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port", "pid_file"),
-    *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
-)
 
 # After a defect: how much longer than its grace a worker has to end by itself.
 _MARGIN = 5.0
@@ -97,26 +88,30 @@ class Arbiter:
         inherited: Inherited | None = None,
         pid_file: PidFile | None = None,
     ) -> None:
-        self._load = load
         self._reloader = reloader
         self._listeners = listeners
         self._queues = queues
-        self._entry = entry
-        self._directory = directory
         self._herald = Herald(notifier)
-        # By generation: a worker that is spawned again gets what its generation was started with.
-        self._configurations: dict[int, Configuration] = {1: configuration}
-        self._newest = 1
-        self._fleet = Fleet(size, self._timings(configuration.settings), reloads=reloader is not None)
-        self._children: dict[int, Child] = {}
+        self._generations = Generations(configuration, load, hurried=reloader is None)
+        self._fleet = Fleet(size, self._generations.timings, reloads=reloader is not None)
         self._events: deque[Event] = deque()
         self._handling = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: Timer | None = None
         self._outcome: Finish | None = None
         self._withdrawn = False
         self._interrupted = False
-        self._oom_kills = evidence.oom_kills()
-        self._loop = asyncio.SelectorEventLoop()
+        self._loop = Loop()
+        self._tracker = LateTracker(self._loop)
+        self._children = Children(
+            self._loop,
+            entry=entry,
+            directory=directory,
+            listeners=listeners,
+            queues=queues,
+            terminal=None if reloader is None else reloader.terminal,
+            feed=self._feed,
+            name=self._name,
+        )
         self._upgrade = Upgrade(self._loop, command, listeners, configuration.settings, self._hand_over)
         self._takeover = Takeover(self._loop, inherited, listeners, pid_file, self._take_place)
         later = self._upgrade.postponing
@@ -129,7 +124,7 @@ class Arbiter:
             signal.SIGTTOU: later(signal.SIGTTOU, lambda: self._feed(Resize(-1))),
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: self._replace,
-            signal.SIGCHLD: self._reap,
+            signal.SIGCHLD: self._children.reap,
         }
         """What is done on each signal (`ostler.signals` has it in words)."""
         self._served = False
@@ -142,15 +137,14 @@ class Arbiter:
         """
         for number, handler in self.handlers.items():
             self._loop.add_signal_handler(number, handler)
-        forgive_full_wakeup()
         # Whoever started us may have had them blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.handlers)
         if self._reloader is None:
             logger.info("Started arbiter process [%d]", os.getpid())
         else:
             logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
-        prepare()
-        self._loop.set_exception_handler(self._defect)
+        self._tracker.start()
+        self._loop.defect = self._defect
         try:
             self._loop.call_soon(self._begin)
             self._loop.run_forever()
@@ -177,9 +171,8 @@ class Arbiter:
         self._upgrade.stop(signal.SIGTERM)
         self._herald.stop_asked(self._fleet)
         first, self._withdrawn = not self._withdrawn, True
-        delay = self._configurations[self._newest].settings.drain_delay
-        for child in self._children.values():
-            child.withdraw()
+        delay = self._generations.settings.drain_delay
+        self._children.withdraw()
         if first and delay and self._fleet.ready:
             logger.info("Draining in %g s: until then, health checks say 503 and requests are served", delay)
             self._loop.call_later(delay, self._drain)
@@ -219,67 +212,49 @@ class Arbiter:
             return
         self._herald.reload_asked()
         try:
-            configuration = self._load()
-            logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+            configuration = self._generations.read()
         except SettingsError as exc:
             logger.error("SIGHUP: no rolling restart, the workers serve on: %s", exc)
             self._herald.reload_refused(str(exc), self._fleet)
             return
-        self._herald.reload_begins(self._newest + 1)
-        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._newest, timings))
+        self._herald.reload_begins(self._generations.newest + 1)
+        self._renew(configuration, "SIGHUP", lambda timings: Roll(self._generations.newest, timings))
 
     def _reload(self, why: str, settings_too: bool) -> None:
         """Files have changed: start the code anew, with the old settings where the new ones are wrong."""
-        configuration = self._configurations[self._newest]
+        configuration = self._generations.configuration
         if settings_too:
             try:
-                configuration = self._load()
-                logs.reconfigure(configuration.settings, self._configurations[self._newest].settings)
+                configuration = self._generations.read()
             except SettingsError as exc:
-                configuration = self._configurations[self._newest]
                 logger.error("Reload: the settings stay as they are: %s", exc)
-        self._renew(configuration, "Reload", lambda timings: Reload(self._newest, timings, why))
+        self._renew(configuration, "Reload", lambda timings: Reload(self._generations.newest, timings, why))
 
     def _renew(
         self, configuration: Configuration, cause: str, order: Callable[[Timings], Roll | Reload]
     ) -> None:
         """Begin a new generation with these settings, which have been read and checked."""
-        before, settings = self._configurations[self._newest].settings, configuration.settings
-        for name in _FIXED:
-            if getattr(settings, name) != getattr(before, name):
-                logger.warning("%s: a new value of %s takes a restart", cause, name)
-        self._newest += 1
-        self._configurations[self._newest] = configuration
-        self._feed(order(self._timings(settings)))
+        settings = configuration.settings
+        before = self._generations.begin(configuration, cause)
+        self._feed(order(self._generations.timings))
         size = worker_count(settings)
         if size is None:
             logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
         elif settings.workers != before.workers:
             self._feed(Resize(size - self._fleet.size))
 
-    def _timings(self, settings: Settings) -> Timings:
-        if self._reloader is not None:
-            # Whoever sits at a debugger's prompt may think as long as they like.
-            return Timings(startup=inf, healthcheck=inf, graceful=settings.timeout_graceful_shutdown)
-        return Timings(
-            startup=settings.timeout_worker_startup,
-            healthcheck=settings.timeout_worker_healthcheck,
-            graceful=settings.timeout_graceful_shutdown,
-        )
-
     def _reopen_logs(self) -> None:
         logs.reopen()
-        identity = privileges.wanted(self._configurations[self._newest].settings)
+        identity = privileges.wanted(self._generations.settings)
         if identity is not None:
             privileges.give(identity, logs.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
-        for child in self._children.values():
-            child.signal(signal.SIGUSR1)
+        self._children.send_all(signal.SIGUSR1)
 
     def _replace(self) -> None:
         """SIGUSR2: start the arbiter that takes this one's place."""
         self._upgrade.ask(
-            self._configurations[self._newest].settings,
+            self._generations.settings,
             stopping=self._fleet.stopping or self._withdrawn,
             served=self._served,
             newcomer=not self._takeover.over,
@@ -300,65 +275,24 @@ class Arbiter:
             self._queues.take_over()
         self._set_alarm()
 
-    def _hear(self, child: Child) -> None:
-        """Read all that a worker has said; its end of the pipe closes when its process ends."""
-        try:
-            for message in child.messages():
-                self._feed(Told(child.pid, message))
-        except EOFError:
-            self._loop.remove_reader(child.beats.fileno())
-        except ValueError as exc:
-            logger.error("Worker with pid %d: heartbeat pipe garbled (%s), not read any more", child.pid, exc)
-            self._loop.remove_reader(child.beats.fileno())
-
-    def _show(self, child: Child) -> None:
-        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name."""
-        try:
-            lines = child.stacks()
-        except EOFError:
-            self._loop.remove_reader(child.stacks_pipe.fileno())
-            return
-        slot = self._fleet.find(child.pid)
-        name = f"Worker {slot.number} (pid {child.pid})" if slot else f"pid {child.pid}"
-        for line in lines:
-            logger.warning("%s | %s", name, line)
-
-    def _reap(self) -> None:
-        """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""
-        for child in list(self._children.values()):
-            status = child.exit_status()
-            if status is not None:
-                self._bury(child, status)
-        if os.getpid() == 1:
-            reap_strangers(self._children)
-
-    def _bury(self, child: Child, status: int) -> None:
-        self._hear(child)
-        self._show(child)
-        how, name = evidence.describe_exit(status)
-        child.kill_group()
-        if self._reloader is not None and status != 0:
-            self._reloader.terminal.restore()  # killed at a debugger's prompt, perhaps
-        for pipe in (child.beats, child.stacks_pipe):
-            self._loop.remove_reader(pipe.fileno())
-        del self._children[child.pid]
-        child.reap()
-        self._feed(Exited(child.pid, how, name, self._hint(name)))
-
-    def _hint(self, signal_name: str | None) -> str:
-        before, self._oom_kills = self._oom_kills, evidence.oom_kills()
-        if signal_name == "SIGKILL" and before is not None and self._oom_kills is not None:
-            return "probably the kernel's OOM killer" if self._oom_kills > before else ""
-        return ""
+    def _name(self, pid: int) -> str:
+        slot = self._fleet.find(pid)
+        return f"Worker {slot.number} (pid {pid})" if slot else f"pid {pid}"
 
     def _ring(self) -> None:
         """A deadline has passed: read everything that is pending, and only then let the fleet judge."""
         self._alarm = None
-        for child in list(self._children.values()):
-            self._hear(child)
-        self._reap()
+        self._handling = True  # all at once, when all is read
+        try:
+            self._children.hear(self._generations.timings.healthcheck)
+            self._children.reap()
+        finally:
+            self._handling = False
         self._upgrade.ring()
-        self._feed(Tick())
+        self._drain_events()
+        due = self._fleet.deadline()
+        if due is not None and due <= time.monotonic():
+            self._feed(Tick())
 
     # --- actions out ---
 
@@ -374,8 +308,10 @@ class Arbiter:
         try:
             while self._events and self._outcome is None:
                 actions = self._fleet.handle(self._events.popleft(), time.monotonic())
-                self._steer()  # first: nothing new comes to whoever is to go
-                self._carry_out(actions)
+                if actions:
+                    self._steer()  # first: nothing new comes to whoever is to go
+                    self._carry_out(actions)
+            self._steer()
         finally:
             self._handling = False
         self._served = self._served or self._fleet.ready > 0
@@ -392,7 +328,8 @@ class Arbiter:
         for action in actions:
             match action:
                 case Spawn():
-                    self._spawn(action)
+                    configuration = self._generations[action.generation]
+                    self._events.append(self._children.spawn(action, configuration))
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
@@ -401,62 +338,30 @@ class Arbiter:
                     self._outcome = action
                     self._loop.stop()
                 case Admit(pid=pid):
-                    if pid in self._children:
-                        self._children[pid].admit()
+                    self._children.admit(pid)
                 case Drain(pid=pid):
-                    self._signal(pid, signal.SIGTERM)
+                    self._children.send(pid, signal.SIGTERM)
                 case Hurry(pid=pid):
-                    self._signal(pid, HURRY_SIGNAL)
+                    self._children.send(pid, HURRY_SIGNAL)
                 case ShowStack(pid=pid):
-                    self._signal(pid, STACK_SIGNAL)
+                    self._children.send(pid, STACK_SIGNAL)
                 case Quit(pid=pid):
-                    self._signal(pid, signal.SIGQUIT)
+                    self._children.send(pid, signal.SIGQUIT)
                 case Abort(pid=pid):
-                    self._signal(pid, signal.SIGABRT)
+                    self._children.send(pid, signal.SIGABRT)
                 case Kill(pid=pid):
-                    if pid in self._children:
-                        self._children[pid].note_relatives()
-                        self._children[pid].kill()
-
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        if pid in self._children:
-            if number != STACK_SIGNAL:
-                self._children[pid].note_relatives()
-            self._children[pid].signal(number)
-
-    def _spawn(self, order: Spawn) -> None:
-        configuration = self._configurations[order.generation]
-        queues = self._queues
-        sockets = tuple(listener.socket for listener in self._listeners)
-        try:
-            child = Child.start(
-                self._entry,
-                slot=order.slot,
-                generation=order.generation,
-                settings=configuration.settings,
-                environment=configuration.environment,
-                directory=self._directory,
-                sockets=sockets if queues is None else queues.sockets(order.slot),
-                neighbourhood=None if queues is None else queues.neighbourhood(order.slot),
-                gated=self._reloader is not None,
-                terminal=self._reloader is not None and self._reloader.terminal.present,
-            )
-        except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
-            reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
-            self._events.append(SpawnFailed(order.ticket, str(reason)))
-            return
-        self._children[child.pid] = child
-        if self._withdrawn:
-            child.withdraw()
-        self._loop.add_reader(child.beats.fileno(), self._hear, child)
-        self._loop.add_reader(child.stacks_pipe.fileno(), self._show, child)
-        self._events.append(Started(order.ticket, child.pid))
+                    self._children.kill(pid)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        times = (self._fleet.deadline(), self._herald.deadline(), self._upgrade.deadline())
+        times = (
+            self._fleet.deadline(),
+            self._herald.deadline(),
+            self._upgrade.deadline(),
+            self._children.deadline(),
+        )
         wake_at = min((at for at in times if at is not None), default=None)
         if wake_at is not None and self._outcome is None:
             delay = max(0.0, wake_at - time.monotonic())
@@ -471,19 +376,15 @@ class Arbiter:
         for listener in self._listeners:
             listener.close()
 
-    def _defect(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    def _defect(self, callback: Callable[..., object], error: Exception) -> None:
         """An exception nobody expected: say so, and let go; the workers serve what they have and exit."""
-        error = context.get("exception")
-        logger.critical(
-            "Internal error in the arbiter: %s",
-            context.get("message"),
-            exc_info=error if isinstance(error, BaseException) else None,
-        )
-        loop.stop()
+        name = getattr(callback, "__qualname__", callback)
+        logger.critical("Internal error in the arbiter: Exception in callback %s", name, exc_info=error)
+        self._loop.stop()
 
     def _heed_no_more(self) -> None:
-        # The loop puts the default back, which would make one signal too many look like a death; all that
-        # is left is to exit. One that comes meanwhile waits, and is forgotten.
+        # All that is left is to exit: one signal too many must not look like a death. One that comes
+        # meanwhile waits, and is forgotten.
         signal.pthread_sigmask(signal.SIG_BLOCK, self.handlers)
         for number in self.handlers:
             self._loop.remove_signal_handler(number)
@@ -495,11 +396,9 @@ class Arbiter:
         if self._reloader is not None:
             self._reloader.stop()
         self._close_listeners()
-        for child in self._children.values():
-            child.let_go()
-        grace = self._configurations[self._newest].settings.timeout_graceful_shutdown
-        for child in self._children.values():
-            child.wait(grace + _MARGIN)
+        grace = self._generations.settings.timeout_graceful_shutdown
+        self._children.let_go(grace + _MARGIN)
         self._takeover.close()
         self._upgrade.close()
+        self._tracker.close()
         self._loop.close()

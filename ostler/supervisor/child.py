@@ -9,15 +9,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from socket import socket
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from ostler import pipes
 from ostler.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
 from ostler.messages import Decoder, Message
+from ostler.pipes import End
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.signals import HURRY_SIGNAL
@@ -47,15 +47,6 @@ _PIPE_SIZE = 65536
 STACK_SIGNAL = signal.SIGUSR2
 
 
-def prepare() -> None:
-    """Start what multiprocessing needs besides the children themselves; call this once, before any spawn.
-
-    Its resource tracker unblocks signals when it is started (Python 3.10 to 3.12), which must not happen
-    in the middle of a spawn.
-    """
-    resource_tracker.ensure_running()
-
-
 class Child:
     """A worker's process and the arbiter's ends of its pipes.
 
@@ -65,10 +56,10 @@ class Child:
     def __init__(
         self,
         process: SpawnProcess,
-        beats: Connection,
-        stacks: Connection,
-        lifeline: Connection,
-        gate: Connection | None = None,
+        beats: End,
+        stacks: End,
+        lifeline: End,
+        gate: End | None = None,
         terminal: bool = False,
     ) -> None:
         assert process.pid is not None
@@ -81,6 +72,7 @@ class Child:
         self._terminal = terminal
         self._relatives: list[psutil.Process] = []
         self._decoder = Decoder()
+        self._garbled = False
         self._unfinished = b""
 
     def __repr__(self) -> str:
@@ -112,8 +104,8 @@ class Child:
             raise FileNotFoundError(errno.ENOENT, "the Python that ostler was started with", sys.executable)
         with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
 
-            def pipe() -> tuple[Connection, Connection]:
-                reader, writer = _spawn.Pipe(duplex=False)
+            def pipe() -> tuple[End, End]:
+                reader, writer = pipes.pipe()
                 opened.callback(reader.close)
                 opened.callback(writer.close)
                 return reader, writer
@@ -153,9 +145,15 @@ class Child:
 
         Raises:
             EOFError: it has closed its end: the process is ending.
-            ValueError: what came is not from a worker of ours.
+            ValueError: what came is not from a worker of ours; nothing is read any more.
         """
-        return self._decoder.feed(_read(self.beats))
+        if self._garbled:
+            return []
+        try:
+            return self._decoder.feed(_read(self.beats))
+        except ValueError:
+            self._garbled = True
+            raise
 
     def stacks(self) -> list[str]:
         """Return the whole lines that the worker's faulthandler has written since the last call.
@@ -165,7 +163,7 @@ class Child:
         """
         # faulthandler writes word by word, so that a line may still be on its way.
         *lines, self._unfinished = (self._unfinished + _read(self.stacks_pipe)).split(b"\n")
-        return [line.decode("utf-8", "replace") for line in lines if line]
+        return [line.decode("utf-8", "replace") for line in lines]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the worker's process alone."""
@@ -267,7 +265,7 @@ def reap_strangers(known: Container[int]) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def _read(pipe: Connection) -> bytes:
+def _read(pipe: End) -> bytes:
     """Return all that is pending in a pipe.
 
     Raises:
@@ -286,6 +284,8 @@ def _read(pipe: Connection) -> bytes:
                 return data
             raise EOFError
         data += more
+        if len(more) < _PIPE_SIZE:  # that was all, or what comes next is for the next time
+            return data
 
 
 @contextlib.contextmanager

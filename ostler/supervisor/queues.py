@@ -11,14 +11,13 @@ import array
 import contextlib
 import errno
 import logging
-import multiprocessing
 import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from multiprocessing.connection import Connection
 
 from ostler.errors import BindError
+from ostler.pipes import End, pipe
 from ostler.queues import ABSENT, MOST_QUEUES, Board, Neighbourhood
 from ostler.settings import Settings
 from ostler.sockets import Listener
@@ -147,11 +146,11 @@ class Queues:
         self._count = len(groups[0])
         self._steered: tuple[int, ...] = ()
         self._closed = False
-        self._pipes: list[tuple[Connection, Connection]] = []
+        self._pipes: list[tuple[End, End]] = []
         self._board = Board(self._count)
         try:
             for _ in range(self._count):
-                self._pipes.append(multiprocessing.Pipe(duplex=False))
+                self._pipes.append(pipe())
             self.steer(range(1, size + 1))
         except BaseException:
             self.close()
@@ -220,7 +219,7 @@ class Queues:
         for group in self._groups:
             for sock in group[1:]:  # the first is its listener's
                 sock.close()
-        for pipe in self._pipes:
-            for end in pipe:
+        for ends in self._pipes:
+            for end in ends:
                 end.close()
         self._board.close()

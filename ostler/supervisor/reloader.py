@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ostler.supervisor.loop import Loop, Timer
 from ostler.supervisor.terminal import Terminal
 from ostler.supervisor.watch import Watcher
 
@@ -21,15 +21,15 @@ class Reloader:
         self._watcher = watcher
         self._delay = delay
         self._directory = Path(directory)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self._reload: Callable[[str, bool], None] = lambda why, settings: None
         self._absorbs: Callable[[], bool] = lambda: False
         self._pending: set[Path] = set()
-        self._pause: asyncio.TimerHandle | None = None
+        self._pause: Timer | None = None
 
     def start(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         reload: Callable[[str, bool], None],
         absorbs: Callable[[], bool],
     ) -> None:

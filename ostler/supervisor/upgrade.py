@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -20,6 +19,7 @@ from ostler.relaunch import Command
 from ostler.settings import Settings
 from ostler.sockets import Listener
 from ostler.supervisor.events import Report
+from ostler.supervisor.loop import Loop
 from ostler.supervisor.succession import (
     Action,
     Circumstances,
@@ -50,7 +50,7 @@ class Upgrade:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         command: Command | None,
         listeners: Sequence[Listener],
         settings: Settings,
@@ -250,7 +250,7 @@ class Takeover:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         inherited: Inherited | None,
         listeners: Sequence[Listener],
         pid_file: PidFile | None,

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 
 from ostler.errors import SettingsError
 from ostler.settings import Settings
+from ostler.supervisor.loop import Loop
 
 logger = logging.getLogger("ostler.error")
 
@@ -124,10 +124,10 @@ class Watcher:
         self._watch = function or _watchfiles
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: Loop | None = None
         self._changed: Callable[[list[Path]], None] | None = None
 
-    def start(self, loop: asyncio.AbstractEventLoop, changed: Callable[[list[Path]], None]) -> None:
+    def start(self, loop: Loop, changed: Callable[[list[Path]], None]) -> None:
         """Call `changed` with the files that count whenever some of them have changed."""
         self._loop, self._changed = loop, changed
         roots = self.watch.directories

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ostler import tls
+from ostler import tls_context
 from ostler.errors import OstlerError, StartupError
 from ostler.settings import Settings
 from ostler.worker.application import import_from_string, one_line
@@ -38,7 +38,7 @@ class Credentials:
         self.context = self._make()
 
     def _make(self) -> ssl.SSLContext:
-        default = partial(tls.make_context, self._settings, self._directory)
+        default = partial(tls_context.make_context, self._settings, self._directory)
         factory = self._settings.ssl_context_factory
         return default() if factory is None else _ask(factory, self._settings, default)
 

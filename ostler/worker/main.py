@@ -10,7 +10,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from socket import socket
 from typing import NoReturn
 
@@ -18,6 +17,7 @@ from ostler import logs, privileges
 from ostler.assignment import Assignment
 from ostler.errors import OstlerError
 from ostler.notify import Notifier
+from ostler.pipes import End
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
 from ostler.worker import application, freshness, loops
@@ -107,7 +107,7 @@ def _serve(
     sockets: Sequence[socket],
     orders: Orders,
     watcher: Watcher,
-    gate: Connection | None = None,
+    gate: End | None = None,
     neighbourhood: Neighbourhood | None = None,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""

@@ -6,7 +6,7 @@ import ssl
 from types import MappingProxyType
 from typing import Any
 
-from ostler.tls import ServerContext
+from ostler.tls_context import ServerContext
 from ostler.worker.distinguished_name import subject
 
 # ProtocolVersion (RFC 8446, section 4.2.1; RFC 5246, appendix A.1 and its predecessors).

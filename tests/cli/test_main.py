@@ -261,6 +261,13 @@ def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded & (heavy | {"tomllib", "tomli", "ipaddress", "psutil", "http"}) == set()
 
 
+def test_an_arbiter_loads_nothing_that_it_has_no_use_for() -> None:
+    loaded = loaded_by("import ostler.cli.run, ostler.supervisor.arbiter, ostler.supervisor.queues")
+
+    unused = {"asyncio", "ssl", "tempfile", "random", "psutil", "watchfiles", "multiprocessing.connection"}
+    assert loaded & unused == set()
+
+
 def test_a_spawned_worker_that_imports_the_entry_point_anew_does_not_load_the_command_line() -> None:
     assert "click" not in loaded_by("import ostler.cli.main, ostler.__main__")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from ostler.errors import SettingsError
 from ostler.settings import Settings
+from ostler.supervisor.loop import Loop
 from ostler.supervisor.reloader import Reloader
 from ostler.supervisor.watch import Watch, Watcher
 
@@ -70,7 +70,7 @@ class Told:
     """A loop, and what a watcher has told it."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
+        self.loop = Loop()
         self.paths: list[Path] = []
 
     def __call__(self, paths: list[Path]) -> None:
@@ -106,7 +106,7 @@ class Scripted:
     def __init__(self, directory: Path) -> None:
         self.watch = Watch((directory,), files=(directory / "o.toml",))
 
-    def start(self, loop: asyncio.AbstractEventLoop, changed: Any) -> None:
+    def start(self, loop: Loop, changed: Any) -> None:
         self.say = changed
 
     def stop(self) -> None:
@@ -114,7 +114,7 @@ class Scripted:
 
 
 def test_what_follows_a_reload_within_the_delay_is_one_more(tmp_path: Path) -> None:
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     watcher = Scripted(tmp_path)
     reloader = Reloader(watcher, delay=0.05, directory=str(tmp_path))  # type: ignore[arg-type]
     asked: list[tuple[str, bool]] = []
