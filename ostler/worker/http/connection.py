@@ -219,10 +219,11 @@ class Connection(asyncio.Protocol):
                 self._await_head()
             # As in `_clogged`, which would cost every read a call.
             reading = self._reading
-            if self._queue or self._held or (reading is not None and reading.held > HIGH_WATER):
-                if not self._paused:
-                    self._paused = True
-                    self._transport.pause_reading()
+            if not self._paused and (
+                self._queue or self._held or (reading is not None and reading.held > HIGH_WATER)
+            ):
+                self._paused = True
+                self._transport.pause_reading()
 
     def _clogged(self) -> bool:
         """Whether what has arrived is as much as may be held."""
@@ -417,7 +418,7 @@ class Connection(asyncio.Protocol):
                 if len(data) <= _JOIN:
                     write(b"".join((head, data, tail)))
                     return
-                # Not writelines: for it, asyncio of early 3.12 and 3.13 never pauses writing (cpython#127655).
+                # Not writelines: with it, asyncio of early 3.12 and 3.13 never pauses (cpython#127655).
                 write(head)
                 write(data)
                 write(tail)
