@@ -198,7 +198,7 @@ def _read_odd_target(head: Head) -> None:
 
 
 def split_target(target: bytes, root_path: str) -> tuple[str, bytes, bytes]:
-    """Return an ASGI scope's `path`, `raw_path` and `query_string` for an origin-form or asterisk-form target.
+    """Return an ASGI scope's `path`, `raw_path` and `query_string` for an origin- or asterisk-form target.
 
     With a root path, both paths begin with it, as uvicorn and the ASGI specification have it.
     """
