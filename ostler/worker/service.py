@@ -79,6 +79,7 @@ class Service:
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
         self.root_path = settings.root_path
+        self.timeout_keep_alive = settings.timeout_keep_alive
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
         self.connections: set[Connection] = set()
@@ -107,6 +108,8 @@ class Service:
         """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
         """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
+        self.blocks: dict[object, tuple[bytes, int, int, bool]] = {}
+        """Response fields that were rendered, likewise."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}

@@ -214,11 +214,16 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
         if self._eof:
             self._drop_incomplete()
-        if self._active is None and self._state == OPEN:
-            self._await_head()
-        if not self._paused and self._clogged() and self._state == OPEN:
-            self._paused = True
-            self._transport.pause_reading()
+        if self._state == OPEN:
+            if self._active is None:
+                self._await_head()
+            # As in `_clogged`, which would cost every read a call.
+            reading = self._reading
+            if not self._paused and (
+                self._queue or self._held or (reading is not None and reading.held > HIGH_WATER)
+            ):
+                self._paused = True
+                self._transport.pause_reading()
 
     def _clogged(self) -> bool:
         """Whether what has arrived is as much as may be held."""
@@ -348,9 +353,10 @@ class Connection(asyncio.Protocol):
         """The active request is read and answered: on to the next one, or to waiting for it."""
         self._active = None
         self._discarded = 0
+        service = self.service
         if self._queue:
             # Not in the context of the request before it, whose app is in the call stack.
-            self.service.context.copy().run(self._serve, self._queue.popleft())
+            service.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
@@ -358,9 +364,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         else:
-            service = self.service
             self._in_head = False
-            self._deadline = service.now + service.settings.timeout_keep_alive
+            self._deadline = service.now + service.timeout_keep_alive
             if self._parser.in_head:
                 self._await_head()
         if self._paused:
@@ -376,7 +381,7 @@ class Connection(asyncio.Protocol):
         """Render the response's head; it leaves with the first of the body."""
         service = self.service
         self._pending, length, self._chunked, self._keep_alive = render_head(
-            status, fields, cycle.head, self._may_keep(cycle), service.names, service.static
+            status, fields, cycle.head, self._may_keep(cycle), service.names, service.blocks, service.static
         )
         self._status = status
         return length
@@ -385,7 +390,7 @@ class Connection(asyncio.Protocol):
         """Whether the connection can serve another request after this one."""
         head = cycle.head
         service = self.service
-        if not head.keep_alive or not service.settings.timeout_keep_alive:
+        if not head.keep_alive or not service.timeout_keep_alive:
             return False
         if (service.draining or service.withdrawn) and not self._queue and not self._held:
             return False
@@ -394,31 +399,39 @@ class Connection(asyncio.Protocol):
             if head.expect and not cycle.held:
                 return False
             return head.length <= DISCARD_BYTES
-        return bool(not self._eof or self._queue or self._held or self._refusal)
+        return not self._eof or bool(self._queue or self._held or self._refusal)
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Write a piece of the body, after the head if that is still here."""
-        head, self._pending = self._pending, b""
-        # Not before the head leaves: an app that fails until then gets another one, and a request one line.
-        if head and self.service.access is not None and cycle.scope:  # a probe has none
-            cycle.log(self.service.access, self._status)
-        tail = b""
+        head = self._pending
+        if head:
+            self._pending = b""
+            # Not before it leaves: an app that fails until then gets another one, and a request one line.
+            access = self.service.access
+            if access is not None and cycle.scope:  # a probe has none
+                cycle.log(access, self._status)
+        write = self._transport.write
         if self._chunked:
-            tail = b"" if more else b"0\r\n\r\n"
             if data:
                 head += b"%x\r\n" % len(data)
-                tail = b"\r\n" + tail
-        write = self._transport.write
-        if len(data) > _JOIN:
-            # Not writelines: for it, asyncio of early 3.12 and 3.13 never pauses writing (cpython#127655).
+                tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
+                if len(data) <= _JOIN:
+                    write(b"".join((head, data, tail)))
+                    return
+                # Not writelines: with it, asyncio of early 3.12 and 3.13 never pauses (cpython#127655).
+                write(head)
+                write(data)
+                write(tail)
+            elif not more:
+                write(head + b"0\r\n\r\n")
+            elif head:
+                write(head)
+        elif len(data) <= _JOIN:
+            if head or data:
+                write(head + data)
+        else:
             if head:
                 write(head)
-            write(data)
-            if tail:
-                write(tail)
-        elif head or tail:
-            write(b"%b%b%b" % (head, data, tail))
-        elif data:
             write(data)
 
     def complete(self, cycle: Cycle) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.http.head import Head, fill_path
+from ostler.worker.http.head import Head, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
 from ostler.worker.service import Service
 
@@ -107,7 +107,7 @@ class Cycle:
         service = self.stream.service
         self._fill_scope(service)
         service.requests.add(self)
-        self.task = service.create_task(self._run(app))
+        self.task = service.create_task(self._run(app, service))
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""
@@ -120,6 +120,7 @@ class Cycle:
         stream = self.stream
         head = self.head
         root_path = service.root_path
+        path, raw_path, query = split_target(head.target, root_path)
         self.scope = scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.5"},
@@ -129,10 +130,12 @@ class Cycle:
             "scheme": stream.scheme,
             "method": head.method,
             "root_path": root_path,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
             "headers": head.headers,
             "state": service.state.copy(),
         }
-        fill_path(scope, head.target, root_path)
         if stream.tls is not None:
             scope["extensions"] = {"tls": stream.tls}
         if stream.trusted:
@@ -242,15 +245,15 @@ class Cycle:
         kind = message["type"]
         state = self.state
         stream = self.stream
-        if kind == "http.response.start" and state == EXPECTING:
+        if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
+            if kind != "http.response.start" or state != EXPECTING:
+                raise _out_of_order(kind, state)
             if self.gone:
                 raise ClientDisconnected("The client is gone.")
             # Not written yet: the ASGI specification keeps the head back until the first of the body.
             self._left = stream.start(self, message["status"], message.get("headers", ()))
             self.state = STARTED
             return
-        if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
-            raise _out_of_order(kind, state)
         if stream.write_paused:
             await stream.drain()
         if self.gone:
@@ -270,13 +273,14 @@ class Cycle:
             data = b""
         self.state = SENDING
         stream.body(self, data, more)
-        if not more:
-            self._close()
-            if left > 0:
-                stream.service.log.error("Response content shorter than Content-Length")
-                stream.cut(self)
-            else:
-                stream.complete(self)
+        if more:
+            return
+        self._close()
+        if left > 0:
+            stream.service.log.error("Response content shorter than Content-Length")
+            stream.cut(self)
+        else:
+            stream.complete(self)
 
     def _close(self) -> None:
         """Nothing more is to be sent, for whatever reason."""
@@ -289,8 +293,7 @@ class Cycle:
 
     # -- the app's run
 
-    async def _run(self, app: Application) -> None:
-        service = self.stream.service
+    async def _run(self, app: Application, service: Service) -> None:
         try:
             # A WSGI-minded app returns something: uvicorn's users know the message it gets.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
@@ -300,7 +303,9 @@ class Cycle:
             if self.state != COMPLETE or result is not None:
                 self._returned_early(result, service)
         finally:
-            service.returned(self)
+            service.requests.discard(self)
+            if service.draining:
+                service.returned(self)
 
     def _failed(self, error: BaseException, service: Service) -> None:
         if service.cancelled and isinstance(error, asyncio.CancelledError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import unquote
 
 MAX_FIELDS = 256
@@ -146,7 +145,7 @@ def _read_field(head: Head, name: bytes, value: bytes) -> None:
 
 def _read_length(head: Head, value: bytes) -> None:
     # RFC 9112, section 6.3: anything but one plain number is how requests are smuggled.
-    if sum(name == b"content-length" for name, _ in head.headers) > 1:
+    if [name for name, _ in head.headers].count(b"content-length") > 1:
         raise Refusal(400, "The Content-Length header field is there more than once.")
     if not value.isdigit() or len(value) > 18:
         raise Refusal(400, "The Content-Length header field is not a number.")
@@ -198,21 +197,19 @@ def _read_odd_target(head: Head) -> None:
     head.headers[:] = [(n, authority if n == b"host" else v) for n, v in head.headers]
 
 
-def fill_path(scope: dict[str, Any], target: bytes, root_path: str) -> None:
-    """Put `path`, `raw_path` and `query_string` of an origin-form or asterisk-form target into an ASGI scope.
+def split_target(target: bytes, root_path: str) -> tuple[str, bytes, bytes]:
+    """Return an ASGI scope's `path`, `raw_path` and `query_string` for an origin- or asterisk-form target.
 
     With a root path, both paths begin with it, as uvicorn and the ASGI specification have it.
     """
-    raw_path, _, query = target.partition(b"?")
     if b"#" in target:
         # A fragment is not for servers, yet some clients send it: cut, as uvicorn does.
-        raw_path, _, query = target.partition(b"#")[0].partition(b"?")
+        target = target.partition(b"#")[0]
+    raw_path, _, query = target.partition(b"?")
     path = raw_path.decode("ascii")
     if "%" in path:
         path = unquote(path)
     if root_path and raw_path != b"*":
         path = root_path + path
         raw_path = root_path.encode() + raw_path
-    scope["path"] = path
-    scope["raw_path"] = raw_path
-    scope["query_string"] = query
+    return path, raw_path, query

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import re
 from collections.abc import Iterable
@@ -67,6 +68,15 @@ def _learn(names: Names, name: bytes) -> tuple[bytes, int]:
     return known
 
 
+Block = tuple[bytes, int, int, bool]
+"""An app's fields as they are sent, the length that they announce, which of the server's own they stand in
+for, and whether they ask for the end of the connection."""
+
+Blocks = dict[object, Block]
+"""Fields that were rendered before: most responses begin as another one did."""
+_MOST_BLOCKS = 256
+_LONGEST_BLOCK = 1024
+
 # What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
 # whether the connection is kept. A bare tuple: this is made for every request.
 Rendering = tuple[bytes, int, bool, bool]
@@ -78,6 +88,7 @@ def render_head(
     request: Head,
     keep_alive: bool,
     names: Names,
+    blocks: Blocks,
     static: tuple[bytes, bytes, bytes, bytes],
 ) -> Rendering:
     """Render the head of the response to `request`.
@@ -88,9 +99,52 @@ def render_head(
         RuntimeError: the app gave a status, a name or a value that cannot be sent.
     """
     line = _STATUS_LINES.get(status) or status_line(status)
-    bodiless = status < 200 or status == 204
+    if status < 200 or status == 204:
+        block, length, own, closing = _render_fields(fields, names, bodiless=True)
+        length = BODILESS
+        if status < 200:
+            closing = True  # not a final response: the client would wait for another
+    else:
+        fields = tuple(fields)
+        try:
+            known = blocks.get(fields)
+        except TypeError:  # something in there can change: a list in a pair's place, or a bytearray
+            known = None
+        block, length, own, closing = known or _render_anew(fields, names, blocks)
+        if status == 304 or request.method == "HEAD":
+            length = BODILESS
+    if closing:
+        keep_alive = False
+    chunked = False
+    framing = b"\r\n"
+    if length == UNKNOWN:
+        if request.version == "1.1":
+            chunked = True
+            framing = b"transfer-encoding: chunked\r\n\r\n"
+        else:
+            keep_alive = False  # in HTTP/1.0 the end of the connection is the end of the body
+    if not keep_alive:
+        framing = b"connection: close\r\n" + framing
+    elif request.version == "1.0":
+        framing = b"connection: keep-alive\r\n" + framing
+    return line + static[own] + block + framing, length, chunked, keep_alive
+
+
+def _render_anew(fields: tuple[tuple[bytes, bytes], ...], names: Names, blocks: Blocks) -> Block:
+    """Render fields, and keep that for the next response which has the same."""
+    rendered = _render_fields(fields, names)
+    if len(rendered[0]) <= _LONGEST_BLOCK:
+        if len(blocks) >= _MOST_BLOCKS:
+            blocks.clear()
+        with contextlib.suppress(TypeError):
+            blocks[fields] = rendered
+    return rendered
+
+
+def _render_fields(fields: Iterable[tuple[bytes, bytes]], names: Names, *, bodiless: bool = False) -> Block:
     length = UNKNOWN
     own = 0
+    closing = False
     parts: list[bytes] = []
     for name, value in fields:
         beginning, kind = names.get(name) or _learn(names, name)
@@ -106,7 +160,7 @@ def render_head(
             else:
                 # Connection and Transfer-Encoding are the server's to say; of the app only its wish to close.
                 if kind == CONNECTION and b"close" in value.lower():
-                    keep_alive = False
+                    closing = True
                 continue
         parts += (beginning, value, b"\r\n")
     block = b"".join(parts)
@@ -114,23 +168,7 @@ def render_head(
     # character may be there. To delete them takes a seventh of the time that a regular expression does.
     if len(block) - len(block.translate(None, _CONTROLS)) != len(parts) // 3 * 2:
         raise RuntimeError("Invalid HTTP header value: a control character is in it.")
-    chunked = False
-    framing = b"\r\n"
-    if bodiless or status == 304 or request.method == "HEAD":
-        length = BODILESS
-    elif length == UNKNOWN:
-        if request.version == "1.1":
-            chunked = True
-            framing = b"transfer-encoding: chunked\r\n\r\n"
-        else:
-            keep_alive = False  # in HTTP/1.0 the end of the connection is the end of the body
-    if status < 200:
-        keep_alive = False  # not a final response: the client would wait for another
-    if not keep_alive:
-        framing = b"connection: close\r\n" + framing
-    elif request.version == "1.0":
-        framing = b"connection: keep-alive\r\n" + framing
-    return line + static[own] + block + framing, length, chunked, keep_alive
+    return block, length, own, closing
 
 
 def _content_length(value: bytes, before: int) -> int:

@@ -14,7 +14,7 @@ from ostler.worker.access import AccessLog, log_handshake
 from ostler.worker.asgi import Message
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, ClientDisconnected, Cycle, as_bytes
-from ostler.worker.http.head import Head, fill_path
+from ostler.worker.http.head import Head, split_target
 from ostler.worker.service import Service
 from ostler.worker.websocket.codec import Limits, MakeCodec
 from ostler.worker.websocket.connection import WebSocket
@@ -61,7 +61,8 @@ class WebSocketCycle(Cycle):
         if stream.tls is not None:
             scope["extensions"]["tls"] = stream.tls
         self.scope = scope
-        fill_path(scope, head.target, service.root_path)
+        path, raw_path, query = split_target(head.target, service.root_path)
+        scope["path"], scope["raw_path"], scope["query_string"] = path, raw_path, query
         if stream.trusted:
             assert service.proxies is not None
             service.proxies.apply(scope)

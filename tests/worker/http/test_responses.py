@@ -497,3 +497,42 @@ def test_a_real_error_after_the_client_left_is_logged(serve: Serve) -> None:
     server.until(lambda: server.service.in_flight)
     client.reset()
     assert one_log(server) == ["Exception in ASGI application\n"]
+
+
+def test_fields_that_the_app_changes_in_place_are_sent_as_they_are_now(serve: Serve) -> None:
+    kept: list[Any] = [(b"x-kept", b"0"), [b"x-list", b"0"], (b"x-array", bytearray(b"0"))]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"", 200, *kept[: int(scope["query_string"])])
+        kept[0] = (b"x-kept", b"%d" % (int(kept[0][1]) + 1))
+        kept[1][1] = kept[0][1]
+        kept[2][1][:] = kept[0][1]
+
+    client = serve(app).connect()
+    for n in range(6):
+        answer = client.ask(get(f"/?{1 + n // 2}")).raw
+        for name in (b"x-kept", b"x-list", b"x-array")[: 1 + n // 2]:
+            assert b"%b: %d\r\n" % (name, n) in answer
+
+
+def test_fields_rendered_before_are_judged_by_each_response_anew(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"", int(scope["query_string"]), (b"x-same", b"yes"))
+
+    client = serve(app).connect()
+    for status in (200, 304, 204, 200):
+        answer = client.ask(get(f"/?{status}"))
+        assert answer.status == status
+        assert b"x-same: yes\r\n" in answer.raw
+    assert client.ask(b"HEAD /?200 HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD").status == 200
+
+
+def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"", 200, (b"x-request", scope["query_string"]))
+
+    server = serve(app)
+    client = server.connect()
+    for n in range(600):
+        assert client.ask(get(f"/?{n}")).status == 200
+    assert len(server.service.blocks) <= 256
