@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from email.utils import formatdate
 from typing import Any, Protocol
 
 from ostler import logs
@@ -137,7 +136,7 @@ class Service:
         read first.
         """
         settled, self.now = self.now, now
-        date = b"date: %b\r\n" % formatdate(usegmt=True).encode() if self._date else b""
+        date = b"date: %b\r\n" % imf_fixdate(time.time()).encode() if self._date else b""
         server, extra = self._server, self._extra
         self.static = (server + date + extra, date + extra, server + extra, extra)
         for connection in tuple(self.connections):
@@ -229,6 +228,22 @@ def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio
         return Context().run(loop.create_task, coroutine)
 
     return create_task
+
+
+def imf_fixdate(seconds: float) -> str:
+    """Return a time since the epoch as RFC 9110, section 5.6.7 has it.
+
+    `strftime` would name days and months in the locale's words, and `email.utils` costs each worker's start
+    twenty modules.
+    """
+    at = time.gmtime(seconds)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[at.tm_wday]
+    month = (
+        *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+        *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+    )[at.tm_mon - 1]
+    clock = f"{at.tm_hour:02}:{at.tm_min:02}:{at.tm_sec:02}"
+    return f"{day}, {at.tm_mday:02} {month} {at.tm_year} {clock} GMT"
 
 
 def _render_field(line: str) -> bytes:

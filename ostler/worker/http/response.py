@@ -43,7 +43,7 @@ def status_line(status: int) -> bytes:
     return f"HTTP/1.1 {int(status)} {phrase}\r\n".encode()
 
 
-_STATUS_LINES = MappingProxyType({status: status_line(status) for status in range(100, 600)})
+_STATUS_LINES = MappingProxyType({int(status): status_line(status) for status in http.HTTPStatus})
 
 
 # CR and LF end each line once; all others RFC 9110, section 5.5 forbids in a value, the tab excepted.

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http.cycle import ClientDisconnected
+from ostler.worker.service import imf_fixdate
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, opened, part, post, respond, start
 
@@ -536,3 +538,9 @@ def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None
     for n in range(600):
         assert client.ask(get(f"/?{n}")).status == 200
     assert len(server.service.blocks) <= 256
+
+
+def test_dates_are_written_as_the_standard_library_writes_them() -> None:
+    """Every weekday, every month, a leap day, and one digit where two belong."""
+    for seconds in (0, 951782400, *range(1767225600, 1767225600 + 366 * 86400, 86400 + 3723)):
+        assert imf_fixdate(seconds) == formatdate(seconds, usegmt=True)
