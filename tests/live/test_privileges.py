@@ -173,7 +173,7 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(inn: Path, arguments: tuple[s
 def test_who_is_not_root_becomes_nobody_else(inn: Path) -> None:
     # The interpreter need not be where others may look: it becomes nobody once it has begun.
     code = (
-        "import os, sys, pwd, grp, ostler.cli.run, ostler.cli.options, ostler.cli.main as m\n"
+        "import os, sys, grp, locale, pwd, ostler.cli.run, ostler.cli.options, ostler.cli.main as m\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(m.main(['main:app', '--port', '0', '--user', 'root']))"
     )
