@@ -29,14 +29,22 @@ class Answered:
 
 
 def wrk(
-    url: str, seconds: float, cores: set[int], *, connections: int = 32, body: bytes | None = None
+    url: str,
+    seconds: float,
+    cores: set[int],
+    *,
+    connections: int = 32,
+    body: bytes | None = None,
+    fresh: bool = False,
 ) -> Answered:
-    """Ask for `url` over and over, on keep-alive connections.
+    """Ask for `url` over and over, on keep-alive connections; `fresh`, each time on a new one.
 
     Raises:
         RuntimeError: wrk is not installed, or could not run.
     """
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", url]
+    if fresh:
+        command += ["-H", "Connection: close"]
     if body is None:
         return _read(_run(command, cores))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
