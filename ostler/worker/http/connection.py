@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
+from ostler.worker.http.burst import Burst
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
 from ostler.worker.http.delivery import HUSH, progress
 from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
@@ -26,7 +27,7 @@ LINGER_BYTES = 4 * 1024 * 1024
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
 _JOIN = 32 * 1024
-"""Up to this size one write of a joined head and body is cheaper than two; uvloop gathers them anyway."""
+"""Up to this size one write of a joined head and body is cheaper than two."""
 
 # Where the connection is. Only an OPEN one parses.
 OPEN, LINGERING, CLOSING, CLOSED = range(4)
@@ -36,7 +37,7 @@ class Connection(asyncio.Protocol):
     """A stream to its cycles, a sink to its parser."""
 
     __slots__ = (
-        "_active", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
+        "_active", "_burst", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
         "_status", "_take_upgrade", "_taken", "_transport", "client", "scheme", "server", "service", "tls",
         "trusted", "write_paused",
@@ -73,6 +74,8 @@ class Connection(asyncio.Protocol):
         """A response head that waits for the first of its body."""
         self._status = 0
         """What that head says."""
+        self._burst: Burst | None = None
+        """What is gathered of a body that comes in pieces."""
         self._chunked = False
         self._keep_alive: bool | None = None
         """Whether the last response has kept the connection open; None before the first."""
@@ -176,6 +179,9 @@ class Connection(asyncio.Protocol):
         self._reading = None
         self._queue = None
         self._held = self._pending = b""
+        if self._burst is not None:
+            self._burst.drop()
+            self._burst = None
         if active is not None:
             active.disconnect()
         self.resume_writing()
@@ -410,29 +416,28 @@ class Connection(asyncio.Protocol):
             access = self.service.access
             if access is not None and cycle.scope:  # a probe has none
                 cycle.log(access, self._status)
-        write = self._transport.write
+        tail = b""
         if self._chunked:
             if data:
                 head += b"%x\r\n" % len(data)
                 tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
-                if len(data) <= _JOIN:
-                    write(b"".join((head, data, tail)))
-                    return
-                # Not writelines: with it, asyncio of early 3.12 and 3.13 never pauses (cpython#127655).
-                write(head)
-                write(data)
-                write(tail)
             elif not more:
-                write(head + b"0\r\n\r\n")
-            elif head:
-                write(head)
-        elif len(data) <= _JOIN:
-            if head or data:
-                write(head + data)
-        else:
-            if head:
-                write(head)
-            write(data)
+                tail = b"0\r\n\r\n"
+        elif not more and self._burst is None:
+            self._write_once(head, data)
+            return
+        if self._burst is None:
+            self._burst = Burst(self._transport, self.service.loop)
+        self._burst.add(head, data, tail, more=more)
+        if not more:
+            self._burst = None
+
+    def _write_once(self, head: bytes, data: bytes) -> None:
+        if len(data) > _JOIN:
+            self._transport.write(head)
+            self._transport.write(data)
+        elif head or data:
+            self._transport.write(head + data)
 
     def complete(self, cycle: Cycle) -> None:
         """The active response is out: keep the connection, or take leave of it."""
@@ -555,6 +560,8 @@ class Connection(asyncio.Protocol):
     def _close(self) -> None:
         """Send what is written, then be gone."""
         if self._state < CLOSING:
+            if self._burst is not None:
+                self._burst.flush()
             self._state = CLOSING
             self._last = True
             self._deadline = self.service.now + LINGER
