@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import itertools
 import os
 import random
@@ -183,7 +184,9 @@ class Player:
             ports = client_ports(pid)
             self.dooms.append(Doom(time.monotonic(), f"{number.name} to {pid}", ports))
             self._stopped.pop(pid, None)
-            os.kill(pid, number)  # before it goes on: nothing runs in it but this signal
+            # Before it goes on; to its main thread, which would accept while another one runs a handler.
+            if ctypes.CDLL(None, use_errno=True).tgkill(pid, pid, number):
+                raise ProcessLookupError(ctypes.get_errno(), f"no thread {pid}")
             os.kill(pid, signal.SIGCONT)
         return f"pid {pid}, {len(ports)} connections"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -119,15 +120,20 @@ class Clients:
     async def _talker(self) -> None:
         """Talk over WebSockets. One that is told to go comes again; one that is cut off has failed."""
         while not self._stopping.is_set():
-            opened, port, text = time.monotonic(), 0, "handshake"
+            opened, port, text = time.monotonic(), 0, "connect"
             try:
+                # Connected here, so that a handshake that fails has a port to be known by.
+                connected = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", self._port))
+                port, text = connected.getsockname()[1], "handshake"
                 async with connect(
-                    f"ws://127.0.0.1:{self._port}/", open_timeout=ENDLESS, ping_interval=None
-                ) as socket:
-                    port = socket.local_address[1]
+                    f"ws://127.0.0.1:{self._port}/",
+                    sock=connected,
+                    open_timeout=ENDLESS,
+                    ping_interval=None,
+                ) as websocket:
                     while not self._stopping.is_set():
                         text = f"message {next(self._ids)}"
-                        await self._say(socket, text)
+                        await self._say(websocket, text)
                         await asyncio.sleep(0.05)  # in the application of load, not a wait for a condition
             except ConnectionClosed as exc:
                 if exc.rcvd is None:
@@ -135,14 +141,15 @@ class Clients:
                 elif exc.rcvd.code not in (1001, 1012):
                     self._note_socket(f"WebSocket closed with {exc.rcvd.code}", text, port, opened)
             except (Wrong, OSError, asyncio.TimeoutError, EOFError, InvalidHandshake) as exc:
+                mixed_up = text.startswith("message")
                 self._note_socket(
-                    f"WebSocket: {exc!r}" if port == 0 else f"mixed up: {exc}", text, port, opened
+                    f"mixed up: {exc}" if mixed_up else f"WebSocket: {exc!r}", text, port, opened
                 )
             await asyncio.sleep(0.02)  # in the application of load, not a wait for a condition
 
-    async def _say(self, socket: ClientConnection, text: str) -> None:
-        await socket.send(text)
-        echo = await asyncio.wait_for(socket.recv(), ENDLESS)
+    async def _say(self, websocket: ClientConnection, text: str) -> None:
+        await websocket.send(text)
+        echo = await asyncio.wait_for(websocket.recv(), ENDLESS)
         if echo != text:
             raise Wrong(f"{echo!r} for {text!r}")
         self.messages += 1
