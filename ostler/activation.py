@@ -6,17 +6,17 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from socket import socket
 
 from ostler.errors import BindError
+from ostler.frozen import frozen
 from ostler.sockets import Listener, adopt
 
 FIRST = 3
 """The lowest descriptor that is passed (SD_LISTEN_FDS_START)."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Passed:
     """The sockets that were passed: how many, and what the manager calls them."""
 

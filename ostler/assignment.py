@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from socket import socket
 
+from ostler.frozen import frozen
 from ostler.pipes import End
 from ostler.queues import Neighbourhood
 from ostler.settings import Settings
@@ -26,7 +26,7 @@ ARBITERS_OWN = (
 """Variables for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Assignment:
     """One worker's place and means. It owns the descriptors: the pipes' ends and the sockets."""
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ostler.errors import SettingsError
+from ostler.frozen import frozen
 
 DEFAULT_FILE = "pyproject.toml"
 """Where settings may stand when nothing else is said: below `[tool.ostler]`."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """What a TOML file says about ostler, and where."""
 

@@ -11,10 +11,10 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from ostler.errors import BindError, OstlerError
+from ostler.frozen import frozen
 from ostler.settings import Settings
 from ostler.sockets import Listener, adopt
 
@@ -52,7 +52,7 @@ def offer(listeners: Iterable[Listener], settings: Settings, *, line: int, stder
     return json.dumps(facts)
 
 
-@dataclass(frozen=True)
+@frozen
 class Inherited:
     """What the old arbiter has offered, seen by the new one; its sockets are owned once the place is."""
 

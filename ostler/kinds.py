@@ -6,11 +6,11 @@ Pure, as `ostler.settings` is, which says which setting is of which kind.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from ostler.atoms import parse as parse_access_format
+from ostler.frozen import frozen
 from ostler.peers import read_peers
 
 _A_LONG_TIME = 1e9
@@ -386,7 +386,7 @@ class AccessFormat(Kind):
         return value
 
 
-@dataclass(frozen=True)
+@frozen
 class LogConfig:
     """A log configuration: the name of its file, and what is in it once that is read."""
 

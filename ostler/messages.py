@@ -8,8 +8,10 @@ body. A frame is never longer than PIPE_BUF (4096 bytes on Linux), so that one w
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from typing import TypeAlias
+
+from ostler.frozen import frozen
 
 _FRAME = struct.Struct("!BH")
 _BEAT = struct.Struct("!QQQQIIdBQQ")
@@ -18,26 +20,26 @@ MAX_TEXT = 3000
 """Bytes of text in one message at the most; what is longer is cut."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Ready:
     """The worker accepts connections: lifespan start-up is done."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BootFailed:
     """The worker cannot serve, and says why; it exits by itself after this."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class RetireAsked:
     """The worker has reached a limit and asks for a successor; it serves on until then."""
 
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Beat:
     """A heartbeat, about once a second."""
 

@@ -5,8 +5,9 @@ Pure. `ostler.kinds` checks the setting with it, `ostler.worker.middleware.proxy
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ostler.frozen import frozen
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -16,7 +17,7 @@ class WrongPeer(ValueError):
     """One entry of the list is wrong; the text names it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class TrustedPeers:
     """`--forwarded-allow-ips`, read: IPv4-mapped IPv6 addresses and networks stand here as IPv4."""
 

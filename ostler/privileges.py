@@ -6,13 +6,13 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from ostler.errors import SettingsError
+from ostler.frozen import frozen
 from ostler.settings import Settings
 
 
-@dataclass(frozen=True)
+@frozen
 class Identity:
     """Whom to become: ids, with all groups that are not the first (initgroups(3))."""
 

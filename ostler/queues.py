@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
 from multiprocessing.reduction import DupFd
 from socket import socket
 from typing import Any
 
+from ostler.frozen import frozen
 from ostler.pipes import End
 
 ABSENT = 2**32 - 1
@@ -58,7 +58,7 @@ def _board(size: int, fd: Any) -> Board:
     return Board(size, fd.detach())
 
 
-@dataclass(frozen=True)
+@frozen
 class Neighbourhood:
     """Every worker's queues, as one worker has them. It owns the descriptors."""
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
+from ostler.frozen import frozen
 
-@dataclass(frozen=True)
+
+@frozen
 class Command:
     """A command line, its directory and environment; `refusal` says why it cannot be carried out again."""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from ostler.atoms import WrongAtom
 from ostler.errors import SettingsError
+from ostler.frozen import frozen
 from ostler.kinds import (
     AccessFormat,
     Bytes,
@@ -43,7 +44,7 @@ App: TypeAlias = str | Callable[..., Any]
 """The application's import string or, in code, the application."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Declaration:
     """What is declared of one setting besides its default: enough for flag, variable, help and docs."""
 

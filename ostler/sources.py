@@ -7,13 +7,14 @@ WEB_CONCURRENCY and FORWARDED_ALLOW_IPS), the `--env-file`, TOML, and last the d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Any
 
 from ostler import log_config
 from ostler.errors import SettingsError
 from ostler.files import DEFAULT_FILE, Table, read_env_file, read_table
+from ostler.frozen import frozen
 from ostler.kinds import Kind, Many, Switch
 from ostler.settings import Settings, declarations, defaults, flag, taken, variables, wrong
 
@@ -38,7 +39,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 """What uvicorn calls a setting in code, where that is not what the flag is called."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Configuration:
     """Every effective setting, and what `--env-file` adds."""
 
@@ -53,7 +54,7 @@ class Configuration:
     """The file that `environment` is from."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Sources:
     """All that settings are read from; `load` reads the files anew each time, so that SIGHUP sees changes."""
 

@@ -36,6 +36,7 @@ OUTSIDE = {"ostler.gunicorn", "ostler.gunicorn_access"}
 
 PURE = {
     "ostler.errors",
+    "ostler.frozen",
     "ostler.atoms",
     "ostler.kinds",
     "ostler.messages",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import click
 
 from ostler import __version__
 from ostler.errors import SettingsError
+from ostler.frozen import frozen
 from ostler.kinds import Switch
 from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
 
@@ -24,7 +24,7 @@ OTHERS = "Configuration"
 """The group of the options that are no settings."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """What the command line asks for."""
 

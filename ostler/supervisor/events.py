@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ostler.frozen import frozen
 from ostler.messages import Message
 
 
-@dataclass(frozen=True)
+@frozen
 class Timings:
     """How long each phase of a worker's life may take, in seconds. One deadline for each phase."""
 
@@ -24,7 +24,7 @@ class Timings:
 # --- events: from a worker's process -------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Started:
     """The spawn asked for by `Spawn(ticket=...)` gave this process."""
 
@@ -32,7 +32,7 @@ class Started:
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class SpawnFailed:
     """The spawn asked for by `Spawn(ticket=...)` gave no process (fork refused, out of memory)."""
 
@@ -40,7 +40,7 @@ class SpawnFailed:
     reason: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Told:
     """A worker's message, as it came through its pipe."""
 
@@ -48,7 +48,7 @@ class Told:
     message: Message
 
 
-@dataclass(frozen=True)
+@frozen
 class Inspected:
     """The answer to `Inspect(pid)`: what the operating system says of a silent worker."""
 
@@ -64,7 +64,7 @@ class Inspected:
     want to run."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Exited:
     """A worker's process is gone and has been reaped."""
 
@@ -80,12 +80,12 @@ class Exited:
 # --- events: time and the operator ---------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Tick:
     """A deadline may have passed."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Roll:
     """Replace every worker by one of this generation; its configuration has been read and checked."""
 
@@ -93,7 +93,7 @@ class Roll:
     timings: Timings
 
 
-@dataclass(frozen=True)
+@frozen
 class Reload:
     """The code has changed: nobody may be answered by the old one any more, everybody waits for the new."""
 
@@ -103,24 +103,24 @@ class Reload:
     """What has changed, as the log has it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Resize:
     """Have this many workers more (or fewer, when negative); never below one."""
 
     by: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Stop:
     """Drain everything, then finish with exit code 0."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StopSoon:
     """End everything as for a reload, then finish with exit code 0."""
 
 
-@dataclass(frozen=True)
+@frozen
 class StopNow:
     """End everything at once, then finish with exit code 0."""
 
@@ -132,7 +132,7 @@ Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Or
 # --- actions -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Spawn:
     """Start a worker for this slot, and answer with `Started` or `SpawnFailed` under this ticket."""
 
@@ -141,63 +141,63 @@ class Spawn:
     generation: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Drain:
     """Ask the worker to finish what it has and go (SIGTERM)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Admit:
     """Let the worker import the application: the old code has gone (--reload only)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Hurry:
     """Ask the worker to take nothing more, and to be gone within a second or so (SIGURG)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Inspect:
     """Look at what the operating system says of this worker, and answer with `Inspected`."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class ShowStack:
     """Ask the worker for the stacks of its threads (faulthandler)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Quit:
     """Ask the worker to stop at once (SIGQUIT)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Abort:
     """End a worker that does not answer, leaving its stacks in the log (SIGABRT)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Kill:
     """End the worker and its process group by force (SIGKILL)."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """Tell the operator: cause and consequence, in one line."""
 
@@ -205,7 +205,7 @@ class Report:
     text: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Finish:
     """Every child is gone: end the arbiter with this exit code, `reason` as its last line."""
 

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ostler.frozen import frozen
 from ostler.supervisor import events as ev
 
 # --- the fleet's orders ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Fill:
     """Spawn a worker at this time; at once if that is not in the future."""
 
     at: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Leave:
     """Drain: finish what is in flight, then go."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LeaveSoon:
     """Take nothing more, and be gone in a moment: for a reload, or Ctrl+C in development."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LeaveNow:
     """Go at once."""
 
@@ -35,12 +35,12 @@ class LeaveNow:
 # --- notices to the fleet -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Arrived:
     """The worker is READY."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Lost:
     """Nobody asked for it, but this worker will not serve (any longer). Comes at most once in a life."""
 
@@ -51,7 +51,7 @@ class Lost:
     """Only why."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Vacated:
     """There is no process (any longer): forget this slot."""
 

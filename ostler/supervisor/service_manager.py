@@ -7,10 +7,11 @@ An idle fleet asks for nothing but the watchdog's time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import TypeAlias
 
+from ostler.frozen import frozen
 from ostler.meter import PAUSE, Meter
 from ostler.supervisor.fleet import Fleet
 from ostler.supervisor.slot import State
@@ -22,7 +23,7 @@ EXTENSION = 20.0
 """Seconds by which a start, a roll or a stop that goes on asks for more time, twice as often."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Facts:
     """What counts of a fleet at one instant."""
 

@@ -8,11 +8,11 @@ when and with what a place is filled again is the fleet's to decide, never the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ostler.frozen import frozen
 from ostler.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor import events as ev
 from ostler.supervisor.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
@@ -314,7 +314,7 @@ class Slot:
 # --- the table --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@frozen
 class Row:
     """What a slot does upon one event in one state, and the states that this may lead to."""
 

@@ -10,10 +10,10 @@ IDLE -> STARTING -> DONE        the new arbiter is ready: this one drains its wo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
+from ostler.frozen import frozen
 from ostler.supervisor.events import Report
 
 _MARGIN = 10.0
@@ -29,7 +29,7 @@ class State(Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
+@frozen
 class Circumstances:
     """What counts when an upgrade is asked for."""
 
@@ -46,19 +46,19 @@ class Circumstances:
     """Seconds that an arbiter may take to stop."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Launch:
     """Start the new arbiter, and answer with `launched` or `failed`."""
 
 
-@dataclass(frozen=True)
+@frozen
 class HandOver:
     """The new arbiter has the place: tell everybody, drain, go."""
 
     pid: int
 
 
-@dataclass(frozen=True)
+@frozen
 class End:
     """Send this signal to the new arbiter."""
 
@@ -66,7 +66,7 @@ class End:
     signal: Literal["SIGTERM", "SIGQUIT", "SIGKILL"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Resume:
     """Do what was put off for the upgrade, which is over without one."""
 

@@ -10,11 +10,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from ostler.errors import SettingsError
+from ostler.frozen import frozen
 from ostler.settings import Settings
 from ostler.supervisor.loop import Loop
 
@@ -34,7 +34,7 @@ _GLANCE = 1000
 """Milliseconds between two looks at whether the directories are still the same ones."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Watch:
     """What is watched, and which of the files in there count."""
 

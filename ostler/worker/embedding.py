@@ -11,10 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ostler import logs, reentry, sockets, tls
 from ostler.errors import BindError
+from ostler.frozen import frozen
 from ostler.settings import Settings
 from ostler.sockets import Listener
 from ostler.worker import application, loops, server
@@ -246,7 +246,7 @@ class Server:
         self._loop.call_later(self.config.drain_delay, self.stop)
 
 
-@dataclass(frozen=True)
+@frozen
 class Bound:
     """What uvicorn has for each listener: an object with its sockets."""
 

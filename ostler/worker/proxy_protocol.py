@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+
+from ostler.frozen import frozen
 
 LONGEST = 4096
 """Bytes of a header with all its TLVs; nginx takes as many. A length of 16 bits could announce 64 KiB."""
@@ -39,7 +40,7 @@ class Malformed(ValueError):
     """The bytes are no header that this module takes; the text says why."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     """Who is at the other end of the connection, as its header says."""
 

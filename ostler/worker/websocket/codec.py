@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from ostler.frozen import frozen
 
 
 class Failure(Exception):
@@ -16,7 +17,7 @@ class Failure(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """What the settings say about messages."""
 

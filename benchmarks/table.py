@@ -1,0 +1,61 @@
+"""The README's table, from what runs have written: `python -m benchmarks.table FILE.json ...`.
+
+Each file is one run's (`python -m benchmarks --json FILE.json`).
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import SERVERS
+from benchmarks.workloads import WORKLOADS
+
+
+def main() -> None:
+    """Print one table for each file."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m benchmarks.table FILE.json ...")
+    print("\n".join(line for name in sys.argv[1:] for line in table(json.loads(Path(name).read_text()))))
+
+
+def table(run: dict[str, Any]) -> list[str]:
+    """Return the lines of one run's table."""
+    measured = [*run["samples"].values(), *run["figures"].values()]
+    servers = [server for server in SERVERS if any(server in row for row in measured)]
+    lines = [
+        run["where"],
+        "",
+        f"| | {' | '.join(servers)} | ostler is |",
+        f"| --- |{' --- |' * (len(servers) + 1)}",
+    ]
+    for name, samples in run["samples"].items():
+        micros = {
+            server: statistics.median(sample["micros"] for sample in found)
+            for server, found in samples.items()
+        }
+        cells = {server: f"{value:.1f}" for server, value in micros.items()}
+        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, micros))
+    for title, figures in run["figures"].items():
+        values = {server: figure["value"] for server, figure in figures.items()}
+        cells = {server: f"{value:.3g}" for server, value in values.items()}
+        unit = next(iter(figures.values()))["unit"]
+        lines.append(_row(f"{title}, {unit}", servers, cells, values))
+    return [*lines, ""]
+
+
+def _row(title: str, servers: list[str], cells: dict[str, str], values: dict[str, float]) -> str:
+    """One line; less is better in all of them."""
+    peers = {server: value for server, value in values.items() if server not in ("ostler", "limit")}
+    verdict = ""
+    if peers and values.get("ostler"):
+        best = min(peers, key=lambda server: peers[server])
+        verdict = f"{peers[best] / values['ostler']:.2f} x {best}"
+    return f"| {title} | {' | '.join(cells.get(server, '') for server in servers)} | {verdict} |"
+
+
+if __name__ == "__main__":
+    main()
