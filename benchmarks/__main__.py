@@ -69,7 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", help="write every sample to this file")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
-    options.seconds = options.seconds or (2.0 if options.quick else 4.0)
+    options.seconds = options.seconds or (1.0 if options.quick else 4.0)
     if options.quick and not options.server:
         options.server = ["ostler", "uvicorn", "granian", "limit"]
     return options

@@ -38,22 +38,24 @@ def table(run: dict[str, Any]) -> list[str]:
             for server, found in samples.items()
         }
         cells = {server: f"{value:.1f}" for server, value in micros.items()}
-        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, micros))
+        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, _verdict(micros)))
     for title, figures in run["figures"].items():
-        values = {server: figure["value"] for server, figure in figures.items()}
-        cells = {server: f"{value:.3g}" for server, value in values.items()}
+        cells = {server: f"{figure['value']:.3g}" for server, figure in figures.items()}
         unit = next(iter(figures.values()))["unit"]
-        lines.append(_row(f"{title}, {unit}", servers, cells, values))
+        lines.append(_row(f"{title}, {unit}", servers, cells, ""))
     return [*lines, ""]
 
 
-def _row(title: str, servers: list[str], cells: dict[str, str], values: dict[str, float]) -> str:
-    """One line; less is better in all of them."""
-    peers = {server: value for server, value in values.items() if server not in ("ostler", "limit")}
-    verdict = ""
-    if peers and values.get("ostler"):
-        best = min(peers, key=lambda server: peers[server])
-        verdict = f"{peers[best] / values['ostler']:.2f} x {best}"
+def _verdict(micros: dict[str, float]) -> str:
+    """How much less ostler needs than the best of the others."""
+    peers = {server: value for server, value in micros.items() if server not in ("ostler", "limit")}
+    if not peers or "ostler" not in micros:
+        return ""
+    best = min(peers, key=lambda server: peers[server])
+    return f"{peers[best] / micros['ostler']:.2f} x {best}"
+
+
+def _row(title: str, servers: list[str], cells: dict[str, str], verdict: str) -> str:
     return f"| {title} | {' | '.join(cells.get(server, '') for server in servers)} | {verdict} |"
 
 
