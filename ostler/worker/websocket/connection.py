@@ -158,13 +158,18 @@ class WebSocket(asyncio.Protocol):
     def _feed_piecewise(self, data: bytes) -> None:
         # A piece at a time: one read of tiny or compressed messages can weigh a thousand times its size.
         view = memoryview(data)
-        while view and not self._closed_by_peer:
-            if self._clogged():
-                self._held = bytes(view)
-                return
-            if answers := self._codec.feed(view[:PIECE]):
-                self._answer(answers)
-            view = view[PIECE:]
+        answers: list[bytes] = []
+        try:
+            while view and not self._closed_by_peer:
+                if self._clogged():
+                    self._held = bytes(view)
+                    return
+                answers.append(self._codec.feed(view[:PIECE]))
+                view = view[PIECE:]
+        finally:
+            # At once: asyncio complains of the fifth write to a peer that is gone, before it says that it is.
+            if together := b"".join(answers):
+                self._answer(together)
 
     def _answer(self, answers: bytes) -> None:
         self._transport.write(answers)

@@ -15,11 +15,7 @@ from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, Way
 from tests.worker.websocket import test_closing, test_flow, test_handshake, test_protocol
 
-NOT_OVER_TLS = {
-    "test_the_scope_says_what_uvicorns_says",  # says ws
-    # Now and then asyncio itself logs a warning as this client leaves; which one is not known yet.
-    "test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped",
-}
+NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
 
 for _module in (test_closing, test_flow, test_handshake, test_protocol):
     for _name, _test in inspect.getmembers(_module):
