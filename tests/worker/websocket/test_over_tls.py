@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ssl
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ from tests.worker.http.harness import Server, Way
 from tests.worker.websocket import test_closing, test_flow, test_handshake, test_protocol
 
 NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
+if sys.version_info < (3, 11):
+    # Its asyncio delivers one read in pieces, and complains of the fifth answer to a peer that is gone.
+    NOT_OVER_TLS.add("test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped")
 
 for _module in (test_closing, test_flow, test_handshake, test_protocol):
     for _name, _test in inspect.getmembers(_module):
