@@ -9,8 +9,8 @@ TOGETHER = 0.001
 """Seconds after a write in which pieces are gathered; one that takes longer is written as it comes."""
 _SHORT = 4 * 1024
 """A piece of fewer bytes is news, not freight: it is written at once."""
-_JOIN = 32 * 1024
-"""The most bytes of a piece that is copied to be joined with others."""
+JOIN = 32 * 1024
+"""The most bytes of a piece that are worth a copy, to be joined with what else is to be written."""
 _ENOUGH = 64 * 1024
 """Bytes that are worth a write."""
 
@@ -38,7 +38,7 @@ class Burst:
         """Take a piece, and what frames it."""
         size = len(data)
         parts = self._parts
-        if size > _JOIN:
+        if size > JOIN:
             parts.append(head)
             self.flush()
             # Not writelines: with it, asyncio of early 3.12 and 3.13 never pauses (cpython#127655).

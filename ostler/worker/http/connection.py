@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
-from ostler.worker.http.burst import Burst
+from ostler.worker.http.burst import JOIN, Burst
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
 from ostler.worker.http.delivery import HUSH, progress
 from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
@@ -26,8 +26,6 @@ LINGER_BYTES = 4 * 1024 * 1024
 """Bytes discarded meanwhile. Closing at once would reset the connection, answer and all (RFC 9112, 9.6)."""
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
-_JOIN = 32 * 1024
-"""Up to this size one write of a joined head and body is cheaper than two."""
 
 # Where the connection is. Only an OPEN one parses.
 OPEN, LINGERING, CLOSING, CLOSED = range(4)
@@ -433,7 +431,7 @@ class Connection(asyncio.Protocol):
             self._burst = None
 
     def _write_once(self, head: bytes, data: bytes) -> None:
-        if len(data) > _JOIN:
+        if len(data) > JOIN:
             self._transport.write(head)
             self._transport.write(data)
         elif head or data:
