@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.fleets import FLEETS, Figure
-from benchmarks.peers import SERVERS, Order
+from benchmarks.peers import SERVERS, Order, verdict
 from benchmarks.processes import free_port, serving
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -146,15 +146,11 @@ def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
     if not medians:
         return f"{workload.title}: nobody could be measured"
     cells = [f"{server} {micros:.1f} us ({rates[server]:,.0f}/s)" for server, micros in medians.items()]
-    peers = {server: micros for server, micros in medians.items() if server not in ("ostler", "limit")}
-    verdict = ""
-    if peers and "ostler" in medians:
-        best = min(peers, key=lambda server: peers[server])
-        verdict = f" | {peers[best] / medians['ostler']:.2f} x {best}"
-        if workload.must:
-            verdict += f" (must {workload.must:g})"
+    ratio = verdict(medians)
+    if ratio:
+        ratio = f" | {ratio}" + (f" (must {workload.must:g})" if workload.must else "")
     errors = sum(sample.errors for found in samples.values() for sample in found)
-    return f"{workload.title}: {', '.join(cells)}{verdict}{f' | {errors} errors' if errors else ''}"
+    return f"{workload.title}: {', '.join(cells)}{ratio}{f' | {errors} errors' if errors else ''}"
 
 
 def _figure_row(title: str, figures: dict[str, Figure]) -> str:

@@ -90,6 +90,15 @@ SERVERS: dict[str, Command] = {
 }
 
 
+def verdict(micros: dict[str, float]) -> str:
+    """How many times ostler's CPU time the best of its peers needs, and who that is; empty without either."""
+    peers = {server: value for server, value in micros.items() if server not in ("ostler", "limit")}
+    if not peers or "ostler" not in micros:
+        return ""
+    best = min(peers, key=lambda server: peers[server])
+    return f"{peers[best] / micros['ostler']:.2f} x {best}"
+
+
 def _script(name: str) -> str:
     """The command that pip installed beside this interpreter."""
     return str(Path(sys.executable).with_name(name))

@@ -1,7 +1,7 @@
 """The choices of --reuse-port beside one another: `python -m benchmarks.queues`.
 
-Two workers on two cores, the load beside them; by turns, new connections and kept ones. Median rates and CPU
-time per request, all processes together.
+Two workers on two cores and the load beside them, or with `--apart` both on one and the load on the other; by
+turns, new connections and kept ones. Median rates and CPU time per request, all processes together.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--apart", action="store_true", help="the workers on one core, the load on another")
     options = parser.parse_args()
-    cores = os.sched_getaffinity(0)
+    own = other = os.sched_getaffinity(0)
+    if options.apart:
+        first, second, *_ = sorted(own)
+        own, other = {first}, {second}
     for title, fresh in (("new connections", True), ("kept connections", False)):
         rates: dict[str, list[float]] = defaultdict(list)
         micros: dict[str, list[float]] = defaultdict(list)
@@ -36,11 +40,11 @@ def main() -> None:
                     *SERVERS["ostler"](Order("benchmarks.apps:hello", port, workers=2)),
                     *("--reuse-port", choice),
                 ]
-                with serving(command, port, cores) as running:
+                with serving(command, port, own) as running:
                     url = f"http://127.0.0.1:{port}/"
-                    load.wrk(url, 1.0, cores, connections=_CONNECTIONS, fresh=fresh)
+                    load.wrk(url, 1.0, other, connections=_CONNECTIONS, fresh=fresh)
                     before = running.cpu()
-                    found = load.wrk(url, options.seconds, cores, connections=_CONNECTIONS, fresh=fresh)
+                    found = load.wrk(url, options.seconds, other, connections=_CONNECTIONS, fresh=fresh)
                     micros[choice].append((running.cpu() - before) / found.requests * 1e6)
                 rates[choice].append(found.rate)
         cells = (

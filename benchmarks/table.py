@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import SERVERS
+from benchmarks.peers import SERVERS, verdict
 from benchmarks.workloads import WORKLOADS
 
 
@@ -38,7 +38,7 @@ def table(run: dict[str, Any]) -> list[str]:
             for server, found in samples.items()
         }
         cells = {server: f"{value:.1f}" for server, value in micros.items()}
-        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, _verdict(micros)))
+        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, verdict(micros)))
     for title, figures in run["figures"].items():
         cells = {server: f"{figure['value']:.3g}" for server, figure in figures.items()}
         unit = next(iter(figures.values()))["unit"]
@@ -46,17 +46,8 @@ def table(run: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _verdict(micros: dict[str, float]) -> str:
-    """How much less ostler needs than the best of the others."""
-    peers = {server: value for server, value in micros.items() if server not in ("ostler", "limit")}
-    if not peers or "ostler" not in micros:
-        return ""
-    best = min(peers, key=lambda server: peers[server])
-    return f"{peers[best] / micros['ostler']:.2f} x {best}"
-
-
-def _row(title: str, servers: list[str], cells: dict[str, str], verdict: str) -> str:
-    return f"| {title} | {' | '.join(cells.get(server, '') for server in servers)} | {verdict} |"
+def _row(title: str, servers: list[str], cells: dict[str, str], ratio: str) -> str:
+    return f"| {title} | {' | '.join(cells.get(server, '') for server in servers)} | {ratio} |"
 
 
 if __name__ == "__main__":
