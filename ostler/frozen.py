@@ -7,7 +7,7 @@ field is for the type checker to see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -31,6 +31,43 @@ def frozen(cls: type[T]) -> type[T]:
     if "__repr__" not in cls.__dict__:
         made.__repr__ = _show
     return cls
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen_at_runtime(cls: type[T]) -> type[T]:
+    """Make a class of many fields, each with a default: nothing is compiled, and to assign to one raises."""
+    made: Any = dataclass(init=False, eq=False, repr=False)(cls)
+    made.__init__ = _take
+    made.__eq__ = _equals
+    made.__hash__ = _hash
+    made.__repr__ = _show_public
+    made.__setattr__ = made.__delattr__ = _refuse
+    return cls
+
+
+def _take(self: Any, *positional: object, **named: object) -> None:
+    owner = type(self).__qualname__
+    values = {f.name: f.default for f in fields(self)}
+    if len(positional) > len(values):
+        raise TypeError(f"{owner} takes {len(values)} fields, but {len(positional)} were given")
+    for name, value in zip(values, positional, strict=False):
+        if name in named:
+            raise TypeError(f"{owner} got multiple values for field {name!r}")
+        named[name] = value
+    for name in named:
+        if name not in values:
+            raise TypeError(f"{owner} got an unexpected field {name!r}")
+    self.__dict__.update(values, **named)
+    self.__post_init__()
+
+
+def _refuse(self: object, name: str, _: object = None) -> None:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
+
+
+def _show_public(self: Any) -> str:
+    shown = ", ".join(f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr)
+    return f"{type(self).__qualname__}({shown})"
 
 
 def _equals(self: object, other: object) -> bool:

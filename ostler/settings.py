@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ostler.atoms import WrongAtom
 from ostler.errors import SettingsError
-from ostler.frozen import frozen
+from ostler.frozen import frozen, frozen_at_runtime
 from ostler.kinds import (
     AccessFormat,
     Bytes,
@@ -87,7 +87,7 @@ def setting(default: T, kind: Kind, group: str, help: str, *, variables: tuple[s
 
 # fmt: off
 # One setting is one row or two: name, type, default, kind, group, help. The formatter would make six of it.
-@dataclass(frozen=True)
+@frozen_at_runtime
 class Settings:
     """Every setting, checked and frozen; names are uvicorn's wherever uvicorn has the setting.
 
@@ -97,7 +97,7 @@ class Settings:
         SettingsError: a value is wrong.
     """
 
-    app: App = setting("", ImportString(), "Application",  # noqa: RUF009  # it is field(), as below
+    app: App = setting("", ImportString(), "Application",
         "The application, as module:attribute.")
     factory: bool = setting(False, Switch(), "Application",
         "Treat APP as a factory: a callable without arguments that returns the application.")
@@ -146,7 +146,7 @@ class Settings:
         "Trust client certificates that the authorities in this PEM file have signed.")
     ssl_ciphers: str | None = setting(None, Text("CIPHERS", "a list in OpenSSL's notation"), "TLS",
         "Ciphers up to TLSv1.2, in OpenSSL's notation. Default: Python's choice of OpenSSL's, all safe.")
-    ssl_context_factory: str | Callable[..., Any] | None = setting(None, Hook(), "TLS",  # noqa: RUF009
+    ssl_context_factory: str | Callable[..., Any] | None = setting(None, Hook(), "TLS",
         "Let this function make the SSLContext; it is called in every process that serves, with the "
         "settings and a function that makes what they say.")
 
@@ -227,7 +227,7 @@ class Settings:
         "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
-    log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",  # noqa: RUF009  # LogConfig is frozen
+    log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",
         "Set up logging from this file: .json, .toml, .yaml or .yml for Python's dictConfig, any other "
         "for its fileConfig. What is named for uvicorn in it counts for ostler.")
     log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] | None = setting(None,
@@ -264,10 +264,11 @@ class Settings:
     reload_delay: float = setting(0.25, Seconds(zero=True), "Development",
         "Gather what changes within this long of a reload's beginning into one more.")
     def __post_init__(self) -> None:
-        for name, declaration in declarations().items():
-            value = getattr(self, name)
-            if value is not defaults()[name]:
-                object.__setattr__(self, name, taken(name, declaration.kind, value, f"argument {name}"))
+        values = self.__dict__
+        for f in dataclasses.fields(self):
+            if values[f.name] is not f.default:
+                kind = f.metadata["declaration"].kind
+                values[f.name] = taken(f.name, kind, values[f.name], f"argument {f.name}")
 # fmt: on
 
 
