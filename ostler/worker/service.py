@@ -14,6 +14,7 @@ from ostler import logs
 from ostler.settings import Settings
 from ostler.worker.access import AccessLog
 from ostler.worker.asgi import Application
+from ostler.worker.eager import eager_tasks
 
 
 class Proxies(Protocol):
@@ -77,6 +78,10 @@ class Service:
         """What no request has changed: what one of them sets off for another is run in a copy of it."""
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
+        self.eager_tasks = eager_tasks(
+            loop, app, self.context, self.create_task, fresh=settings.reset_contextvars
+        )
+        """What starts the app's tasks instead, where Python can do that for less."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.limit_concurrency = settings.limit_concurrency
@@ -89,6 +94,8 @@ class Service:
         """The instance is going to stop: health checks say so, and clients are to let go. More than a
         worker that drains, whose place another one has taken."""
         self.draining = False
+        self.keeps = bool(settings.timeout_keep_alive)
+        """Whether responses leave their connections open."""
         self.cancelled = False
         self.turning_away = False
         """The code has changed: what is asked from now on is for its successor to answer."""
@@ -107,8 +114,8 @@ class Service:
         """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
         """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
-        self.blocks: dict[object, tuple[bytes, int, int, bool]] = {}
-        """Response fields that were rendered, likewise."""
+        self.heads: dict[object, tuple[bytes, int, bool, bool]] = {}
+        """Response heads that were rendered since the last tick, likewise."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}
@@ -116,6 +123,8 @@ class Service:
         self._date = settings.date_header and "date" not in given
         self.now = 0.0
         """Monotonic seconds at the last tick."""
+        self.idle_until = 0.0
+        """Until when a connection is kept that falls idle now."""
         self.tick(time.monotonic())
 
     def __repr__(self) -> str:
@@ -139,16 +148,19 @@ class Service:
         date = b"date: %b\r\n" % imf_fixdate(time.time()).encode() if self._date else b""
         server, extra = self._server, self._extra
         self.static = (server + date + extra, date + extra, server + extra, extra)
+        self.heads.clear()
+        self.idle_until = now + self.timeout_keep_alive
         for connection in tuple(self.connections):
             connection.check(settled)
 
     def withdraw(self) -> None:
         """Serve on, but let load balancers know that they should ask elsewhere."""
         self.withdrawn = True
+        self.keeps = False
 
     def drain(self) -> None:
         """From now on every response closes its connection; idle ones wait out their keep-alive time."""
-        self.draining = True
+        self._drain()
         for connection in tuple(self.connections):
             connection.on_drain()
 
@@ -160,7 +172,7 @@ class Service:
 
     def leave(self) -> None:
         """Close what is idle, let finish what is in flight."""
-        self.draining = True
+        self._drain()
         for connection in tuple(self.connections):
             connection.leave()
 
@@ -175,7 +187,8 @@ class Service:
 
     def cancel(self) -> int:
         """Cancel what is in flight, close everything; return how many requests that were."""
-        self.draining = self.cancelled = True
+        self._drain()
+        self.cancelled = True
         requests = tuple(self.requests)
         for request in requests:
             request.cancel()
@@ -185,11 +198,16 @@ class Service:
 
     def abort(self) -> None:
         """Stop at once: every connection is cut, every task cancelled."""
-        self.draining = self.cancelled = True
+        self._drain()
+        self.cancelled = True
         for request in tuple(self.requests):
             request.cancel()
         for connection in tuple(self.connections):
             connection.abort()
+
+    def _drain(self) -> None:
+        self.draining = True
+        self.keeps = False
 
     # -- told by connections and cycles
 

@@ -368,8 +368,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         else:
-            self._in_head = False
-            self._deadline = service.now + service.timeout_keep_alive
+            self._deadline = service.idle_until
             if self._parser.in_head:
                 self._await_head()
         if self._paused:
@@ -384,19 +383,24 @@ class Connection(asyncio.Protocol):
     def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
         """Render the response's head; it leaves with the first of the body."""
         service = self.service
+        head = cycle.head
+        # What nearly always holds first: the rest is asked only where it makes a difference.
+        keep = head.keep_alive and (
+            (cycle.arrived and not self._eof and service.keeps) or self._may_keep(cycle)
+        )
         self._pending, length, self._chunked, self._keep_alive = render_head(
-            status, fields, cycle.head, self._may_keep(cycle), service.names, service.blocks, service.static
+            status, fields, head, keep, service.names, service.heads, service.static
         )
         self._status = status
         return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
-        """Whether the connection can serve another request after this one."""
+        """Whether the connection can serve another request after this one, whose client would have it so."""
         head = cycle.head
         service = self.service
-        if not head.keep_alive or not service.timeout_keep_alive:
+        if not service.timeout_keep_alive:
             return False
-        if (service.draining or service.withdrawn) and not self._queue and not self._held:
+        if not service.keeps and not self._queue and not self._held:
             return False
         if not cycle.arrived:
             # A client that waits for 100 might never send its body; a long one is not worth reading.
@@ -414,6 +418,16 @@ class Connection(asyncio.Protocol):
             access = self.service.access
             if access is not None and cycle.scope:  # a probe has none
                 cycle.log(access, self._status)
+        if more or self._chunked or self._burst is not None:
+            self._stream(head, data, more)
+        elif len(data) > JOIN:
+            self._transport.write(head)
+            self._transport.write(data)
+        elif head or data:
+            self._transport.write(head + data)
+
+    def _stream(self, head: bytes, data: bytes, more: bool) -> None:
+        """Write a piece of a body that comes in several, or whose length the head does not say."""
         tail = b""
         if self._chunked:
             if data:
@@ -421,21 +435,11 @@ class Connection(asyncio.Protocol):
                 tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
             elif not more:
                 tail = b"0\r\n\r\n"
-        elif not more and self._burst is None:
-            self._write_once(head, data)
-            return
         if self._burst is None:
             self._burst = Burst(self._transport, self.service.loop)
         self._burst.add(head, data, tail, more=more)
         if not more:
             self._burst = None
-
-    def _write_once(self, head: bytes, data: bytes) -> None:
-        if len(data) > JOIN:
-            self._transport.write(head)
-            self._transport.write(data)
-        elif head or data:
-            self._transport.write(head + data)
 
     def complete(self, cycle: Cycle) -> None:
         """The active response is out: keep the connection, or take leave of it."""

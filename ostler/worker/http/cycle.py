@@ -92,6 +92,7 @@ class Cycle:
         self._waiters: list[asyncio.Future[None]] | None = None
         self.scope: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
+        """None until it has begun, and maybe until its first step is done."""
 
     def __repr__(self) -> str:
         state = ("expecting", "started", "sending", "complete")[self.state]
@@ -107,7 +108,11 @@ class Cycle:
         service = self.stream.service
         self._fill_scope(service)
         service.requests.add(self)
-        self.task = service.create_task(self._run(app, service))
+        eager = service.eager_tasks
+        if eager is not None and app is service.app:
+            eager.add(self)
+        else:
+            self.task = service.create_task(self.run(app))
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""
@@ -138,7 +143,7 @@ class Cycle:
         }
         if stream.tls is not None:
             scope["extensions"] = {"tls": stream.tls}
-        if stream.trusted:
+        if head.forwarded and stream.trusted:
             assert service.proxies is not None
             service.proxies.apply(scope)
 
@@ -189,12 +194,18 @@ class Cycle:
 
     def cancel(self) -> None:
         """Cancel the app's task."""
-        if self.task is not None:
-            # A task that never ran its first step is cancelled without `_run` seeing it.
-            self.task.add_done_callback(self._cancelled)
-            self.task.cancel()
+        eager = self.stream.service.eager_tasks
+        task = self.task
+        if task is None and eager is not None and not eager.remove(self):
+            task = asyncio.current_task()  # the app is in its first step, and is the one who cancels
+        if task is None:
+            self._cancelled()
+        else:
+            # A task that never ran its first step is cancelled without `run` seeing it.
+            task.add_done_callback(self._cancelled)
+            task.cancel()
 
-    def _cancelled(self, _: asyncio.Task[None]) -> None:
+    def _cancelled(self, _: asyncio.Task[None] | None = None) -> None:
         self._give_up(503, "Service Unavailable")
         self.stream.service.returned(self)
 
@@ -293,7 +304,9 @@ class Cycle:
 
     # -- the app's run
 
-    async def _run(self, app: Application, service: Service) -> None:
+    async def run(self, app: Application) -> None:
+        """Let the app answer, and see to what it leaves undone."""
+        service = self.stream.service
         try:
             # A WSGI-minded app returns something: uvicorn's users know the message it gets.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http
 import re
 from collections.abc import Iterable
@@ -72,14 +71,14 @@ Block = tuple[bytes, int, int, bool]
 """An app's fields as they are sent, the length that they announce, which of the server's own they stand in
 for, and whether they ask for the end of the connection."""
 
-Blocks = dict[object, Block]
-"""Fields that were rendered before: most responses begin as another one did."""
-_MOST_BLOCKS = 256
-_LONGEST_BLOCK = 1024
-
 # What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
 # whether the connection is kept. A bare tuple: this is made for every request.
 Rendering = tuple[bytes, int, bool, bool]
+
+Heads = dict[object, Rendering]
+"""What was rendered before, by status and fields: most responses begin as another one did."""
+_MOST_HEADS = 256
+_LONGEST_HEAD = 1024
 
 
 def render_head(
@@ -88,32 +87,48 @@ def render_head(
     request: Head,
     keep_alive: bool,
     names: Names,
-    blocks: Blocks,
+    heads: Heads,
     static: tuple[bytes, bytes, bytes, bytes],
 ) -> Rendering:
     """Render the head of the response to `request`.
 
-    `static` holds the server's own fields: all of them, without Server, without Date, without both.
+    `static` holds the server's own fields: all of them, without Server, without Date, without both. While it
+    is the same, `heads` keeps what was rendered for a client that asked for nothing unusual.
 
     Raises:
         RuntimeError: the app gave a status, a name or a value that cannot be sent.
     """
+    fields = tuple(fields)
+    if not keep_alive or request.version != "1.1" or request.method == "HEAD":
+        return _render(status, fields, request, keep_alive, names, static)
+    key = status, fields
+    try:
+        known = heads.get(key)
+    except TypeError:  # something in there can change: a list in a pair's place, or a bytearray
+        return _render(status, fields, request, keep_alive, names, static)
+    if known is None:
+        known = _render(status, fields, request, keep_alive, names, static)
+        if len(known[0]) <= _LONGEST_HEAD:
+            if len(heads) >= _MOST_HEADS:
+                heads.clear()
+            heads[key] = known
+    return known
+
+
+def _render(
+    status: int,
+    fields: tuple[tuple[bytes, bytes], ...],
+    request: Head,
+    keep_alive: bool,
+    names: Names,
+    static: tuple[bytes, bytes, bytes, bytes],
+) -> Rendering:
     line = _STATUS_LINES.get(status) or status_line(status)
-    if status < 200 or status == 204:
-        block, length, own, closing = _render_fields(fields, names, bodiless=True)
+    bodiless = status < 200 or status == 204
+    block, length, own, closing = _render_fields(fields, names, bodiless=bodiless)
+    if bodiless or status == 304 or request.method == "HEAD":
         length = BODILESS
-        if status < 200:
-            closing = True  # not a final response: the client would wait for another
-    else:
-        fields = tuple(fields)
-        try:
-            known = blocks.get(fields)
-        except TypeError:  # something in there can change: a list in a pair's place, or a bytearray
-            known = None
-        block, length, own, closing = known or _render_anew(fields, names, blocks)
-        if status == 304 or request.method == "HEAD":
-            length = BODILESS
-    if closing:
+    if closing or status < 200:  # after what is no final response the client would wait for another
         keep_alive = False
     chunked = False
     framing = b"\r\n"
@@ -130,18 +145,7 @@ def render_head(
     return line + static[own] + block + framing, length, chunked, keep_alive
 
 
-def _render_anew(fields: tuple[tuple[bytes, bytes], ...], names: Names, blocks: Blocks) -> Block:
-    """Render fields, and keep that for the next response which has the same."""
-    rendered = _render_fields(fields, names)
-    if len(rendered[0]) <= _LONGEST_BLOCK:
-        if len(blocks) >= _MOST_BLOCKS:
-            blocks.clear()
-        with contextlib.suppress(TypeError):
-            blocks[fields] = rendered
-    return rendered
-
-
-def _render_fields(fields: Iterable[tuple[bytes, bytes]], names: Names, *, bodiless: bool = False) -> Block:
+def _render_fields(fields: tuple[tuple[bytes, bytes], ...], names: Names, *, bodiless: bool) -> Block:
     length = UNKNOWN
     own = 0
     closing = False

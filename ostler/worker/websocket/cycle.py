@@ -63,7 +63,7 @@ class WebSocketCycle(Cycle):
         self.scope = scope
         path, raw_path, query = split_target(head.target, service.root_path)
         scope["path"], scope["raw_path"], scope["query_string"] = path, raw_path, query
-        if stream.trusted:
+        if head.forwarded and stream.trusted:
             assert service.proxies is not None
             service.proxies.apply(scope)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,35 @@ def test_the_scope_is_that_of_the_asgi_specification(serve: Serve) -> None:
         "headers": [(b"host", b"a.example"), (b"x-two", b"1"), (b"x-two", b"2")],
         "state": state,
     }
+
+
+_OLD, _NEW = (b"GET / HTTP/1.%d\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" % minor for minor in (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "versions"),
+    [
+        ([_OLD + _NEW + _OLD], "010"),
+        ([_NEW + _OLD + _NEW], "101"),
+        ([b"\r\n" + _OLD, b"\r\n" + _NEW], "01"),
+        # What looks like the end of a request line where that would be, had this piece begun with a request.
+        ([b"GET /", b"1234 HTTP/1.0\r\nHost: a\r\nX: HTTP/1.1\r\nConnection: keep-alive\r\n\r\n"], "0"),
+        ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n", b"GET / HTTP/1.1\r\n" + _OLD], "10"),
+        ([b"GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n"], ""),
+    ],
+)
+def test_every_request_has_the_version_of_its_own_line(
+    serve: Serve, pieces: list[bytes], versions: str
+) -> None:
+    app = Recorder()
+    server = serve(app)
+    client = server.connect()
+    server.until(lambda: server.service.connections)
+    (connection,) = server.service.connections
+    for piece in pieces:
+        server.call(partial(connection.data_received, piece))  # type: ignore[attr-defined]
+    assert [client.answer().status for _ in versions or "1"] == ([200] * len(versions) or [400])
+    assert [scope["http_version"] for scope in app.scopes] == [f"1.{minor}" for minor in versions]
 
 
 def test_each_request_has_a_shallow_copy_of_the_state(serve: Serve) -> None:
@@ -172,11 +202,19 @@ def test_a_trusted_proxy_is_asked_for_once_and_heard_each_time(serve: Serve) -> 
     app, proxies = Recorder(), Trusting("127.0.0.1")
     server = serve(app, proxies=proxies)
     client = server.connect()
-    client.ask(get())
-    client.ask(get())
+    client.ask(get("/", "X-Forwarded-For: 203.0.113.7"))
+    client.ask(get("/", "Forwarded: for=203.0.113.7;proto=https"))
     assert proxies.asked == ["127.0.0.1"]
     assert [(s["client"], s["scheme"]) for s in app.scopes] == [(("203.0.113.7", 0), "https")] * 2
     assert server.access.lines[0] == '203.0.113.7:0 - "GET / HTTP/1.1" 200'
+
+
+def test_a_trusted_proxy_that_says_nothing_changes_nothing(serve: Serve) -> None:
+    app = Recorder()
+    server = serve(app, proxies=Trusting("127.0.0.1"))
+    server.ask(get("/", "X-Forwarded-Host: b.example"))
+    assert server.url.startswith(app.scopes[0]["scheme"] + "://")
+    assert app.scopes[0]["client"][0] == "127.0.0.1"
 
 
 def test_an_untrusted_proxy_is_not_heard(serve: Serve, tmp_path: Path) -> None:

@@ -537,7 +537,7 @@ def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None
     client = server.connect()
     for n in range(600):
         assert client.ask(get(f"/?{n}")).status == 200
-    assert len(server.service.blocks) <= 256
+    assert len(server.service.heads) <= 256
 
 
 def test_dates_are_written_as_the_standard_library_writes_them() -> None:

@@ -1,0 +1,107 @@
+"""Tasks that begin without a turn of the loop for each (Python 3.12 and newer).
+
+A task that is made as usual waits in the loop's queue for its first step, and most requests need no other.
+Here the requests of one turn wait in a list of ours; the next turn begins them all, one after the other, in
+tasks that nobody need queue, or note among those that wait. They do not begin as they are read: answers that
+leave together wake their clients up once, and an app in the parser's call stack could make it parse on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from typing import Any, Protocol
+
+from ostler.worker.asgi import Application
+
+MakeTask = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+
+
+class Request(Protocol):
+    """What an app answers in a task."""
+
+    task: asyncio.Task[None] | None
+
+    def run(self, app: Application) -> Coroutine[Any, Any, None]:
+        """Let the app answer."""
+
+
+class EagerTasks:
+    """Begins requests in the loop's next turn, in the order in which they came."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        app: Application,
+        context: Context,
+        *,
+        make_task: MakeTask,
+        make_usual_task: MakeTask,
+    ) -> None:
+        """Make tasks with `make_task`, or with the usual one where the application has set a task factory.
+
+        That is done in `context`.
+        """
+        self._loop = loop
+        self._app = app
+        self._context = context
+        self._make_task = make_task
+        self._make_usual_task = make_usual_task
+        self._waiting: list[Request] = []
+        """For the next turn."""
+        self._beginning: list[Request] = []
+        """Of this turn; the last one first."""
+
+    def add(self, request: Request) -> None:
+        """Begin `request` once all that this turn has brought is read."""
+        if not self._waiting:
+            self._loop.call_soon(self._begin, context=self._context)
+        self._waiting.append(request)
+
+    def remove(self, request: Request) -> bool:
+        """Do not begin `request`; return whether it was still to begin."""
+        for requests in (self._waiting, self._beginning):
+            if request in requests:
+                requests.remove(request)
+                return True
+        return False
+
+    def _begin(self) -> None:
+        self._waiting.reverse()
+        self._beginning = beginning = self._waiting + self._beginning
+        self._waiting = []
+        make_task = self._make_task if self._loop.get_task_factory() is None else self._make_usual_task
+        app = self._app
+        try:
+            while beginning:
+                request = beginning.pop()
+                request.task = make_task(request.run(app))
+        finally:
+            if beginning:  # a signal's handler has raised something: that is not for the others to pay
+                self._loop.call_soon(self._begin, context=self._context)
+
+
+def eager_tasks(
+    loop: asyncio.AbstractEventLoop,
+    app: Application,
+    context: Context,
+    make_usual_task: MakeTask,
+    *,
+    fresh: bool,
+) -> EagerTasks | None:
+    """Return what begins the requests of `app`, or None where `make_usual_task` has to do.
+
+    Each runs in a copy of `context`, or in an empty one if `fresh`.
+    """
+    # A loop of the user's own may make tasks in its own way.
+    if sys.version_info >= (3, 12) and type(loop).__module__.partition(".")[0] in ("asyncio", "uvloop"):
+
+        def make_in_fresh_context(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+            return asyncio.Task(coroutine, loop=loop, context=Context(), eager_start=True)
+
+        make_task = make_in_fresh_context if fresh else partial(asyncio.Task, loop=loop, eager_start=True)
+        return EagerTasks(loop, app, context, make_task=make_task, make_usual_task=make_usual_task)
+    return None

@@ -1,0 +1,157 @@
+"""The task in which an app answers a request: when it begins, who makes it, and how it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from contextlib import closing
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+
+from ostler.settings import Settings
+from ostler.worker.asgi import Application, Receive, Scope, Send
+from ostler.worker.eager import EagerTasks
+from ostler.worker.service import Service
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import get, hello, respond
+
+
+def test_each_request_has_a_task_of_its_own(serve: Serve) -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task in asyncio.all_tasks()
+        tasks.append(task)
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is task
+        await respond(send)
+
+    client = serve(app).connect()
+    client.send(get() + get())
+    assert [client.answer().status for _ in range(2)] == [200, 200]
+    assert len(set(tasks)) == 2
+    assert None not in tasks
+
+
+def test_requests_begin_in_their_order_and_not_while_they_are_read(serve: Serve) -> None:
+    entered: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.append(scope["path"])
+        await respond(send, scope["raw_path"])
+
+    server = serve(app)
+    clients = [server.connect() for _ in range(4)]
+    server.until(lambda: len(server.service.connections) == 4)
+    connections = {c.client[1]: c for c in server.service.connections}  # type: ignore[attr-defined]
+    paths = ["/0", "/1", "/2", "/3"]
+
+    def read_all() -> list[str]:
+        for client, path in zip(clients, paths, strict=True):
+            connections[client.socket.getsockname()[1]].data_received(get(path))  # type: ignore[attr-defined]
+        return entered.copy()
+
+    assert server.call(read_all) == []
+    assert [client.answer().body.decode() for client in clients] == paths
+    assert entered == paths
+
+
+def test_an_app_that_cancels_everything_is_cancelled_itself_and_what_waits_never_begins(serve: Serve) -> None:
+    entered: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        entered.append(scope["path"])
+        assert server.service.cancel() == 2
+        await asyncio.sleep(0)
+        entered.append("not cancelled")
+
+    server = serve(app)
+    clients = [server.connect() for _ in range(2)]
+    server.until(lambda: len(server.service.connections) == 2)
+
+    def read_both() -> None:
+        for connection in server.service.connections:
+            connection.data_received(get())  # type: ignore[attr-defined]
+
+    server.call(read_both)
+    assert [client.answer().status for client in clients] == [503, 503]
+    assert all(client.ended() for client in clients)
+    server.until(lambda: server.service.in_flight == 0)
+    assert entered == ["/"]
+    assert server.errors.lines == []
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_task_factory_is_heard_from_when_the_application_sets_it(serve: Serve, reset: bool) -> None:
+    made: list[str] = []
+
+    def factory(
+        loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        made.append(getattr(coroutine, "__qualname__", "nameless"))
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/":
+            set_factory: Any = asyncio.get_running_loop().set_task_factory
+            set_factory(factory if scope["path"] == "/set" else None)
+        await respond(send)
+
+    client = serve(app, reset_contextvars=reset).connect()
+    for path in ("/", "/set", "/", "/", "/unset", "/"):
+        assert client.ask(get(path)).status == 200
+    assert made == ["Cycle.run"] * 3
+
+
+class OwnLoop(asyncio.SelectorEventLoop):
+    """One that makes tasks in its own way."""
+
+
+def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
+    with closing(asyncio.new_event_loop()) as usual, closing(OwnLoop()) as own:
+        services = [Service(Settings(), hello, state={}, loop=loop) for loop in (usual, own)]
+        assert [service.eager_tasks is not None for service in services] == [
+            sys.version_info >= (3, 12),
+            False,
+        ]
+
+
+class Named:
+    """A request that is nothing but its name."""
+
+    def __init__(self, name: str, begun: list[str]) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.name = name
+        self.begun = begun
+
+    async def run(self, app: Application) -> None:
+        self.begun.append(self.name)
+
+
+def test_what_a_signals_handler_raises_keeps_no_other_request_from_beginning() -> None:
+    begun: list[str] = []
+
+    def make_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if not begun:
+            begun.append("interrupted")
+            coroutine.close()
+            raise KeyboardInterrupt
+        return loop.create_task(coroutine)
+
+    async def turns() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    with closing(asyncio.new_event_loop()) as loop:
+        tasks = EagerTasks(loop, hello, copy_context(), make_task=make_task, make_usual_task=make_task)
+        for name in ("first", "second", "third"):
+            tasks.add(Named(name, begun))
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(turns())
+        tasks.add(Named("fourth", begun))
+        loop.run_until_complete(turns())
+    assert begun == ["interrupted", "second", "third", "fourth"]
