@@ -8,13 +8,12 @@ body. A frame is never longer than PIPE_BUF (4096 bytes on Linux), so that one w
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, replace
 from typing import TypeAlias
 
 from ostler.frozen import frozen
 
 _FRAME = struct.Struct("!BH")
-_BEAT = struct.Struct("!QQQQIIdBQQ")
+_BEAT = struct.Struct("!QQQQIId?QQ")
 
 MAX_TEXT = 3000
 """Bytes of text in one message at the most; what is longer is cut."""
@@ -80,7 +79,7 @@ def encode(message: Message) -> bytes:
         case RetireAsked(reason=reason):
             kind, body = 3, _text(reason)
         case Beat():
-            kind, body = 4, _BEAT.pack(*astuple(message))
+            kind, body = 4, _BEAT.pack(*vars(message).values())
     return _FRAME.pack(kind, len(body)) + body
 
 
@@ -116,8 +115,7 @@ def _decode(kind: int, body: bytes) -> Message:
     if kind in _TEXTS:
         return _TEXTS[kind](body.decode("utf-8", "replace"))
     if kind == 4 and len(body) == _BEAT.size:
-        beat = Beat(*_BEAT.unpack(body))
-        return replace(beat, draining=bool(beat.draining))
+        return Beat(*_BEAT.unpack(body))
     raise ValueError(f"frame of unknown kind {kind} with {len(body)} bytes")
 
 
