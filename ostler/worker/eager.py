@@ -35,7 +35,6 @@ class EagerTasks:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        app: Application,
         context: Context,
         *,
         make_task: MakeTask,
@@ -46,27 +45,27 @@ class EagerTasks:
         That is done in `context`.
         """
         self._loop = loop
-        self._app = app
         self._context = context
         self._make_task = make_task
         self._make_usual_task = make_usual_task
-        self._waiting: list[Request] = []
+        self._waiting: list[tuple[Request, Application]] = []
         """For the next turn."""
-        self._beginning: list[Request] = []
+        self._beginning: list[tuple[Request, Application]] = []
         """Of this turn; the last one first."""
 
-    def add(self, request: Request) -> None:
-        """Begin `request` once all that this turn has brought is read."""
+    def add(self, request: Request, app: Application) -> None:
+        """Let `app` begin to answer once all that this turn has brought is read."""
         if not self._waiting:
             self._loop.call_soon(self._begin, context=self._context)
-        self._waiting.append(request)
+        self._waiting.append((request, app))
 
     def remove(self, request: Request) -> bool:
         """Do not begin `request`; return whether it was still to begin."""
-        for requests in (self._waiting, self._beginning):
-            if request in requests:
-                requests.remove(request)
-                return True
+        for pairs in (self._waiting, self._beginning):
+            for pair in pairs:
+                if pair[0] is request:
+                    pairs.remove(pair)
+                    return True
         return False
 
     def _begin(self) -> None:
@@ -74,10 +73,9 @@ class EagerTasks:
         self._beginning = beginning = self._waiting + self._beginning
         self._waiting = []
         make_task = self._make_task if self._loop.get_task_factory() is None else self._make_usual_task
-        app = self._app
         try:
             while beginning:
-                request = beginning.pop()
+                request, app = beginning.pop()
                 request.task = make_task(request.run(app))
         finally:
             if beginning:  # a signal's handler has raised something: that is not for the others to pay
@@ -85,14 +83,9 @@ class EagerTasks:
 
 
 def eager_tasks(
-    loop: asyncio.AbstractEventLoop,
-    app: Application,
-    context: Context,
-    make_usual_task: MakeTask,
-    *,
-    fresh: bool,
+    loop: asyncio.AbstractEventLoop, context: Context, make_usual_task: MakeTask, *, fresh: bool
 ) -> EagerTasks | None:
-    """Return what begins the requests of `app`, or None where `make_usual_task` has to do.
+    """Return what begins the requests of one service, or None where `make_usual_task` has to do.
 
     Each runs in a copy of `context`, or in an empty one if `fresh`.
     """
@@ -103,5 +96,5 @@ def eager_tasks(
             return asyncio.Task(coroutine, loop=loop, context=Context(), eager_start=True)
 
         make_task = make_in_fresh_context if fresh else partial(asyncio.Task, loop=loop, eager_start=True)
-        return EagerTasks(loop, app, context, make_task=make_task, make_usual_task=make_usual_task)
+        return EagerTasks(loop, context, make_task=make_task, make_usual_task=make_usual_task)
     return None

@@ -78,10 +78,8 @@ class Service:
         """What no request has changed: what one of them sets off for another is run in a copy of it."""
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
-        self.eager_tasks = eager_tasks(
-            loop, app, self.context, self.create_task, fresh=settings.reset_contextvars
-        )
-        """What starts the app's tasks instead, where Python can do that for less."""
+        self.eager_tasks = eager_tasks(loop, self.context, self.create_task, fresh=settings.reset_contextvars)
+        """What starts them instead, where Python can do that for less."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.limit_concurrency = settings.limit_concurrency

@@ -108,11 +108,10 @@ class Cycle:
         service = self.stream.service
         self._fill_scope(service)
         service.requests.add(self)
-        eager = service.eager_tasks
-        if eager is not None and app is service.app:
-            eager.add(self)
-        else:
+        if service.eager_tasks is None:
             self.task = service.create_task(self.run(app))
+        else:
+            service.eager_tasks.add(self, app)
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""

@@ -147,11 +147,11 @@ def test_what_a_signals_handler_raises_keeps_no_other_request_from_beginning() -
             await asyncio.sleep(0)
 
     with closing(asyncio.new_event_loop()) as loop:
-        tasks = EagerTasks(loop, hello, copy_context(), make_task=make_task, make_usual_task=make_task)
+        tasks = EagerTasks(loop, copy_context(), make_task=make_task, make_usual_task=make_task)
         for name in ("first", "second", "third"):
-            tasks.add(Named(name, begun))
+            tasks.add(Named(name, begun), hello)
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(turns())
-        tasks.add(Named("fourth", begun))
+        tasks.add(Named("fourth", begun), hello)
         loop.run_until_complete(turns())
     assert begun == ["interrupted", "second", "third", "fourth"]
