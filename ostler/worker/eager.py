@@ -56,7 +56,7 @@ class EagerTasks:
     def add(self, request: Request, app: Application) -> None:
         """Let `app` begin to answer once all that this turn has brought is read."""
         if not self._waiting:
-            self._loop.call_soon(self._begin, context=self._context)
+            self._begin_soon()
         self._waiting.append((request, app))
 
     def remove(self, request: Request) -> bool:
@@ -68,10 +68,15 @@ class EagerTasks:
                     return True
         return False
 
+    def _begin_soon(self) -> None:
+        # A copy: an app may run the loop within its own step (nest_asyncio), and no context is entered twice.
+        self._loop.call_soon(self._begin, context=self._context.copy())
+
     def _begin(self) -> None:
+        beginning = self._beginning
         self._waiting.reverse()
-        self._beginning = beginning = self._waiting + self._beginning
-        self._waiting = []
+        beginning[:0] = self._waiting
+        self._waiting.clear()
         make_task = self._make_task if self._loop.get_task_factory() is None else self._make_usual_task
         try:
             while beginning:
@@ -79,7 +84,7 @@ class EagerTasks:
                 request.task = make_task(request.run(app))
         finally:
             if beginning:  # a signal's handler has raised something: that is not for the others to pay
-                self._loop.call_soon(self._begin, context=self._context)
+                self._begin_soon()
 
 
 def eager_tasks(

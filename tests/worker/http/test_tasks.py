@@ -155,3 +155,25 @@ def test_what_a_signals_handler_raises_keeps_no_other_request_from_beginning() -
         tasks.add(Named("fourth", begun), hello)
         loop.run_until_complete(turns())
     assert begun == ["interrupted", "second", "third", "fourth"]
+
+
+def test_a_loop_that_is_run_within_a_request_begins_none_twice() -> None:
+    begun: list[str] = []
+
+    def make_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if not begun:
+            begun.append("outer")
+            tasks.add(Named("inner", begun), hello)
+            tasks._begin()  # as an inner loop does
+        return loop.create_task(coroutine)
+
+    async def turn() -> None:
+        await asyncio.sleep(0)
+
+    with closing(asyncio.new_event_loop()) as loop:
+        tasks = EagerTasks(loop, copy_context(), make_task=make_task, make_usual_task=make_task)
+        for name in ("first", "second", "third"):
+            tasks.add(Named(name, begun), hello)
+        for _ in range(3):
+            loop.run_until_complete(turn())
+    assert sorted(begun) == ["first", "inner", "outer", "second", "third"]
