@@ -35,7 +35,7 @@ chaos: $(INSTALLED_TEST)
 
 # Without C parts: what serves, on asyncio and h11, in an environment that has neither uvloop nor httptools. Left
 # out is what waits out time-outs (two minutes and a half of it) to test the arbiter, which has neither anyway.
-PURE_TESTS = tests/worker tests/live tests/test_libraries.py \
+PURE_TESTS = tests/worker tests/live tests/settings/test_libraries.py tests/embed \
   $(addprefix --ignore=tests/live/test_,chaos.py death.py drain_delay.py draining.py queues.py recycling.py \
     reload_terminal.py service_manager.py signals.py storm.py stuck.py upgrade.py)
 
@@ -45,11 +45,11 @@ test-pure: $(PURE_VENV)/.installed
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict ostler tests examples benchmarks
-	$(BIN)/python -m ostler.cli.docs --check
+	$(BIN)/mypy --strict ostler tests tools examples benchmarks
+	$(BIN)/python -m tools.generate_docs --check
 
 docs: $(INSTALLED)
-	$(BIN)/python -m ostler.cli.docs
+	$(BIN)/python -m tools.generate_docs
 
 # Peers and ostler in an environment of their own; QUICK=1 for three workloads. It takes wrk (Debian: apt install wrk).
 bench: $(BENCH_VENV)/.installed

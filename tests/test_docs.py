@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from ostler.cli import docs
-from ostler.settings import declarations, flag, variables
-from ostler.signals import arbiter_table
-from ostler.supervisor.slot import TABLE
+from ostler.settings.declarations import declarations, flag, variables
+from ostler.supervisor.fleet.slot import TABLE
+from ostler.system.signals import arbiter_table
+from tools import generate_docs
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", list(docs.PAGES))
+@pytest.mark.parametrize("name", list(generate_docs.PAGES))
 def test_the_page_is_what_the_code_says_or_else_run_make_docs(name: str) -> None:
-    assert (DOCS / name).read_text(encoding="utf-8") == docs.PAGES[name]()
+    assert (DOCS / name).read_text(encoding="utf-8") == generate_docs.PAGES[name]()
 
 
 def test_every_setting_has_a_row_with_its_flag_its_variables_and_its_key() -> None:
-    page = docs.settings_page()
+    page = generate_docs.settings_page()
 
     for name in declarations():
         row = next(line for line in page.splitlines() if f"| `{name}` |" in line)
@@ -31,7 +31,7 @@ def test_every_setting_has_a_row_with_its_flag_its_variables_and_its_key() -> No
 
 
 def test_no_table_of_the_page_is_broken_by_a_bar_in_a_cell() -> None:
-    tables = [line for line in docs.settings_page().splitlines() if line.startswith("|")]
+    tables = [line for line in generate_docs.settings_page().splitlines() if line.startswith("|")]
 
     columns = [line.replace(r"\|", "").count("|") for line in tables]
 
@@ -45,24 +45,24 @@ def test_the_readme_shows_the_signals_as_the_code_has_them() -> None:
 def test_a_stale_page_fails_the_check_and_is_written_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in docs.PAGES:
+    for name in generate_docs.PAGES:
         (tmp_path / name).write_text("old")
-    life = next(iter(docs.BLOCKS["architecture.md"]))
+    life = next(iter(generate_docs.BLOCKS["architecture.md"]))
     begin, end = f"<!-- {life}, written by `make docs` -->", f"<!-- end of {life} -->"
     (tmp_path / "architecture.md").write_text(f"# Mine\n{begin}\nold\n{end}\nmine\n")
 
-    assert docs.main(["--check", str(tmp_path)]) == 1
+    assert generate_docs.main(["--check", str(tmp_path)]) == 1
     assert "is stale: run `make docs`" in capsys.readouterr().err
-    assert docs.main([str(tmp_path)]) == 0
-    assert docs.main(["--check", str(tmp_path)]) == 0
+    assert generate_docs.main([str(tmp_path)]) == 0
+    assert generate_docs.main(["--check", str(tmp_path)]) == 0
     written = (tmp_path / "architecture.md").read_text()
-    assert written == f"# Mine\n{begin}\n{docs.life_diagram()}\n{end}\nmine\n"
+    assert written == f"# Mine\n{begin}\n{generate_docs.life_diagram()}\n{end}\nmine\n"
 
 
 def test_a_missing_page_is_stale(tmp_path: Path) -> None:
-    for name in docs.BLOCKS:
+    for name in generate_docs.BLOCKS:
         (tmp_path / name).write_text((DOCS / name).read_text(encoding="utf-8"), encoding="utf-8")
-    assert docs.stale(tmp_path) == list(docs.PAGES)
+    assert generate_docs.stale(tmp_path) == list(generate_docs.PAGES)
 
 
 PAGES = [ROOT / "README.md", *DOCS.rglob("*.md")]
@@ -99,13 +99,13 @@ def test_every_page_of_a_folder_is_in_its_index(index: Path, folder: Path) -> No
 def test_a_page_that_has_lost_the_marks_of_its_block_is_refused(tmp_path: Path) -> None:
     (tmp_path / "architecture.md").write_text("# Architecture\n")
     with pytest.raises(ValueError, match="no marks for 'the life of a slot'"):
-        docs.stale(tmp_path)
+        generate_docs.stale(tmp_path)
 
 
 def test_the_diagram_has_every_way_from_state_to_state_in_the_table() -> None:
-    drawn = docs.life_diagram()
+    drawn = generate_docs.life_diagram()
     for (state, event), row in TABLE.items():
         for following in set(row.next) - {state}:
             [line] = [x for x in drawn.splitlines() if f" {state.name} --> {following.name}: " in x]
             assert event.__name__ in line.partition(": ")[2].split(", ")
-    assert docs.life_diagram() in (DOCS / "architecture.md").read_text(encoding="utf-8")
+    assert generate_docs.life_diagram() in (DOCS / "architecture.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,50 +16,86 @@ import ostler
 
 PACKAGE = Path(ostler.__file__).parent
 
-MAY_IMPORT = {
-    "ostler": {"ostler"},
-    "worker": {"ostler", "worker"},
-    "supervisor": {"ostler", "supervisor"},
-    "cli": {"ostler", "worker", "supervisor", "cli"},
-}
-"""Which layers each layer may import; `ostler` is the modules of the package itself."""
+COMMON = frozenset({"ostler.errors", "ostler.records"})
+BELOW = COMMON | {"ostler.settings", "ostler.system", "ostler.logging", "ostler.tls", "ostler.ipc"}
+"""What arbiter and worker have in common."""
+HTTP_NEEDS = frozenset(
+    {
+        "ostler.worker.asgi",
+        "ostler.worker.access_log",
+        "ostler.worker.server_state",
+        "ostler.worker.tls",
+    }
+)
 
-FRONT_DOORS: Mapping[str, tuple[str, ...]] = {
-    "ostler": ("ostler.cli.from_code", "ostler.worker.embedding"),
-    "ostler.__main__": ("ostler.cli.main",),
-    "ostler.gunicorn": ("ostler.worker.",),
-    "ostler.gunicorn_access": ("ostler.worker.",),
+ROOMS: Mapping[str, frozenset[str]] = {
+    # Each room, and the rooms that it may import. A room is the longest name here that a module begins with.
+    "ostler.version": frozenset(),
+    "ostler.errors": frozenset(),
+    "ostler.records": frozenset(),
+    "ostler.import_guard": frozenset({"ostler.errors"}),
+    "ostler.settings": COMMON,
+    "ostler.system": COMMON | {"ostler.settings"},
+    "ostler.logging": COMMON | {"ostler.settings"},
+    "ostler.tls": COMMON | {"ostler.settings"},
+    "ostler.ipc": COMMON | {"ostler.settings", "ostler.system"},
+    # the arbiter
+    "ostler.supervisor": BELOW | {"ostler.supervisor.*"},
+    "ostler.supervisor.event_loop": frozenset(),
+    "ostler.supervisor.fleet": COMMON | {"ostler.ipc"},
+    "ostler.supervisor.processes": BELOW
+    | {"ostler.supervisor.event_loop", "ostler.supervisor.fleet", "ostler.supervisor.balancing"}
+    | {"ostler.supervisor.reload"},
+    "ostler.supervisor.upgrade": BELOW | {"ostler.supervisor.event_loop", "ostler.supervisor.fleet"},
+    "ostler.supervisor.reload": BELOW | {"ostler.supervisor.event_loop"},
+    "ostler.supervisor.balancing": BELOW,
+    # a worker
+    "ostler.worker": BELOW | {"ostler.import_guard", "ostler.worker.*"},
+    "ostler.worker.asgi": frozenset(),
+    "ostler.worker.access_log": BELOW | {"ostler.worker.asgi"},
+    "ostler.worker.eager_tasks": BELOW | {"ostler.worker.asgi"},
+    "ostler.worker.server_state": BELOW
+    | {"ostler.worker.asgi", "ostler.worker.access_log", "ostler.worker.eager_tasks"},
+    "ostler.worker.proxies": BELOW,
+    "ostler.worker.importer": COMMON,
+    "ostler.worker.tls": BELOW | {"ostler.worker.importer"},
+    "ostler.worker.interfaces": BELOW | {"ostler.worker.asgi"},
+    "ostler.worker.http": BELOW | HTTP_NEEDS,
+    "ostler.worker.websocket": BELOW | HTTP_NEEDS | {"ostler.worker.http"},
+    "ostler.worker.accept": BELOW
+    | {"ostler.worker.http", "ostler.worker.proxies", "ostler.worker.tls", "ostler.worker.server_state"},
+    # what people call
+    "ostler.cli": BELOW | {"ostler.version", "ostler.supervisor.*", "ostler.worker.*"},
+    "ostler.embed": BELOW | {"ostler.import_guard", "ostler.cli", "ostler.supervisor.*", "ostler.worker.*"},
+    "ostler.gunicorn": BELOW | {"ostler.worker.*"},
+    "ostler.__main__": frozenset({"ostler.cli"}),
+    "ostler": frozenset({"ostler.errors", "ostler.version", "ostler.settings", "ostler.embed"}),
 }
-"""They open on what is public above, or serve under another supervisor, and so may import that."""
 
-OUTSIDE = {"ostler.gunicorn", "ostler.gunicorn_access"}
-"""They need a library that is no dependency: nothing else imports them."""
+OUTSIDE = {"ostler.gunicorn"}
+"""Needs a library that is no dependency: nothing else imports it."""
 
 PURE = {
     "ostler.errors",
-    "ostler.frozen",
-    "ostler.atoms",
-    "ostler.kinds",
-    "ostler.messages",
-    "ostler.meter",
-    "ostler.peers",
-    "ostler.settings",
-    "ostler.supervisor.crew",
-    "ostler.supervisor.events",
+    "ostler.ipc.messages",
+    "ostler.records",
+    "ostler.settings.access_format",
+    "ostler.settings.declarations",
+    "ostler.settings.kinds",
+    "ostler.settings.tls_kinds",
+    "ostler.settings.trusted_peers",
+    "ostler.supervisor.balancing.bpf",
     "ostler.supervisor.fleet",
-    "ostler.supervisor.orders",
-    "ostler.supervisor.place",
-    "ostler.supervisor.reloading",
-    "ostler.supervisor.service_manager",
-    "ostler.supervisor.silence",
-    "ostler.supervisor.slot",
-    "ostler.supervisor.steering",
-    "ostler.tls_kinds",
-    "ostler.worker.distinguished_name",
+    "ostler.supervisor.systemd_status",
+    "ostler.supervisor.upgrade.decision",
+    "ostler.system.request_rate",
     "ostler.worker.limits",
-    "ostler.worker.middleware.forwarded",
-    "ostler.worker.proxy_protocol",
+    "ostler.worker.proxies.forwarded",
+    "ostler.worker.proxies.proxy_protocol",
+    "ostler.worker.tls.distinguished_name",
 }
+"""Modules, and rooms with all their modules."""
+COMPOSERS = {"ostler", "ostler.worker", "ostler.supervisor"}
 IMPURE = {"os", "time", "signal", "socket", "asyncio", "random", "logging"}
 WORKERS_ONLY = {"uvloop", "httptools", "websockets", "wsproto"}
 """What the arbiter's process never loads."""
@@ -75,7 +112,7 @@ def imports(source: str, module: str, *, package: bool = False) -> Iterator[tupl
                 parts = module.split(".")
                 here = parts[: len(parts) - node.level + package]
                 base = ".".join([*here, base]) if base else ".".join(here)
-            # `from ostler import logs` imports a module, `from ostler.logs import TRACE` a name.
+            # `from ostler import logs` imports a module, `from ostler.logging.setup import TRACE` a name.
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
         elif isinstance(node, ast.Call) and _is_import_call(node.func):
             for argument in node.args[:1]:
@@ -89,36 +126,49 @@ def _is_import_call(function: ast.expr) -> bool:
     )
 
 
-def layer(name: str) -> str:
+def room(name: str) -> str:
+    """The room that a module, or a name in one, belongs to."""
     parts = name.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in MAY_IMPORT else "ostler"
+    return next(place for n in range(len(parts), 0, -1) if (place := ".".join(parts[:n])) in ROOMS)
+
+
+def may_import(here: str, there: str) -> bool:
+    """Whether modules of the room `here` may import from the room `there`."""
+    allowed = ROOMS[here]
+    wildcards = [entry[:-2] for entry in allowed if entry.endswith(".*")]
+    return (
+        here == there
+        or there in allowed
+        or any(f"{there}.".startswith(f"{wildcard}.") for wildcard in wildcards)
+    )
 
 
 def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
     """What `source` must not import, one line each."""
     found = []
+    here = room(module)
     for name, line in imports(source, module, package=package):
         top = name.split(".")[0]
         where = f"{module} line {line}"
-        if top == "ostler" and layer(name) not in MAY_IMPORT[layer(module)]:
-            if not name.startswith(FRONT_DOORS.get(module, ())):
-                found.append(f"{where}: {layer(module)} imports {name}")
-        elif module not in OUTSIDE and _is_outside(name):
+        if top == "ostler" and not may_import(here, room(name)):
+            found.append(f"{where}: {here} imports {name}")
+        elif here not in OUTSIDE and _is_outside(name):
             found.append(f"{where}: {name} is for another supervisor")
-        elif module in PURE and (top in IMPURE or (top == "ostler" and not _is_pure(name))):
+        elif _is_pure(module) and (top in IMPURE or (top == "ostler" and not _is_pure(name))):
             found.append(f"{where}: a pure module imports {name}")
-        elif layer(module) != "worker" and top in WORKERS_ONLY:
+        elif not here.startswith(("ostler.worker", "ostler.gunicorn")) and top in WORKERS_ONLY:
             found.append(f"{where}: {name} is for workers")
     return found
 
 
 def _is_pure(name: str) -> bool:
     """Whether `name`, a module or something in one, is pure: purity by way of an impure module is none."""
-    return name in PURE or name.rpartition(".")[0] in PURE
+    parts = name.split(".")
+    return any(".".join(parts[:n]) in PURE for n in range(2, len(parts) + 1))
 
 
 def _is_outside(name: str) -> bool:
-    """Whether `name` is, or is in, a module for another supervisor, or is that supervisor."""
+    """Whether `name` is, or is in, a room for another supervisor, or is that supervisor."""
     return name.split(".")[0] == "gunicorn" or any(f"{name}.".startswith(f"{door}.") for door in OUTSIDE)
 
 
@@ -135,35 +185,76 @@ def test_each_module_imports_only_what_its_layer_may(module: str, path: Path) ->
     assert complaints(source, module, package=path.name == "__init__.py") == []
 
 
-def test_every_pure_module_exists() -> None:
-    assert {module for module, _ in modules()} >= PURE
+def test_every_room_and_every_pure_module_exists() -> None:
+    there = {module for module, _ in modules()}
+
+    assert there >= PURE
+    assert there >= set(ROOMS)
+    allowed = {entry.removesuffix(".*") for rooms in ROOMS.values() for entry in rooms}
+    assert allowed <= set(ROOMS)
+
+
+def test_no_two_rooms_import_each_other() -> None:
+    """The plan itself has no circle: whatever a room may import comes before it in some order."""
+    allowed = {
+        here: {there for there in ROOMS if there != here and may_import(here, there)}
+        for here in ROOMS
+        # What composes a process may use all of its rooms; that no room imports it is tested below.
+        if here not in COMPOSERS
+    }
+    order = TopologicalSorter({here: there - COMPOSERS for here, there in allowed.items()})
+
+    assert set(order.static_order()) == set(allowed)
+
+
+def test_nothing_imports_what_composes_a_process() -> None:
+    """In `ostler.worker` and `ostler.supervisor` themselves; the rooms in there import only downward."""
+    for here, allowed in ROOMS.items():
+        if here.startswith(("ostler.worker.", "ostler.supervisor.")):
+            assert not allowed & COMPOSERS, here
+
+
+def test_the_top_holds_few_modules_and_every_folder_says_what_lives_there() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
+    for init in PACKAGE.rglob("__init__.py"):
+        first = init.read_text(encoding="utf-8").splitlines()[0]
+        assert first.startswith('"""'), init
+        assert len(first) > 20, init
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ostler.worker.server", "from ostler.supervisor.fleet import Fleet"),
+        ("ostler.worker.server", "from ostler.supervisor.fleet.fleet import Fleet"),
         ("ostler.worker.server", "from ostler import supervisor"),
-        ("ostler.worker.server", "from ..supervisor import fleet"),
+        ("ostler.worker.server", "from ..supervisor.fleet import fleet"),
         ("ostler.worker.http.cycle", "from ... import cli"),
+        ("ostler.worker.http.cycle", "from ostler.worker.websocket.cycle import WebSocketCycle"),
+        ("ostler.worker.http.cycle", "from ostler.worker.interfaces.wsgi import WSGI"),
+        ("ostler.worker.http.cycle", "from ostler.worker.proxies import trusted"),
+        ("ostler.worker.http.cycle", "from ostler.worker.server import Server"),
+        ("ostler.worker.proxies.trusted", "from ostler.worker.http.request import Head"),
+        ("ostler.worker.interfaces.wsgi", "from ostler.worker.http.cycle import Cycle"),
+        ("ostler.worker.websocket.cycle", "from ostler.worker.accept import handshake"),
         ("ostler.worker.main", "import ostler.cli.run"),
         ("ostler.supervisor.arbiter", "def start():\n    from ostler.worker.main import run"),
         ("ostler.supervisor.arbiter", "import importlib\nimportlib.import_module('ostler.worker.main')"),
-        ("ostler.supervisor.child", "__import__('ostler.cli.main')"),
+        ("ostler.supervisor.processes.child", "__import__('ostler.cli.main')"),
+        ("ostler.supervisor.processes.child", "from ostler.supervisor.arbiter import Arbiter"),
         ("ostler.supervisor.arbiter", "try:\n    import uvloop\nexcept ImportError:\n    pass"),
         ("ostler.cli.run", "from httptools import HttpRequestParser"),
-        ("ostler.sockets", "from ostler.worker import server"),
-        ("ostler.logs", "class A:\n    import websockets.server"),
-        ("ostler.settings", "import os.path"),
-        ("ostler.supervisor.slot", "from time import monotonic"),
-        ("ostler.supervisor.fleet", "def pick():\n    import random"),
-        ("ostler.messages", "import asyncio as a"),
-        ("ostler.settings", "from ostler.sources import Sources"),
-        ("ostler.supervisor.fleet", "from ostler import logs"),
+        ("ostler.cli.run", "from ostler.embed.config import Config"),
+        ("ostler.system.sockets", "from ostler.worker import server"),
+        ("ostler.logging.setup", "class A:\n    import websockets.server"),
+        ("ostler.settings.declarations", "import os.path"),
+        ("ostler.supervisor.fleet.slot", "from time import monotonic"),
+        ("ostler.supervisor.fleet.fleet", "def pick():\n    import random"),
+        ("ostler.ipc.messages", "import asyncio as a"),
+        ("ostler.settings.declarations", "from ostler.settings.sources import Sources"),
+        ("ostler.supervisor.fleet.fleet", "from ostler.ipc import assignment"),
         ("ostler", "from ostler.worker.main import run"),
-        ("ostler.config", "from ostler.worker.embedding import Server"),
-        ("ostler.gunicorn", "from ostler.cli.main import main"),
-        ("ostler.gunicorn_access", "from ostler.supervisor.fleet import Fleet"),
+        ("ostler.gunicorn.worker", "from ostler.cli.main import main"),
+        ("ostler.gunicorn.access_log", "from ostler.supervisor.fleet.fleet import Fleet"),
         ("ostler.worker.main", "from ostler import gunicorn"),
         ("ostler.cli.run", "from ostler.gunicorn import Worker"),
         ("ostler.worker.server", "import gunicorn.arbiter"),
@@ -176,15 +267,15 @@ def test_the_checker_objects_to_an_import_against_the_grain(module: str, source:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("ostler", "def run():\n    from ostler.cli.from_code import run"),
-        ("ostler", "from ostler.worker.embedding import Server"),
+        ("ostler", "def run():\n    from ostler.embed.run import run"),
+        ("ostler", "from ostler.embed.server import Server"),
         ("ostler", "from .errors import OstlerError"),
         ("ostler.__main__", "from ostler.cli.main import main"),
-        ("ostler.gunicorn", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
-        ("ostler.gunicorn", "from ostler.gunicorn_access import Account"),
-        ("ostler.worker.main", "import uvloop, os, ostler.logs"),
-        ("ostler.worker.http.cycle", "from ..lifespan import Lifespan\nfrom .head import Head"),
-        ("ostler.supervisor.fleet", "from ostler.supervisor.slot import Slot\nimport ostler.messages"),
+        ("ostler.gunicorn.worker", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
+        ("ostler.gunicorn.worker", "from ostler.gunicorn.access_log import Account"),
+        ("ostler.worker.main", "import uvloop, os, ostler.logging.setup"),
+        ("ostler.worker.http.cycle", "from .request import Head\nfrom ..server_state import ServerState"),
+        ("ostler.supervisor.fleet.fleet", "from .slot import Slot\nimport ostler.ipc.messages"),
         ("ostler.cli.run", "from ostler.worker.main import run\nfrom ostler.supervisor import arbiter"),
     ],
 )

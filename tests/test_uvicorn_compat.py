@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ostler.cli import options
-from ostler.settings import defaults
+from ostler.settings.declarations import defaults
 
 PAGE = (Path(__file__).parent.parent / "docs" / "coming-from-uvicorn.md").read_text(encoding="utf-8")
 

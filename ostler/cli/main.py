@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ostler.errors import OstlerError, SettingsError
 
 if TYPE_CHECKING:
-    from ostler.handover import Inherited
+    from ostler.supervisor.upgrade.handover import Inherited
 
 T = TypeVar("T")
 
@@ -51,22 +51,22 @@ def handover_to_us() -> Inherited | None:
     # Looked for before the import, which few starts need, and which fails without a working directory (3.13).
     if "OSTLER_HANDOVER" not in os.environ:
         return None
-    from ostler import handover
+    from ostler.supervisor.upgrade import handover
 
     return handover.take(os.environ)
 
 
 def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.cli import options
-    from ostler.settings import declarations, flag
-    from ostler.sources import Sources
+    from ostler.settings.declarations import declarations, flag
+    from ostler.settings.sources import Sources
 
     request = _printed(lambda: options.read(arguments))
     if request is None:
         return 0
     secrets = [name for name in request.flags if declarations()[name].kind.secret]
     if secrets:
-        from ostler.cli.conceal import conceal
+        from ostler.system.process_title import conceal
 
         conceal(flag(name) for name in secrets)
     sources = Sources(
@@ -81,9 +81,9 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
         for warning in configuration.warnings:
             complain(f"Warning: {warning}")
     if request.show_settings:
-        from ostler.cli import show
+        from ostler.cli import show_settings
 
-        _printed(lambda: print(show.table(configuration), end=""))
+        _printed(lambda: print(show_settings.table(configuration), end=""))
         return 0
 
     from ostler.cli.run import serve
@@ -135,9 +135,9 @@ def working_directory() -> str:
 
 def last_words(error: OstlerError) -> None:
     """Say what has ended ostler, in the form that the log has."""
-    from ostler import logs
+    from ostler.logging import setup as log_setup
 
-    if logs.structured():
+    if log_setup.structured():
         import logging
 
         # Whatever reads stderr expects JSON by now. Of no lower level: what was filtered would say nothing.

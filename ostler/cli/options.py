@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from ostler import __version__
 from ostler.errors import SettingsError
-from ostler.frozen import frozen
-from ostler.kinds import Switch
-from ostler.settings import GROUPS, Declaration, declarations, defaults, flag, variables
+from ostler.records import frozen
+from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
+from ostler.settings.kinds import Switch
+from ostler.version import __version__
 
 INTRODUCTION = (
     "Serve the ASGI application APP, given as module:attribute, such as main:app. With --workers, "
@@ -29,7 +29,7 @@ class Request:
     """What the command line asks for."""
 
     flags: Mapping[str, tuple[str, ...]]
-    """Texts by field name, as `ostler.sources.Sources` takes them."""
+    """Texts by field name, as `ostler.settings.sources.Sources` takes them."""
     config: str | None
     env_file: str | None
     show_settings: bool
@@ -112,7 +112,7 @@ def _text_option(name: str, metavar: str, help: str) -> click.Option:
 
 
 def _option(name: str, declaration: Declaration) -> click.Option:
-    """Values stay texts: `ostler.sources` reads them, with one and the same error for every source."""
+    """Return the option of one setting; its value stays text, which `settings.sources` reads and checks."""
     long = flag(name)
     if isinstance(declaration.kind, Switch):
         names = [f"{long}/--no-{long[2:]}", name]

@@ -8,20 +8,24 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
-from ostler import activation, libraries, logs, notify, privileges, relaunch, sockets, tls
-from ostler.assignment import ARBITERS_OWN
-from ostler.cli.enter import run_worker
-from ostler.cpus import worker_count
+from ostler import tls
+from ostler.cli.worker_entry import run_worker
 from ostler.errors import OstlerError, SettingsError, StartupError
-from ostler.handover import Inherited
-from ostler.notify import Notifier
-from ostler.privileges import Identity
-from ostler.sockets import Listener
-from ostler.sources import DEFAULT, Configuration, Sources
+from ostler.ipc.assignment import ARBITERS_OWN
+from ostler.logging import setup as log_setup
+from ostler.settings import libraries
+from ostler.settings.sources import DEFAULT, Configuration, Sources
+from ostler.supervisor.upgrade import command as upgrade_command
+from ostler.supervisor.upgrade.handover import Inherited
+from ostler.system import privileges, sd_notify, socket_activation, sockets
+from ostler.system.cpus import worker_count
+from ostler.system.privileges import Identity
+from ostler.system.sd_notify import Notifier
+from ostler.system.sockets import Listener
 
 if TYPE_CHECKING:
-    from ostler.pid_file import PidFile
-    from ostler.supervisor.reloader import Reloader
+    from ostler.supervisor.reload.reloader import Reloader
+    from ostler.system.pid_file import PidFile
 
 logger = logging.getLogger("ostler.error")
 
@@ -61,17 +65,17 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
         signal.signal(number, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     identity = privileges.wanted(settings)
-    logs.configure(settings)
-    privileges.give(identity, logs.descriptors())
+    log_setup.configure(settings)
+    privileges.give(identity, log_setup.descriptors())
     if configuration.env_file is not None:
         logger.info("Loading environment from '%s'", configuration.env_file)
     if settings.log_format == "json":
         for warning in configuration.warnings:
             logger.warning("%s", warning)
-    command = relaunch.this_command(directory, dict(os.environ))
+    command = upgrade_command.this_command(directory, dict(os.environ))
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
-    notifier = notify.from_environment(environ, os.getpid())
+    notifier = sd_notify.from_environment(environ, os.getpid())
     notifier.held = inherited is not None
     try:
         libraries.event_loop(settings)
@@ -94,7 +98,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
                 identity.assume()
             return _serve_plain(configuration, listeners, directory, notifier, leave)
         from ostler.supervisor.arbiter import Arbiter
-        from ostler.supervisor.queues import open_queues
+        from ostler.supervisor.balancing.queues import open_queues
 
         queues = open_queues(listeners, settings, size)
         arbiter = Arbiter(
@@ -120,7 +124,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
             raise StartupError(outcome.reason)
         return outcome.code
     except OstlerError as error:
-        notifier.send(*notify.failure(error))
+        notifier.send(*sd_notify.failure(error))
         raise
     finally:
         notifier.close()
@@ -130,7 +134,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
 def _pid_file(path: str | None, directory: str) -> PidFile | None:
     if path is None:
         return None
-    from ostler.pid_file import PidFile
+    from ostler.system.pid_file import PidFile
 
     return PidFile(path, directory)
 
@@ -165,9 +169,9 @@ def _open(
         return listeners
     if inherited is not None:
         inherited.decline()
-    passed = activation.read(environ, os.getpid())
+    passed = socket_activation.read(environ, os.getpid())
     if passed.count and not asked:
-        listeners = activation.listeners(passed, settings.backlog)
+        listeners = socket_activation.listeners(passed, settings.backlog)
     else:
         if asked and any(fd != settings.fd for fd in passed.descriptors()):
             why = f"{asked[0]} says where to listen; nobody answers on them"
@@ -200,8 +204,8 @@ def _serve_plain(
 
 
 def _reloader(sources: Sources, configuration: Configuration, directory: str) -> Reloader:
-    from ostler.supervisor.reloader import Reloader
-    from ostler.supervisor.watch import Watch, Watcher
+    from ostler.supervisor.reload.file_watcher import Watch, Watcher
+    from ostler.supervisor.reload.reloader import Reloader
 
     settings = configuration.settings
     files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]

@@ -10,20 +10,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ostler import logs, privileges
-from ostler.assignment import Assignment
-from ostler.cpus import worker_count
 from ostler.errors import OstlerError, SettingsError
-from ostler.handover import Inherited
-from ostler.notify import Notifier
-from ostler.relaunch import Command
-from ostler.signals import HURRY_SIGNAL
-from ostler.sockets import Listener
-from ostler.sources import Configuration
-from ostler.supervisor import evidence
-from ostler.supervisor.child import STACK_SIGNAL
-from ostler.supervisor.children import Children
-from ostler.supervisor.events import (
+from ostler.ipc.assignment import Assignment
+from ostler.logging import setup as log_setup
+from ostler.settings.sources import Configuration
+from ostler.supervisor.balancing.queues import Queues
+from ostler.supervisor.event_loop import Loop, Timer
+from ostler.supervisor.fleet.events import (
     Abort,
     Action,
     Admit,
@@ -46,17 +39,25 @@ from ostler.supervisor.events import (
     Tick,
     Timings,
 )
-from ostler.supervisor.fleet import Fleet
+from ostler.supervisor.fleet.fleet import Fleet
 from ostler.supervisor.generations import Generations
-from ostler.supervisor.herald import Herald
-from ostler.supervisor.late_tracker import LateTracker
-from ostler.supervisor.loop import Loop, Timer
-from ostler.supervisor.queues import Queues
-from ostler.supervisor.upgrade import Takeover, Upgrade
+from ostler.supervisor.processes import proc_info
+from ostler.supervisor.processes.child import STACK_SIGNAL
+from ostler.supervisor.processes.children import Children
+from ostler.supervisor.processes.resource_tracker import LateTracker
+from ostler.supervisor.systemd_notifier import Herald
+from ostler.supervisor.upgrade.command import Command
+from ostler.supervisor.upgrade.handover import Inherited
+from ostler.supervisor.upgrade.old_arbiter import Takeover, Upgrade
+from ostler.system import privileges
+from ostler.system.cpus import worker_count
+from ostler.system.sd_notify import Notifier
+from ostler.system.signals import HURRY_SIGNAL
+from ostler.system.sockets import Listener
 
 if TYPE_CHECKING:
-    from ostler.pid_file import PidFile
-    from ostler.supervisor.reloader import Reloader
+    from ostler.supervisor.reload.reloader import Reloader
+    from ostler.system.pid_file import PidFile
 
 logger = logging.getLogger("ostler.error")
 
@@ -126,7 +127,7 @@ class Arbiter:
             signal.SIGUSR2: self._replace,
             signal.SIGCHLD: self._children.reap,
         }
-        """What is done on each signal (`ostler.signals` has it in words)."""
+        """What is done on each signal (`ostler.system.signals` has it in words)."""
         self._served = False
 
     def run(self) -> Finish:
@@ -244,10 +245,10 @@ class Arbiter:
             self._feed(Resize(size - self._fleet.size))
 
     def _reopen_logs(self) -> None:
-        logs.reopen()
+        log_setup.reopen()
         identity = privileges.wanted(self._generations.settings)
         if identity is not None:
-            privileges.give(identity, logs.descriptors())
+            privileges.give(identity, log_setup.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
         self._children.send_all(signal.SIGUSR1)
 
@@ -333,7 +334,7 @@ class Arbiter:
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
-                    self._events.append(evidence.look(pid))
+                    self._events.append(proc_info.look(pid))
                 case Finish():
                     self._outcome = action
                     self._loop.stop()

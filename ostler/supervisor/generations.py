@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 from math import inf
 
-from ostler import logs
-from ostler.settings import Settings
-from ostler.sources import Configuration
-from ostler.supervisor.events import Timings
+from ostler.logging import setup as log_setup
+from ostler.settings.declarations import Settings
+from ostler.settings.sources import Configuration
+from ostler.supervisor.fleet.events import Timings
 
 logger = logging.getLogger("ostler.error")
 
@@ -71,7 +71,7 @@ class Generations:
             SettingsError: they are wrong; nothing has changed.
         """
         configuration = self._load()
-        logs.reconfigure(configuration.settings, self.settings)
+        log_setup.reconfigure(configuration.settings, self.settings)
         return configuration
 
     def begin(self, configuration: Configuration, cause: str) -> Settings:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-import os
-import traceback
-from types import FunctionType, TracebackType
+from types import FunctionType
 from typing import Any
 
-from ostler import logs, reentry
-from ostler.cpus import usable_cpus
+from ostler import import_guard
 from ostler.errors import StartupError
-from ostler.settings import Settings
+from ostler.logging import setup as log_setup
+from ostler.settings.declarations import Settings
+from ostler.system.cpus import usable_cpus
 from ostler.worker.asgi import Application
+from ostler.worker.importer import import_from_string, one_line, own_traceback
 
 logger = logging.getLogger("ostler.error")
 
 MOST_THREADS = 32
 """Threads for a WSGI application by default, however many CPUs there are."""
-
-# Where ostler's own modules lie: their frames are left out of an application's traceback.
-_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
 def load(settings: Settings) -> Application:
@@ -51,19 +47,19 @@ def load_or_say_why(settings: Settings) -> Application:
         StartupError: one line that says why there is no application.
     """
     try:
-        with reentry.importing():
+        with import_guard.importing():
             found = load(settings)
     except StartupError:
         raise
     except BaseException as exc:
-        logs.revive()
+        log_setup.revive()
         logger.error(
             "The application could not be imported:\n", exc_info=exc.with_traceback(own_traceback(exc))
         )
         raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
-    logs.revive()
-    if logging.getLogger("ostler.asgi").isEnabledFor(logs.TRACE):
-        from ostler.worker.middleware.trace import MessageLogger
+    log_setup.revive()
+    if logging.getLogger("ostler.asgi").isEnabledFor(log_setup.TRACE):
+        from ostler.worker.interfaces.message_logger import MessageLogger
 
         return MessageLogger(found)
     return found
@@ -92,32 +88,6 @@ def _made(factory: Any, name: str) -> Any:
     return made
 
 
-def import_from_string(text: str) -> Any:
-    """Return the object that `module:attribute` names; the attribute may be dotted.
-
-    Raises:
-        StartupError: there is no such module or attribute.
-    """
-    module_name, _, attributes = text.partition(":")
-    try:
-        found = importlib.import_module(module_name)
-    except ModuleNotFoundError as exc:
-        # A module that the application itself imports is the application's error, with its traceback.
-        missing = exc.name
-        if missing is None or not (module_name == missing or module_name.startswith(f"{missing}.")):
-            raise
-        raise StartupError(
-            f'Could not import module "{module_name}": there is no such module in the working directory, '
-            "--app-dir or the environment"
-        ) from None
-    try:
-        for attribute in attributes.split("."):
-            found = getattr(found, attribute)
-    except AttributeError:
-        raise StartupError(f'Attribute "{attributes}" not found in module "{module_name}"') from None
-    return found
-
-
 def as_asgi3(found: Any, settings: Settings, name: str) -> Application:
     """Return what was found under `name` as one ASGI 3 callable.
 
@@ -128,7 +98,7 @@ def as_asgi3(found: Any, settings: Settings, name: str) -> Application:
         raise StartupError(f'"{name}" is not an application: {type(found).__name__} is not callable')
     interface = _interface(found, name) if settings.interface == "auto" else settings.interface
     if interface == "asgi2":
-        from ostler.worker.middleware.asgi2 import from_asgi2
+        from ostler.worker.interfaces.asgi2 import from_asgi2
 
         return from_asgi2(found)
     if interface == "wsgi":
@@ -141,7 +111,7 @@ def _as_wsgi(found: Any, settings: Settings, name: str) -> Application:
     if settings.lifespan == "on":
         raise StartupError(f'"{name}" is a WSGI application, which has no lifespan: omit --lifespan on')
     # Imported here: most applications are none, and should not pay for it.
-    from ostler.worker.middleware.wsgi import WsgiAdapter
+    from ostler.worker.interfaces.wsgi import WsgiAdapter
 
     threads = settings.wsgi_threads or min(MOST_THREADS, usable_cpus() + 4)
     logger.info('"%s" is a WSGI application, served by up to %d threads.', name, threads)
@@ -191,30 +161,3 @@ def _positional(found: Any) -> list[str]:
         for p in parameters
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
-
-
-def own_traceback(exc: BaseException) -> TracebackType | None:
-    """Return the part of a traceback that begins in the application's code, the importing left out."""
-    step = exc.__traceback__
-    while step is not None and _is_ours(step.tb_frame.f_code.co_filename):
-        step = step.tb_next
-    return step or exc.__traceback__
-
-
-def one_line(exc: BaseException) -> str:
-    """Return an exception as one line: type, message, and the file and line where it arose."""
-    first = traceback.format_exception_only(type(exc), exc)
-    # A syntax error's message comes after the lines that show its place; others may span several lines.
-    text = " ".join((first[-1] if isinstance(exc, SyntaxError) else "".join(first)).split())
-    frames = traceback.extract_tb(own_traceback(exc))
-    if isinstance(exc, SyntaxError) and exc.filename:
-        return f"{text} ({exc.filename}, line {exc.lineno})"
-    # A failing import inside importlib says nothing; the last line of the application's code does.
-    for frame in reversed(frames):
-        if not frame.filename.startswith("<frozen "):
-            return f"{text} ({frame.filename}, line {frame.lineno})"
-    return text
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith(("<frozen importlib", _PACKAGE)) or filename == importlib.__file__

@@ -1,4 +1,4 @@
-"""The types of ASGI 3 (https://asgi.readthedocs.io, "Applications")."""
+"""The types of ASGI 3 (https://asgi.readthedocs.io, "Applications"), and the error of its `send`."""
 
 from __future__ import annotations
 
@@ -10,3 +10,7 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class ClientDisconnected(OSError):
+    """Raised to the app by `send` when nobody is there any more (ASGI HTTP, since 2.4)."""

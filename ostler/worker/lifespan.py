@@ -6,10 +6,10 @@ import asyncio
 import logging
 from typing import Any, Literal
 
-from ostler import logs
 from ostler.errors import StartupError
-from ostler.worker.application import one_line
+from ostler.logging import setup as log_setup
 from ostler.worker.asgi import Application, Message
+from ostler.worker.importer import one_line
 
 logger = logging.getLogger("ostler.error")
 
@@ -67,7 +67,7 @@ class Lifespan:
         self._answer = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(message)
         answer = await self._answer
-        logs.revive()  # many an application sets up its logging now
+        log_setup.revive()  # many an application sets up its logging now
         return answer
 
     async def _run(self) -> None:

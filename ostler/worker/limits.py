@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from ostler.kinds import Bytes
-from ostler.settings import Settings
+from ostler.settings.declarations import Settings
+from ostler.settings.kinds import Bytes
 
 LOOKS = 3
 """How many looks in a row must find too much memory: a peak costs nothing."""

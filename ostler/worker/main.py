@@ -13,19 +13,20 @@ from collections.abc import Callable, Sequence
 from socket import socket
 from typing import NoReturn
 
-from ostler import logs, privileges
-from ostler.assignment import Assignment
 from ostler.errors import OstlerError
-from ostler.notify import Notifier
-from ostler.pipes import End
-from ostler.queues import Neighbourhood
-from ostler.settings import Settings
-from ostler.worker import application, freshness, loops
-from ostler.worker.alone import Alone
-from ostler.worker.http import http_protocol
-from ostler.worker.orders import Orders
-from ostler.worker.pulse import Pulse
+from ostler.ipc.assignment import Assignment
+from ostler.ipc.load_board import Neighbourhood
+from ostler.logging import setup as log_setup
+from ostler.settings.declarations import Settings
+from ostler.system import privileges
+from ostler.system.pipes import End
+from ostler.system.sd_notify import Notifier
+from ostler.worker import application, event_loops, fresh_bytecode
+from ostler.worker.heartbeat import Pulse
+from ostler.worker.plain_watcher import Alone
+from ostler.worker.protocols import http_protocol
 from ostler.worker.server import Server, Watcher
+from ostler.worker.signal_handlers import Orders
 
 _STDERR = 2
 
@@ -55,14 +56,14 @@ def run_worker(assignment: Assignment) -> NoReturn:
     pulse.start()
     code = 0
     if settings.reload:
-        freshness.install()
+        fresh_bytecode.install()
     try:
         if settings.umask is not None:
             os.umask(settings.umask)
         identity = privileges.wanted(settings)
         if identity is not None:
             identity.assume()
-        logs.configure(settings, slot=assignment.slot)
+        log_setup.configure(settings, slot=assignment.slot)
         place = assignment.neighbourhood
         _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate, place)
     except OstlerError as exc:
@@ -112,7 +113,7 @@ def _serve(
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
-    loop = loops.new_event_loop(settings)
+    loop = event_loops.new_event_loop(settings)
     asyncio.set_event_loop(loop)
     if gate is not None:
         http_protocol(settings)  # what it imports need not wait
@@ -121,8 +122,8 @@ def _serve(
         loop.run_until_complete(_main(settings, sockets, orders, watcher, neighbourhood))
     finally:
         orders.over()
-        loops.close(loop)
-        logs.flush()
+        event_loops.close(loop)
+        log_setup.flush()
 
 
 async def _main(

@@ -12,22 +12,23 @@ from collections.abc import Callable, Coroutine, Sequence
 from socket import socket
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ostler import logs, tls
+from ostler import tls
 from ostler.errors import OstlerError
-from ostler.memory import resident
-from ostler.queues import Neighbourhood
-from ostler.settings import Settings
-from ostler.worker.acceptor import Acceptor
+from ostler.ipc.load_board import Neighbourhood
+from ostler.logging import setup as log_setup
+from ostler.settings.declarations import Settings
+from ostler.system.memory import resident
+from ostler.worker.accept.acceptor import Acceptor
 from ostler.worker.asgi import Application
-from ostler.worker.http import http_connection, http_protocol
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits
-from ostler.worker.middleware.proxy_headers import TrustedProxies
-from ostler.worker.service import Service
+from ostler.worker.protocols import http_connection, http_protocol
+from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.server_state import Service
 
 if TYPE_CHECKING:
-    from ostler.worker.credentials import Credentials
-    from ostler.worker.neighbours import Neighbours
+    from ostler.worker.balancing import Neighbours
+    from ostler.worker.tls.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
 
@@ -186,7 +187,7 @@ class Server:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
         await self._lifespan.cancel(_CANCELLED)
-        logs.flush()
+        log_setup.flush()
 
     async def _unless_stopped(self, startup: Coroutine[Any, Any, None]) -> bool:
         """Run the start-up, cancelled when the server is stopped before its end; True if it got there."""
@@ -234,7 +235,7 @@ class Server:
         welcome: Callable[[socket], Coroutine[Any, Any, object]],
     ) -> None:
         # Imported here: only some workers have any.
-        from ostler.worker.neighbours import Neighbours
+        from ostler.worker.balancing import Neighbours
 
         self._neighbours = Neighbours(place, service, lambda sock: Acceptor(self._loop, sock, welcome))
         self._acceptors += self._neighbours.acceptors
@@ -263,7 +264,7 @@ class Server:
         self._service.tick(time.monotonic())
         if self._neighbours is not None:
             self._neighbours.look()
-        logs.revive()
+        log_setup.revive()
         if self._limits is not None and self._limits.watched:
             self._look_at_limits(now, self._limits)
         self._watcher.ticked(max(0.0, now - due))
@@ -350,7 +351,7 @@ def _credentials(settings: Settings) -> Credentials | None:
     # Imported here: most servers speak no TLS.
     if not tls.wanted(settings):
         return None
-    from ostler.worker.credentials import Credentials
+    from ostler.worker.tls.credentials import Credentials
 
     return Credentials(settings)
 
@@ -363,7 +364,7 @@ def _welcome(
     if credentials is None:
         protocol = http_protocol(settings)
         return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
-    from ostler.worker.handshake import Handshakes
+    from ostler.worker.accept.handshake import Handshakes
 
     peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
     return Handshakes(service, credentials, http_connection(settings), peers).welcome

@@ -14,8 +14,8 @@ import pytest
 from ostler import __version__
 from ostler.cli import options
 from ostler.cli.main import main
-from ostler.kinds import Switch
-from ostler.settings import declarations, flag, variables
+from ostler.settings.declarations import declarations, flag, variables
+from ostler.settings.kinds import Switch
 
 Captured = pytest.CaptureFixture[str]
 
@@ -250,7 +250,7 @@ def loaded_by(code: str) -> set[str]:
 def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     code = (
-        "from ostler.cli import options\nfrom ostler.sources import Sources\n"
+        "from ostler.cli import options\nfrom ostler.settings.sources import Sources\n"
         "request = options.read(['main:app', '--workers', '4'])\n"
         "Sources(flags=request.flags, environ={}).load()"
     )
@@ -262,7 +262,7 @@ def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_an_arbiter_loads_nothing_that_it_has_no_use_for() -> None:
-    loaded = loaded_by("import ostler.cli.run, ostler.supervisor.arbiter, ostler.supervisor.queues")
+    loaded = loaded_by("import ostler.cli.run, ostler.supervisor.arbiter, ostler.supervisor.balancing.queues")
 
     unused = {"asyncio", "ssl", "tempfile", "random", "psutil", "watchfiles", "multiprocessing.connection"}
     assert loaded & unused == set()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.hosting.chromium import Chromium
 from tests.live.harness import Ostler
 from tests.live.test_serving import both
-from tests.tls import Authority
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -9,9 +9,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from tests.certificates import Authority
 from tests.hosting.gunicorn import Gunicorn
 from tests.live.harness import PATIENCE
-from tests.tls import Authority
 
 ECHO = """
 async def app(scope, receive, send):

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ostler.settings import Settings, defaults
-from ostler.sources import Sources
+from ostler.settings.declarations import Settings, defaults
+from ostler.settings.sources import Sources
 from tests.hosting.image import read
 from tests.hosting.pages import DEPLOYMENT, free_ports, shown
 from tests.live.harness import APP, Ostler, wait_until

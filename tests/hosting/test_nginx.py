@@ -20,7 +20,7 @@ from websockets.sync.client import connect
 from tests.hosting.nginx import APP, FILES, PAGES, PLACES, Nginx, place
 from tests.live.harness import PATIENCE, Ostler, wait_until
 from tests.live.load import Load
-from tests.worker.test_proxy_protocol import V4, ssl, v2
+from tests.worker.proxies.test_proxy_protocol import V4, ssl, v2
 
 MEGABYTE = 1 << 20
 CLIENT = "127.0.0.5"  # another address than the proxy's, and none that is trusted

@@ -138,7 +138,7 @@ def deadline_of_step(seconds: float, ostler: Ostler) -> None:
 
 DEFECT = """
 import sys
-from ostler.supervisor import fleet
+from ostler.supervisor.fleet import fleet
 
 handled = fleet.Fleet.handle
 

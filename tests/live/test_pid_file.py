@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ostler.errors import SettingsError
-from ostler.pid_file import PidFile
+from ostler.system.pid_file import PidFile
 from tests.live.harness import Ostler, wait_until
 from tests.live.test_upgrade import upgrading
 

@@ -251,7 +251,7 @@ def test_the_arbiter_stays_small(project: Path) -> None:
     assert not loaded & {"main", "uvloop", "httptools", "h11", "websockets", "watchfiles", "psutil"}
     assert not [name for name in modules if name.startswith("ostler.worker")]
     # Of features that are off nothing is loaded; pathlib alone would be 1 MB (Python 3.11).
-    assert not modules & {"ostler.supervisor.reloader", "pathlib", "configparser", "logging.config"}
+    assert not modules & {"ostler.supervisor.reload.reloader", "pathlib", "configparser", "logging.config"}
 
 
 def answers(port: int, timeout: float) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.certificates import Authority
 from tests.live.harness import Ostler, wait_until
 from tests.live.load import Load
 from tests.live.test_serving import both
-from tests.tls import Authority
 
 
 @pytest.fixture

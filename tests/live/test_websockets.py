@@ -13,9 +13,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.certificates import Authority
 from tests.live.harness import PATIENCE, Ostler, wait_until
 from tests.live.test_serving import both
-from tests.tls import Authority
 
 FASTAPI = """
 import asyncio

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ostler.errors import StartupError
-from ostler.settings import Settings
-from ostler.worker import application
+from ostler.settings.declarations import Settings
+from ostler.worker import application, importer
 from ostler.worker.asgi import Application
-from ostler.worker.middleware.wsgi import WsgiAdapter
+from ostler.worker.interfaces.wsgi import WsgiAdapter
 
 SOURCE = """
 import functools
@@ -203,6 +203,6 @@ def test_an_error_in_the_applications_own_code_is_told_with_its_line(
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each case raises another
         load(app)
     assert not isinstance(caught.value, StartupError)
-    line = application.one_line(caught.value)
+    line = importer.one_line(caught.value)
     assert "\n" not in line
     assert re.search(says, line)

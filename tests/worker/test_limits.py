@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ostler.settings import Settings
+from ostler.settings.declarations import Settings
 from ostler.worker.limits import PATIENCE, Limits
 
 MIB = 2**20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ostler.settings import Settings
+from ostler.settings.declarations import Settings
 from ostler.worker.server import request_limit
 
 

@@ -1,4 +1,4 @@
-"""Fills gunicorn's atoms (`ostler.atoms`) from a request and its response."""
+"""Fills gunicorn's atoms (`ostler.settings.access_format`) from a request and its response."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ostler.atoms import parse
-from ostler.worker.http.head import Head
+from ostler.settings.access_format import parse
+from ostler.worker.http.request import Head
 
 
 class Exchange(NamedTuple):
@@ -39,7 +39,7 @@ def compile_format(text: str) -> Callable[[Exchange], str]:
     """Return what makes a line in this format, and looks at nothing that is not in it.
 
     Raises:
-        ostler.atoms.WrongAtom: there is an atom that does not exist.
+        ostler.settings.access_format.WrongAtom: there is an atom that does not exist.
     """
     template, names = parse(text)
     getters = tuple(_getter(name) for name in names)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
-from ostler.worker.http.burst import JOIN, Burst
 from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
-from ostler.worker.http.delivery import HUSH, progress
-from ostler.worker.http.head import ENDLESS, Fields, Head, Refusal, read_head
 from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
+from ostler.worker.http.request import ENDLESS, Fields, Head, Refusal, read_head
 from ostler.worker.http.response import render_head, render_refusal
-from ostler.worker.service import Service
+from ostler.worker.http.send_progress import HUSH, progress
+from ostler.worker.http.write_buffer import JOIN, Burst
+from ostler.worker.server_state import Service
 
 MakeParser = Callable[[Sink, int], Parser]
 TakeUpgrade = Callable[["Connection", Head], "Cycle | None"]
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._deadline = service.now + service.settings.timeout_request_header
 
     def _over_tls(self, ssl_object: Any) -> None:
-        from ostler.worker.tls_facts import tls_facts
+        from ostler.worker.tls.asgi_extension import tls_facts
 
         self.scheme = "https"
         self.tls = tls_facts(ssl_object)

@@ -10,21 +10,17 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from ostler.worker.access import AccessLog
-from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.http.head import Head, split_target
+from ostler.worker.access_log import AccessLog
+from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
+from ostler.worker.http.request import Head, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
-from ostler.worker.service import Service
+from ostler.worker.server_state import Service
 
 HIGH_WATER = 64 * 1024
 """Bytes of a body held for an app that does not read; above it, the socket is not read either."""
 
 # Where the response is. Each message is legal in exactly one or two of these.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
-
-
-class ClientDisconnected(OSError):
-    """Raised to the app by `send` when nobody is there any more (ASGI HTTP, since 2.4)."""
 
 
 class Stream(Protocol):

@@ -11,8 +11,8 @@ import re
 
 import h11
 
-from ostler.worker.http.head import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 from ostler.worker.http.parser import Sink
+from ostler.worker.http.request import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 
 _REQUEST_LINE = re.compile(
     rb"([A-Z-]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"

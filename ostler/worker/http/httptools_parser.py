@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import httptools
 
-from ostler.worker.http.head import CHUNKED, ENDLESS, Fields, Head, Refusal, oversize
 from ostler.worker.http.parser import PIECE, Sink
+from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Head, Refusal, oversize
 
 
 class HttptoolsParser:

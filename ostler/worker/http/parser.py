@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ostler.worker.http.head import Fields, Head
+from ostler.worker.http.request import Fields, Head
 
 PIECE = 16 * 1024
 """Most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""

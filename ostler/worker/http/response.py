@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from ostler.worker.http.head import Head
+from ostler.worker.http.request import Head
 
 UNKNOWN = -1
 """Length of a body that the app did not announce."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ostler.logging import TRACE
+from ostler.logging.formatters import TRACE
 from ostler.worker.http.connection import Connection
 
 _logger = logging.getLogger("ostler.error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ostler.frozen import frozen
+from ostler.records import frozen
 
 
 class Failure(Exception):

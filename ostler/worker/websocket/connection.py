@@ -9,9 +9,9 @@ from math import inf
 from typing import Protocol
 
 from ostler.worker.asgi import Message
-from ostler.worker.http.delivery import HUSH, progress
 from ostler.worker.http.parser import PIECE
-from ostler.worker.service import Service
+from ostler.worker.http.send_progress import HUSH, progress
+from ostler.worker.server_state import Service
 from ostler.worker.websocket.codec import Codec, Failure
 
 HIGH_WATER = 64 * 1024

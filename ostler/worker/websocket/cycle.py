@@ -10,15 +10,15 @@ import asyncio
 from collections import deque
 from typing import Any
 
-from ostler.worker.access import AccessLog, log_handshake
-from ostler.worker.asgi import Message
+from ostler.worker.access_log import AccessLog, log_handshake
+from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, ClientDisconnected, Cycle, as_bytes
-from ostler.worker.http.head import Head, split_target
-from ostler.worker.service import Service
+from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
+from ostler.worker.http.request import Head, split_target
+from ostler.worker.server_state import Service
 from ostler.worker.websocket.codec import Limits, MakeCodec
 from ostler.worker.websocket.connection import WebSocket
-from ostler.worker.websocket.handshake import asks, check, render_accept, subprotocols, values
+from ostler.worker.websocket.upgrade import asks, check, render_accept, subprotocols, values
 
 # RFC 6455, section 7.4 and the IANA registry: what may be in a close frame besides 3000 to 4999.
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))

@@ -13,7 +13,7 @@ from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
 from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.shortcut import Shortcut, decode
+from ostler.worker.websocket.fast_path import Shortcut, decode
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE

@@ -11,7 +11,7 @@ from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opc
 from wsproto.handshake import server_extensions_handshake
 
 from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.shortcut import Shortcut, unmask
+from ostler.worker.websocket.fast_path import Shortcut, unmask
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are

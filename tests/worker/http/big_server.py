@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ostler.settings import Settings
+from ostler.settings.declarations import Settings
 from ostler.worker.asgi import Application, Receive, Scope, Send
-from ostler.worker.http import http_protocol
-from ostler.worker.middleware.wsgi import WsgiAdapter
-from ostler.worker.service import Service
+from ostler.worker.interfaces.wsgi import WsgiAdapter
+from ostler.worker.protocols import http_protocol
+from ostler.worker.server_state import Service
 from tests.worker.http.harness import Way, part, respond, start
 
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ostler import tls
-from ostler.settings import Settings
-from ostler.worker.acceptor import Acceptor
+from ostler.settings.declarations import Settings
+from ostler.worker.accept.acceptor import Acceptor
+from ostler.worker.accept.handshake import Handshakes
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.credentials import Credentials
-from ostler.worker.handshake import Handshakes
-from ostler.worker.http import http_connection, http_protocol
-from ostler.worker.middleware.proxy_headers import TrustedProxies
-from ostler.worker.service import Proxies, Service
+from ostler.worker.protocols import http_connection, http_protocol
+from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.server_state import Proxies, Service
+from ostler.worker.tls.credentials import Credentials
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ import pytest
 
 from ostler.logging import TRACE
 from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.http import http_protocol
+from ostler.worker.protocols import http_protocol
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, hello, part, post, read_body, respond, start
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ostler.worker.asgi import Message, Receive, Scope, Send
 from ostler.worker.http.cycle import Cycle, Stream
-from ostler.worker.http.head import Head
+from ostler.worker.http.request import Head
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import echo, get, hello, opened, part, post, read_body, respond, start
 

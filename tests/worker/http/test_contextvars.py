@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.middleware.wsgi import WsgiAdapter
+from ostler.worker.interfaces.wsgi import WsgiAdapter
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import get, opened, post, read_body, respond
 

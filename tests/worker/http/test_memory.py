@@ -16,7 +16,7 @@ import pytest
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import HIGH_WATER, Cycle
-from ostler.worker.http.head import Head
+from ostler.worker.http.request import Head
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
 

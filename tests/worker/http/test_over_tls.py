@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application
-from tests.tls import Authority
+from tests.certificates import Authority
 from tests.worker.http import (
     test_bodies,
     test_health,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.middleware.asgi2 import from_asgi2
+from ostler.worker.interfaces.asgi2 import from_asgi2
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, hello, post, read_body, respond
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from ostler.worker.asgi import Application, Receive, Scope, Send
-from ostler.worker.http.cycle import ClientDisconnected
-from ostler.worker.service import imf_fixdate
+from ostler.worker.asgi import Application, ClientDisconnected, Receive, Scope, Send
+from ostler.worker.server_state import imf_fixdate
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, get, opened, part, post, respond, start
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ostler.settings import Settings
+from ostler.settings.declarations import Settings
 from ostler.worker.asgi import Application, Receive, Scope, Send
-from ostler.worker.eager import EagerTasks
-from ostler.worker.service import Service
+from ostler.worker.eager_tasks import EagerTasks
+from ostler.worker.server_state import Service
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import get, hello, respond
 

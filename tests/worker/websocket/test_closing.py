@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.http.cycle import ClientDisconnected
+from ostler.worker.asgi import ClientDisconnected, Receive, Scope, Send
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.cycle import WebSocketCycle
 from tests.worker.http.conftest import Serve

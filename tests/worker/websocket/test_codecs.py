@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostler.worker.websocket.codec import Codec, Failure, Limits, MakeCodec
-from ostler.worker.websocket.shortcut import Shortcut, unmask
+from ostler.worker.websocket.fast_path import Shortcut, unmask
 from ostler.worker.websocket.websockets_codec import WebsocketsCodec
 from ostler.worker.websocket.wsproto_codec import WsprotoCodec
 from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application
-from tests.tls import Authority
+from tests.certificates import Authority
 from tests.worker.http.conftest import Serve
 from tests.worker.http.harness import Server, Way
-from tests.worker.websocket import test_closing, test_flow, test_handshake, test_protocol
+from tests.worker.websocket import test_closing, test_flow, test_protocol, test_upgrade
 
 NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
 if sys.version_info < (3, 11):
     # Its asyncio delivers one read in pieces, and complains of the fifth answer to a peer that is gone.
     NOT_OVER_TLS.add("test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped")
 
-for _module in (test_closing, test_flow, test_handshake, test_protocol):
+for _module in (test_closing, test_flow, test_protocol, test_upgrade):
     for _name, _test in inspect.getmembers(_module):
         if (
             _name.startswith("test_")

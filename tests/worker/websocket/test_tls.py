@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.tls import Authority
+from tests.certificates import Authority
 from tests.worker.http.conftest import Serve
 from tests.worker.websocket.harness import (
     DEFLATE,

@@ -1,0 +1,1 @@
+"""ostler from code: ostler.run, Config and Server."""

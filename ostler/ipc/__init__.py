@@ -1,0 +1,1 @@
+"""What the arbiter and its workers agree on: messages, assignments, signals, shared memory."""

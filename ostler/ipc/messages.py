@@ -1,0 +1,123 @@
+"""What a worker tells the arbiter: typed messages and their wire form.
+
+Pure: bytes in, messages out. On the pipe a message is one frame, a kind and a length and then the
+body. A frame is never longer than PIPE_BUF (4096 bytes on Linux), so that one write of it is atomic
+(pipe(7)) even when two threads of a worker write at once.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+from ostler.records import frozen
+
+_FRAME = struct.Struct("!BH")
+_BEAT = struct.Struct("!QQQQIId?QQ")
+
+MAX_TEXT = 3000
+"""Bytes of text in one message at the most; what is longer is cut."""
+
+
+@frozen
+class Ready:
+    """The worker accepts connections: lifespan start-up is done."""
+
+
+@frozen
+class BootFailed:
+    """The worker cannot serve, and says why; it exits by itself after this."""
+
+    reason: str
+
+
+@frozen
+class RetireAsked:
+    """The worker has reached a limit and asks for a successor; it serves on until then."""
+
+    reason: str
+
+
+@frozen
+class Beat:
+    """A heartbeat, about once a second."""
+
+    loop: int
+    """Moved by the worker's event loop, about once a second."""
+    thread: int
+    """Moved by a thread of the worker: it stands still only if the process or its GIL does."""
+    waited: int
+    """Nanoseconds that the loop's thread has waited for a CPU, when `loop` last moved (schedstat)."""
+    served: int
+    """Requests answered since the start."""
+    in_flight: int
+    """Requests being answered now."""
+    connections: int
+    """Connections open now."""
+    lag: float
+    """Seconds by which the loop's last timer came late."""
+    draining: bool
+    ran: int = 0
+    """Nanoseconds that the loop's thread had been on a CPU, when `loop` last moved (schedstat)."""
+    throttled: int = 0
+    """Nanoseconds for which a quota of its cgroups had kept CPUs from it, when `loop` last moved."""
+
+
+Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat
+
+_KINDS = range(1, 5)
+_TEXTS: dict[int, type[BootFailed] | type[RetireAsked]] = {2: BootFailed, 3: RetireAsked}
+
+
+def encode(message: Message) -> bytes:
+    """Return the frame that carries `message`."""
+    match message:
+        case Ready():
+            kind, body = 1, b""
+        case BootFailed(reason=reason):
+            kind, body = 2, _text(reason)
+        case RetireAsked(reason=reason):
+            kind, body = 3, _text(reason)
+        case Beat():
+            kind, body = 4, _BEAT.pack(*vars(message).values())
+    return _FRAME.pack(kind, len(body)) + body
+
+
+class Decoder:
+    """Turns what is read from a worker's pipe back into messages; keeps an unfinished frame."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that `data` completes, in order.
+
+        Raises:
+            ValueError: the bytes are not ours; whoever wrote them is not a worker that can be trusted.
+        """
+        self._buffer += data
+        messages: list[Message] = []
+        while len(self._buffer) >= _FRAME.size:
+            kind, length = _FRAME.unpack_from(self._buffer)
+            if kind not in _KINDS or length > MAX_TEXT:
+                raise ValueError(f"frame of unknown kind {kind} with {length} bytes")
+            end = _FRAME.size + length
+            if len(self._buffer) < end:
+                break
+            messages.append(_decode(kind, self._buffer[_FRAME.size : end]))
+            self._buffer = self._buffer[end:]
+        return messages
+
+
+def _decode(kind: int, body: bytes) -> Message:
+    if kind == 1 and not body:
+        return Ready()
+    if kind in _TEXTS:
+        return _TEXTS[kind](body.decode("utf-8", "replace"))
+    if kind == 4 and len(body) == _BEAT.size:
+        return Beat(*_BEAT.unpack(body))
+    raise ValueError(f"frame of unknown kind {kind} with {len(body)} bytes")
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "replace")[:MAX_TEXT]

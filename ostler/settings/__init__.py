@@ -1,0 +1,1 @@
+"""What may be set: the declarations, what a value may be, and reading and checking them."""

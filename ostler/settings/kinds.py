@@ -1,0 +1,458 @@
+"""What a setting takes: one class for each kind of value, read from text or from TOML.
+
+Pure, as `ostler.settings.declarations` is, which says which setting is of which kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ostler.records import frozen
+from ostler.settings.access_format import parse as parse_access_format
+from ostler.settings.trusted_peers import read_peers
+
+_A_LONG_TIME = 1e9
+"""Seconds; some thirty years. Above it the C library's clocks overflow, which no one means."""
+
+
+class Kind:
+    """What a setting takes: `parse` reads text (flags, variables), `check` TOML's values, `take` code's."""
+
+    metavar = "TEXT"
+    expected = "a text"
+    many = False
+    secret = False
+    """Whether values are to be hidden from whoever looks at settings."""
+
+    def parse(self, text: str) -> Any:
+        """Return the value that `text` stands for.
+
+        Raises:
+            ValueError: the text is not of this kind; `expected` says what would be.
+        """
+        return self.check(text)
+
+    def check(self, value: object) -> Any:
+        """Return `value` as it is stored in `Settings`.
+
+        Raises:
+            ValueError: the value is not of this kind.
+        """
+        if not isinstance(value, str):
+            raise ValueError
+        return value
+
+    def take(self, value: object) -> Any:
+        """Return `value`, given in code, as it is stored: what `check` takes, what is stored, and what only
+        Python can say.
+
+        Raises:
+            ValueError: the value is not of this kind.
+        """
+        return self.check(value)
+
+    def show(self, value: Any) -> str:
+        """Return `value` as a person would write it; nothing at all for None."""
+        return "" if value is None else str(value)
+
+
+class Text(Kind):
+    """Any text without NUL, with a metavar that hints at its meaning."""
+
+    def __init__(self, metavar: str = "TEXT", expected: str = "a text", *, empty: bool = False) -> None:
+        self.metavar = metavar
+        self.expected = expected
+        self.empty = empty
+
+    def check(self, value: object) -> str:
+        # No path, address or name can hold a NUL: it would fail much later, and less clearly.
+        if not isinstance(value, str) or "\0" in value or not (value or self.empty):
+            raise ValueError
+        return value
+
+    def take(self, value: object) -> str:
+        # os.PathLike, by its method: this module does without os.
+        return self.check(value.__fspath__() if hasattr(value, "__fspath__") else value)
+
+
+class TargetPath(Kind):
+    """The path of a request, as it stands in the request line."""
+
+    metavar = "PATH"
+    expected = "a path that starts with / and has neither spaces, ? nor #"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value.startswith("/"):
+            raise ValueError
+        # Compared byte for byte with request lines: what cannot stand in one would never be found.
+        if not all("!" <= c <= "~" and c not in "?#" for c in value):
+            raise ValueError
+        return value
+
+
+class ImportString(Kind):
+    """Where the application is: `module:attribute`, both possibly dotted."""
+
+    metavar = "APP"
+    expected = "module:attribute, such as main:app"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        module, _, attribute = value.partition(":")
+        # Not isidentifier() for the module: a file named my-app.py can be imported by name all the same.
+        if any(c.isspace() or c in "/\\" for c in module) or not all(module.split(".")):
+            raise ValueError
+        if not all(part.isidentifier() for part in attribute.split(".")):
+            raise ValueError
+        return value
+
+    def take(self, value: object) -> Any:
+        # The application itself. What it is called with is for the server to find out.
+        return value if callable(value) else self.check(value)
+
+
+class Host(Kind):
+    """A host to listen on; an IPv6 address may stand in brackets, as in a URL."""
+
+    metavar = "HOST"
+    expected = "a host name or an address"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+        if not host or any(c.isspace() or c in ",/[]\0" for c in host):
+            raise ValueError
+        return host
+
+
+class Switch(Kind):
+    """On or off; as a flag `--name/--no-name`, as a variable 1/0, true/false, yes/no or on/off."""
+
+    metavar = ""
+    expected = "true or false"
+    words: Mapping[str, bool] = MappingProxyType(
+        dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+    )
+
+    def parse(self, text: str) -> bool:
+        try:
+            return self.words[text.strip().lower()]
+        except KeyError:
+            raise ValueError from None
+
+    def check(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value).lower()
+
+
+class Integer(Kind):
+    """A whole number between bounds, both included."""
+
+    metavar = "INTEGER"
+
+    def __init__(self, minimum: int = 0, maximum: int | None = None) -> None:
+        self.minimum = minimum
+        self.maximum = maximum
+        upper = "" if maximum is None else f" and at most {maximum}"
+        self.expected = f"a whole number of at least {minimum}{upper}"
+
+    def parse(self, text: str) -> Any:
+        # int() also takes "1_000" and other scripts' digits; what a person types as a number is 0 to 9.
+        digits = text.strip()
+        if not digits.isascii() or not digits.isdigit():
+            raise ValueError
+        return self.check(int(digits))
+
+    def check(self, value: object) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError
+        if value < self.minimum or (self.maximum is not None and value > self.maximum):
+            raise ValueError
+        return value
+
+
+class Seconds(Kind):
+    """A time span in seconds, fractions allowed."""
+
+    metavar = "SECONDS"
+
+    def __init__(self, *, zero: bool = False) -> None:
+        self.zero = zero
+        self.expected = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
+
+    def parse(self, text: str) -> float:
+        # float() also takes "1_000" and "infinity"; the latter `check` refuses.
+        if "_" in text or not text.isascii():
+            raise ValueError
+        return self.check(float(text))
+
+    def check(self, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError
+        # A NaN compares false with everything, so the bound is written to refuse it.
+        if not (0 <= value <= _A_LONG_TIME) or (value == 0 and not self.zero):
+            raise ValueError
+        return float(value)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else f"{value:.12g}"
+
+
+class Choice(Kind):
+    """One of a few words."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.metavar = f"[{'|'.join(words)}]"
+        self.expected = f"one of {', '.join(words)}"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or value.strip().lower() not in self.words:
+            raise ValueError
+        return value.strip().lower()
+
+
+class Loop(Choice):
+    """One of a few event loops, or where a function is that makes another."""
+
+    def __init__(self, *words: str) -> None:
+        super().__init__(*words)
+        self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
+        self.expected = f"one of {', '.join(words)}, or module:function"
+
+    def check(self, value: object) -> str:
+        return (
+            ImportString().check(value) if isinstance(value, str) and ":" in value else super().check(value)
+        )
+
+
+class LogLevel(Choice):
+    """How serious a record must be; in code also one of the numbers of `logging`."""
+
+    numbers: Mapping[int, str] = MappingProxyType(
+        {5: "trace", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__(*list(self.numbers.values())[::-1])
+
+    def take(self, value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, int):
+            return self.check(value)
+        # Between two levels nothing is logged, so that the next one above says the same.
+        return next((word for number, word in self.numbers.items() if value <= number), "critical")
+
+
+class Octal(Kind):
+    """File permissions, written in octal as chmod(1) takes them: 660, 0660 or 0o660."""
+
+    metavar = "OCTAL"
+    expected = 'file permissions in octal, as text such as "660"'
+
+    def parse(self, text: str) -> int:
+        digits = text.strip().lower().removeprefix("0o")
+        if not digits or not all(c in "01234567" for c in digits):
+            raise ValueError
+        mode = int(digits, 8)
+        if mode > 0o777:
+            raise ValueError
+        return mode
+
+    def check(self, value: object) -> int:
+        # A TOML integer would be read as decimal: 660 there is a trap, so it is taken as text only.
+        if not isinstance(value, str):
+            raise ValueError
+        return self.parse(value)
+
+    def take(self, value: object) -> int:
+        # In code it is written 0o660. A decimal 660 or 600 is larger than any permissions.
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+            return value
+        return self.check(value)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else f"{value:o}"
+
+
+class Bytes(Kind):
+    """An amount of memory in bytes; as text with K, M or G for 1024 of them, and so on."""
+
+    metavar = "BYTES"
+    expected = "a number of bytes above 0, such as 512M (K, M and G are powers of 1024)"
+    units: Mapping[str, int] = MappingProxyType({"G": 2**30, "M": 2**20, "K": 2**10})
+
+    def check(self, value: object) -> int:
+        if isinstance(value, str):
+            digits = value.strip().upper()
+            unit = self.units.get(digits[-1:], 1)
+            digits = digits[:-1] if unit > 1 else digits
+            if not digits.isascii() or not digits.isdigit():
+                raise ValueError
+            value = int(digits) * unit
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError
+        return value
+
+    def show(self, value: Any) -> str:
+        if value is None:
+            return ""
+        unit, size = next(((u, s) for u, s in self.units.items() if value % s == 0), ("", 1))
+        return f"{value // size}{unit}"
+
+
+class Workers(Integer):
+    """A number of workers, or `auto` for as many as there are CPUs to use."""
+
+    metavar = "INTEGER|auto"
+
+    def __init__(self) -> None:
+        super().__init__(minimum=1)
+        self.expected = "a whole number of at least 1, or auto"
+
+    def parse(self, text: str) -> Any:
+        return self.check(text) if text.strip().lower() == "auto" else super().parse(text)
+
+    def check(self, value: object) -> Any:
+        if isinstance(value, str) and value.strip().lower() == "auto":
+            return "auto"
+        return super().check(value)
+
+
+class HeaderLine(Kind):
+    """A response header as `Name:Value`."""
+
+    metavar = "NAME:VALUE"
+    expected = "a header as Name:Value, in Latin-1 and on one line"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError
+        name, colon, content = value.partition(":")
+        # RFC 9110, section 5.6.2: a token; 5.5: a value has no control character but the tab.
+        token = name.strip()
+        if not colon or not token or not all(_in_token(c) for c in token):
+            raise ValueError
+        if any(c != "\t" and (c < " " or c == "\x7f") for c in content):
+            raise ValueError
+        value.encode("latin-1")  # UnicodeEncodeError is a ValueError
+        return value
+
+    def take(self, value: object) -> str:
+        # uvicorn's `headers` are pairs.
+        if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(x, str) for x in value):
+            name, content = value
+            return self.check(f"{name}:{content}" if ":" not in name else "")
+        return self.check(value)
+
+
+def _in_token(c: str) -> bool:
+    return c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")
+
+
+class Peers(Kind):
+    """Which peers to trust; kept as text, which `ostler.settings.trusted_peers` reads."""
+
+    metavar = "LIST"
+    expected = "addresses, networks (10.0.0.0/8), unix: or *, split at commas"
+
+    def check(self, value: object) -> str:
+        # A TOML list is the natural form there.
+        if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+            value = ",".join(value)
+        if not isinstance(value, str):
+            raise ValueError
+        read_peers(value)
+        return value
+
+
+class AccessFormat(Kind):
+    """A format of access log lines, as gunicorn has it; a name stands for one."""
+
+    metavar = "FORMAT"
+    expected = "gunicorn's atoms, such as %(h)s, or the name common or combined"
+
+    def check(self, value: object) -> str:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError
+        parse_access_format(value)
+        return value
+
+
+@frozen
+class LogConfig:
+    """A log configuration: the name of its file, and what is in it once that is read."""
+
+    name: str
+    content: Mapping[str, Any] | str | None = None
+    """For `logging.config.dictConfig`, or as a text for `fileConfig`."""
+
+
+class LogConfigFile(Kind):
+    """The file of a log configuration; from code also what `logging.config.dictConfig` takes."""
+
+    metavar = "FILE"
+    expected = "a path, to a file that ends in .json, .toml, .yaml or .yml, or else is INI"
+
+    def check(self, value: object) -> LogConfig:
+        if isinstance(value, Mapping):
+            return LogConfig("from code", value)
+        fspath = getattr(value, "__fspath__", None)
+        path = fspath() if callable(fspath) else value
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise ValueError
+        return LogConfig(path)
+
+    def take(self, value: object) -> LogConfig:
+        return value if isinstance(value, LogConfig) else self.check(value)
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else str(value.name)
+
+
+class Many(Kind):
+    """Several of another kind: a flag given several times, a TOML list, a variable split at `separator`."""
+
+    many = True
+
+    def __init__(self, item: Kind, *, separator: str = ",", least: int = 0) -> None:
+        self.item = item
+        self.separator = separator
+        self.least = least
+        self.metavar = item.metavar
+        self.expected = item.expected
+
+    def parse(self, text: str) -> tuple[Any, ...]:
+        return self._enough(self.item.parse(p.strip()) for p in text.split(self.separator) if p.strip())
+
+    def parse_each(self, texts: tuple[str, ...]) -> tuple[Any, ...]:
+        """Return the values that `texts` stand for, one each: a flag given several times is not split."""
+        return self._enough(self.item.parse(text) for text in texts)
+
+    def check(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, str):
+            return (self.item.check(value),)
+        if not isinstance(value, (list, tuple)):
+            raise ValueError
+        return self._enough(self.item.check(item) for item in value)
+
+    def take(self, value: object) -> tuple[Any, ...]:
+        if isinstance(value, (list, tuple)):
+            return self._enough(self.item.take(item) for item in value)
+        return (self.item.take(value),)
+
+    def show(self, value: Any) -> str:
+        return ", ".join(self.item.show(item) for item in value)
+
+    def _enough(self, values: Any) -> tuple[Any, ...]:
+        found = tuple(values)
+        if len(found) < self.least:
+            raise ValueError
+        return found

@@ -1,0 +1,97 @@
+"""What the settings of TLS take. Numbers are uvicorn's, which are the ssl module's.
+
+Pure, as `ostler.settings.kinds` is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from ostler.settings.kinds import ImportString, Kind, Text
+
+
+class Secret(Text):
+    """A text that is never shown, wherever settings are."""
+
+    secret = True
+
+    def show(self, value: Any) -> str:
+        return "" if value is None else MASK
+
+
+MASK = "***"
+"""What stands for a secret, whatever its length."""
+
+
+class _Numbered(Kind):
+    """One of a few words, each with the numbers that mean the same."""
+
+    words: Mapping[str, str]
+
+    def parse(self, text: str) -> Any:
+        return self._find(text.strip())
+
+    def check(self, value: object) -> Any:
+        # The enumerations of the ssl module are ints; True is one too, and never meant.
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError
+        return self._find(value.strip() if isinstance(value, str) else str(int(value)))
+
+    def _find(self, word: str) -> str:
+        try:
+            return self.words[word.lower()]
+        except KeyError:
+            raise ValueError from None
+
+
+class TlsVersion(_Numbered):
+    """The oldest version of TLS that is spoken; what is older than 1.2 is broken (RFC 8996)."""
+
+    metavar = "VERSION"
+    expected = (
+        "TLSv1.2 or TLSv1.3, the oldest that is spoken, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
+    )
+    # PROTOCOL_TLS is 2, PROTOCOL_TLSv1_2 is 5, PROTOCOL_TLS_SERVER is 17; 771 and 772 are ssl.TLSVersion's.
+    words = MappingProxyType(
+        dict.fromkeys(("tlsv1.2", "2", "5", "17", "771"), "TLSv1.2")
+        | dict.fromkeys(("tlsv1.3", "772"), "TLSv1.3")
+    )
+
+
+class CertificateDemand(_Numbered):
+    """Whether a client has to show a certificate."""
+
+    metavar = "[none|optional|required]"
+    expected = "none, optional or required, or as numbers 0, 1 or 2"
+    words = MappingProxyType(
+        {"none": "none", "0": "none", "optional": "optional", "1": "optional"}
+        | {"required": "required", "2": "required"}
+    )
+
+
+class Hook(ImportString):
+    """A function, as module:attribute; from code, the function itself."""
+
+    metavar = "MODULE:ATTR"
+    expected = "module:attribute, or from code a function"
+
+    def take(self, value: object) -> Any:
+        return _importable(value) if callable(value) else self.check(value)
+
+    def show(self, value: Any) -> str:
+        return super().show(value) if not callable(value) else repr(value)
+
+
+def _importable(function: Callable[..., Any]) -> str | Callable[..., Any]:
+    """Return where other processes find `function`; the function itself where they cannot."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    # A worker does not run the parent's script, so what is in there is nowhere.
+    if not module or not name or module == "__main__":
+        return function
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return f"{module}:{name}" if found is function else function

@@ -1,0 +1,90 @@
+"""Whom to trust with X-Forwarded-*: the list that `--forwarded-allow-ips` takes, read and checked.
+
+Pure. `ostler.settings.kinds` checks the setting with it, `ostler.worker.proxies.trusted` decides by it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ostler.records import frozen
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+
+class WrongPeer(ValueError):
+    """One entry of the list is wrong; the text names it."""
+
+
+@frozen
+class TrustedPeers:
+    """`--forwarded-allow-ips`, read: IPv4-mapped IPv6 addresses and networks stand here as IPv4."""
+
+    everyone: bool
+    addresses: frozenset[IPv4Address | IPv6Address]
+    networks: tuple[IPv4Network | IPv6Network, ...]
+    literals: frozenset[str]
+
+
+def read_peers(text: str) -> TrustedPeers:
+    """Read a comma-separated list of peers.
+
+    Raises:
+        WrongPeer: an entry looks like an address or a network and is none, or can match nothing.
+    """
+    addresses: set[IPv4Address | IPv6Address] = set()
+    networks: list[IPv4Network | IPv6Network] = []
+    literals: set[str] = set()
+    entries = [entry for entry in (part.strip() for part in text.split(",")) if entry]
+    for entry in entries:
+        if entry == "*":
+            continue
+        if entry == "unix:" or not _like_an_address(entry):
+            literals.add(_literal(entry))
+        elif "/" in entry:
+            networks.append(_network(entry))
+        else:
+            addresses.add(_address(entry))
+    return TrustedPeers("*" in entries, frozenset(addresses), tuple(networks), frozenset(literals))
+
+
+def _like_an_address(entry: str) -> bool:
+    if entry.startswith("/"):
+        return False
+    return "/" in entry or ":" in entry or all(c in "0123456789." for c in entry)
+
+
+def _literal(entry: str) -> str:
+    # "10.0.*" and "10.0.0.1 10.0.0.2" would match nothing, and no one would know why.
+    if "*" in entry or any(c.isspace() for c in entry):
+        raise WrongPeer(f"{entry!r} matches nothing")
+    return entry
+
+
+# ipaddress costs 1 MB and 2 ms, so it is imported only where there is a list of one's own to read.
+
+
+def _address(entry: str) -> IPv4Address | IPv6Address:
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(entry)
+    except ValueError:
+        raise WrongPeer(f"{entry!r} is no address") from None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _network(entry: str) -> IPv4Network | IPv6Network:
+    import ipaddress
+
+    try:
+        network = ipaddress.ip_network(entry)
+    except ValueError as error:
+        # Trusting 10.0.0.7/8 as 10.0.0.0/8 would guess, about whom to believe; so it is refused.
+        why = "has bits set after its prefix" if "host bits" in str(error) else "is no network"
+        raise WrongPeer(f"{entry!r} {why}") from None
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    return ipaddress.IPv4Network((mapped, network.prefixlen - 96))

@@ -1,0 +1,1 @@
+"""One listening queue per worker, and which of them get new connections."""

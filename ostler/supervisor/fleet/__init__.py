@@ -1,0 +1,1 @@
+"""The decisions about workers: pure state machines, events in, actions out."""

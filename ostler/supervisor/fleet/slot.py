@@ -1,0 +1,392 @@
+"""One worker's life in a numbered place: a table of (state, event), pure.
+
+A slot lives once: filled, vacated, forgotten. Feed it what concerns its worker with `handle`, and call again
+with `Tick` when `deadline` has passed. Besides actions it returns notices, which its fleet acts on: whether,
+when and with what a place is filled again is the fleet's to decide, never the slot's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Literal
+
+from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
+from ostler.records import frozen
+from ostler.supervisor.fleet import events as ev
+from ostler.supervisor.fleet.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
+from ostler.supervisor.fleet.hang_detector import Silence, Verdict, words
+from ostler.supervisor.fleet.slot_events import (
+    Arrived,
+    Fill,
+    Leave,
+    LeaveNow,
+    LeaveSoon,
+    Lost,
+    Outcome,
+    Vacated,
+)
+
+FAILED_GRACE = 5.0
+"""Seconds that a worker which reported a failed boot has to exit by itself."""
+ABORT_GRACE = 2.0
+"""Seconds from SIGABRT to SIGKILL for a worker that hangs: time to write its stacks."""
+DRAIN_GRACE = 1.0
+"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
+QUIT_GRACE = 1.0
+"""Seconds from SIGQUIT to SIGKILL."""
+HURRY_GRACE = 1.25
+"""Seconds from SIGURG to SIGKILL: time to finish what is short, and for a lifespan shutdown."""
+
+
+class State(Enum):
+    """Where a worker's life stands: EMPTY first, VACATED in the end."""
+
+    EMPTY = "empty"
+    BACKOFF = "backoff"
+    BOOTING = "booting"
+    READY = "ready"
+    DRAINING = "draining"
+    ABORTED = "aborted"
+    FAILED = "failed"
+    VACATED = "vacated"
+
+
+class UnlistedEvent(Exception):
+    """An event that cannot happen in this state: a defect in whoever sent it."""
+
+
+class Slot:
+    """The life of one worker. `ticket` names it before it has a pid. Times are monotonic seconds."""
+
+    def __init__(self, number: int, generation: int, timings: Timings, ticket: int) -> None:
+        self.number = number
+        self.generation = generation
+        self.timings = timings
+        self.ticket = ticket
+        self.state = State.EMPTY
+        self.pid: int | None = None
+        self.beat: Beat | None = None
+        self.ready_since: float | None = None
+        self.retiring: str | None = None
+        """Why the worker asked for a successor, once it has."""
+        self.retiring_since = 0.0
+        self.admitted = False
+        """The fleet has let it import the application (--reload only)."""
+        self.hurried = False
+        """It was ordered to leave soon: whoever comes after it waits until it has gone."""
+        self._deadline: float | None = None  # of every state but READY, which has its silence
+        self._silence: Silence | None = None
+        self._spawned = 0.0
+        self._sent: list[str] = []
+        self._grace = 0.0  # what the deadline of ABORTED allowed, for the log
+
+    def __repr__(self) -> str:
+        pid = "" if self.pid is None else f" pid={self.pid}"
+        return f"<Slot {self.number}{pid} generation={self.generation} {self.state.value}>"
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return f"Worker {self.number}" + ("" if self.pid is None else f" (pid {self.pid})")
+
+    def served(self, now: float) -> float:
+        """Seconds since it was READY; 0 if it never was."""
+        return 0.0 if self.ready_since is None else now - self.ready_since
+
+    def well(self, now: float) -> bool:
+        """Whether it is READY and its event loop has been heard lately."""
+        return self.state is State.READY and not self._listening().suspicious(now)
+
+    def deadline(self) -> float | None:
+        """When to call `handle(Tick(), now)`, if nothing happens before."""
+        if self.state is State.READY:
+            return self._listening().deadline()
+        return self._deadline
+
+    def silent(self, now: float) -> float:
+        """Return the seconds since the event loop was last heard of; 0 before it could be."""
+        return 0.0 if self._silence is None else self._silence.lasts(now)
+
+    def forgive(self, seconds: float) -> None:
+        """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
+        if self.state is State.BOOTING and self._deadline is not None:
+            self._deadline += seconds
+        if self._silence is not None:
+            self._silence.forgive(seconds)
+
+    def handle(self, event: object, now: float) -> list[Outcome]:
+        """Live through one event.
+
+        Raises:
+            UnlistedEvent: `TABLE` has no row for it.
+        """
+        row = TABLE.get((self.state, type(event)))
+        if row is None:
+            raise UnlistedEvent(f"{type(event).__name__} for {self!r}")
+        before = self.state
+        outcomes = row.act(self, event, now)
+        if self.state not in row.next:
+            raise AssertionError(f"{before.value}, {type(event).__name__}: unlisted next state of {self!r}")
+        return outcomes
+
+    def _process(self) -> int:
+        if self.pid is None:
+            raise UnlistedEvent(f"no process yet: {self!r}")
+        return self.pid
+
+    def _move(self, state: State, deadline: float | None = None) -> None:
+        self.state = state
+        self._deadline = deadline
+
+    # --- from empty to ready ----------------------------------------------------------------------
+
+    def _fill(self, order: Fill, now: float) -> list[Outcome]:
+        if order.at > now:
+            self._move(State.BACKOFF, order.at)
+            return []
+        return self._spawn(order, now)
+
+    def _spawn(self, _: Fill | Tick, now: float) -> list[Outcome]:
+        self._spawned = now
+        self._move(State.BOOTING)
+        return [ev.Spawn(self.ticket, self.number, self.generation)]
+
+    def _drop(self, _: Leave | LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
+        self._move(State.VACATED)
+        return [Vacated()]
+
+    def _started(self, event: Started, now: float) -> list[Outcome]:
+        if self.pid is not None:
+            raise UnlistedEvent(f"started twice: {self!r}")
+        self.pid = event.pid
+        if self.state is State.DRAINING:  # ordered to leave while its spawn was under way
+            return self._leave(Leave(), now)
+        if self.state is State.ABORTED:
+            return self._leave_now(LeaveNow(), now)
+        self._deadline = now + self.timings.startup
+        return []
+
+    def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Outcome]:
+        ordered = self.state is not State.BOOTING
+        self._move(State.VACATED)
+        if ordered:
+            return [Vacated()]
+        cause = f"{self.name} could not be spawned: {event.reason}"
+        return [Lost("error", cause, cause), Vacated()]
+
+    def _ready(self, _: Ready, now: float) -> list[Outcome]:
+        self._move(State.READY)
+        self.ready_since = now
+        self._silence = Silence(self.timings.healthcheck, now)
+        report = Report("info", f"{self.name} is ready after {words(now - self._spawned)}")
+        return [report, Arrived()]
+
+    def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
+        self._move(State.FAILED, now + FAILED_GRACE)
+        return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
+
+    def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
+        reason = f"not ready after {words(now - self._spawned)}"
+        lost = Lost("warning", f"{self.name} {reason}, aborted", f"{self.name} was {reason}")
+        return [*self._abort(ABORT_GRACE, now), lost]
+
+    # --- ready: listening to its heart ------------------------------------------------------------
+
+    def _listening(self) -> Silence:
+        assert self._silence is not None, f"never ready: {self!r}"
+        return self._silence
+
+    def _note(self, beat: Beat, now: float) -> list[Outcome]:
+        self.beat = beat
+        return []
+
+    def _hear(self, beat: Beat, now: float) -> list[Outcome]:
+        silence = self._listening()
+        lasted, last, self.beat = silence.lasts(now), self.beat, beat
+        if silence.hear(last, beat, now):
+            return [Report("info", f"{self.name} answers again, it was silent for {words(lasted)}")]
+        return []
+
+    def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
+        if self.retiring is not None:
+            return []
+        self.retiring, self.retiring_since = event.reason, now
+        # The reason is a sentence, as a plain server logs it.
+        reason = event.reason.rstrip(".")
+        return [Report("info", f"{self.name} asks for a successor: {reason}; it serves on until then")]
+
+    def _silent(self, _: Tick, now: float) -> list[Outcome]:
+        silence = self._listening()
+        if silence.asked:
+            return self._judge(None, now)
+        silence.ask(now)
+        return [ev.Inspect(self._process())]
+
+    def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
+        if not self._listening().asked:  # it has beaten since, or was judged without an answer
+            self._listening().excuse(self.beat, event, now)
+            return []
+        return self._judge(event, now)
+
+    def _judge(self, seen: Inspected | None, now: float) -> list[Outcome]:
+        silence = self._listening()
+        verdict = silence.judge(self.beat, seen, now)
+        said = silence.describe("no evidence to be had" if seen is None else seen.evidence, now)
+        if verdict is Verdict.ABORT:
+            lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
+            return [*self._abort(ABORT_GRACE, now), lost]
+        if verdict is Verdict.WARN:
+            text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
+            return [ev.ShowStack(self._process()), Report("warning", text)]
+        return [Report("debug", f"{self.name} {said}: not counted against it")]
+
+    # --- leaving ----------------------------------------------------------------------------------
+
+    def _leave(self, _: Leave, now: float) -> list[Outcome]:
+        if self.pid is None:
+            self._move(State.DRAINING)
+            return []
+        self._move(State.DRAINING, now + self.timings.graceful + DRAIN_GRACE)
+        self._sent.append("SIGTERM")
+        return [ev.Drain(self.pid)]
+
+    def _drain_late(self, _: Tick, now: float) -> list[Outcome]:
+        allowed = words(self.timings.graceful + DRAIN_GRACE)
+        text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
+        return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
+
+    def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
+        if self.pid is None:
+            self._move(State.ABORTED)
+            return []
+        self._grace = QUIT_GRACE
+        self._move(State.ABORTED, now + QUIT_GRACE)
+        self._sent.append("SIGQUIT")
+        return [ev.Quit(self.pid)]
+
+    def _leave_soon(self, _: LeaveSoon, now: float) -> list[Outcome]:
+        self.hurried = True
+        if self.pid is None:
+            self._move(State.ABORTED)
+            return []
+        self._grace = HURRY_GRACE
+        self._move(State.ABORTED, now + HURRY_GRACE)
+        self._sent.append("SIGURG")
+        return [ev.Hurry(self.pid)]
+
+    def _hurry(self, order: LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
+        self.hurried = self.hurried or isinstance(order, LeaveSoon)
+        if self._deadline is not None:
+            self._deadline = min(self._deadline, now + QUIT_GRACE)
+        return []
+
+    def _abort(self, grace: float, now: float) -> list[Outcome]:
+        # SIGABRT makes the worker's faulthandler write its stacks: they need not be asked for.
+        self._grace = grace
+        self._move(State.ABORTED, now + grace)
+        self._sent.append("SIGABRT")
+        return [ev.Abort(self._process())]
+
+    def _kill(self, _: Tick, now: float) -> list[Outcome]:
+        if self.state is State.FAILED:
+            why = f"did not exit within {words(FAILED_GRACE)} of its failed start"
+        else:
+            why = f"did not end within {words(self._grace)} of {self._sent[-1]}"
+        # No further deadline: what SIGKILL does not end sleeps uninterruptibly in the kernel.
+        self._move(State.ABORTED)
+        self._sent.append("SIGKILL")
+        return [Report("warning", f"{self.name} {why}: killed"), ev.Kill(self._process())]
+
+    def _late(self, _: object, now: float) -> list[Outcome]:
+        return []
+
+    def _exited(self, event: Exited, now: float) -> list[Outcome]:
+        foreign = event.signal is not None and event.signal not in self._sent
+        sender = "" if event.signal is None else f" ({'not ' if foreign else ''}sent by ostler)"
+        when = (
+            "before it was ready"
+            if self.ready_since is None
+            else f"after serving for {words(self.served(now))}"
+        )
+        how = f"{event.how}{sender} {when}" + (f", {event.hint}" if event.hint else "")
+        lost = self.state in (State.BOOTING, State.READY)
+        failed = self.state is State.FAILED
+        self._move(State.VACATED)
+        if lost:
+            return [Lost("warning", f"{self.name} {how}", f"{self.name} {how}"), Vacated()]
+        level: Literal["debug", "info", "warning"] = "warning" if foreign else "debug" if failed else "info"
+        return [Report(level, f"{self.name} {how}"), Vacated()]
+
+
+# --- the table --------------------------------------------------------------------------------------
+
+
+@frozen
+class Row:
+    """What a slot does upon one event in one state, and the states that this may lead to."""
+
+    act: Callable[[Slot, Any, float], list[Outcome]]
+    next: tuple[State, ...]
+
+
+def _table() -> dict[tuple[State, type], Row]:
+    s, row = State, Row
+    booting = row(Slot._started, (s.BOOTING,))
+    listening = (s.READY, s.ABORTED)
+    gone = row(Slot._exited, (s.VACATED,))
+    table: dict[tuple[State, type], Row] = {
+        (s.EMPTY, Fill): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
+        (s.EMPTY, Leave): row(Slot._drop, (s.VACATED,)),
+        (s.EMPTY, LeaveSoon): row(Slot._drop, (s.VACATED,)),
+        (s.EMPTY, LeaveNow): row(Slot._drop, (s.VACATED,)),
+        (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
+        (s.BACKOFF, Leave): row(Slot._drop, (s.VACATED,)),
+        (s.BACKOFF, LeaveSoon): row(Slot._drop, (s.VACATED,)),
+        (s.BACKOFF, LeaveNow): row(Slot._drop, (s.VACATED,)),
+        (s.BOOTING, Started): booting,
+        (s.BOOTING, SpawnFailed): row(Slot._spawn_failed, (s.VACATED,)),
+        (s.BOOTING, Beat): row(Slot._note, (s.BOOTING,)),
+        (s.BOOTING, Ready): row(Slot._ready, (s.READY,)),
+        (s.BOOTING, BootFailed): row(Slot._boot_failed, (s.FAILED,)),
+        (s.BOOTING, Exited): gone,
+        (s.BOOTING, Tick): row(Slot._boot_late, (s.ABORTED,)),
+        (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.BOOTING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
+        (s.BOOTING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.READY, Beat): row(Slot._hear, (s.READY,)),
+        (s.READY, RetireAsked): row(Slot._retire, (s.READY,)),
+        (s.READY, Tick): row(Slot._silent, listening),
+        (s.READY, Inspected): row(Slot._inspected, listening),
+        (s.READY, Exited): gone,
+        (s.READY, Leave): row(Slot._leave, (s.DRAINING,)),
+        (s.READY, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
+        (s.READY, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.DRAINING, Started): row(Slot._started, (s.DRAINING,)),
+        (s.DRAINING, Tick): row(Slot._drain_late, (s.ABORTED,)),
+        (s.DRAINING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
+        (s.DRAINING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.FAILED, Tick): row(Slot._kill, (s.ABORTED,)),
+        (s.FAILED, Beat): row(Slot._note, (s.FAILED,)),
+        (s.FAILED, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
+        (s.FAILED, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.FAILED, Exited): gone,
+        (s.ABORTED, Started): row(Slot._started, (s.ABORTED,)),
+        (s.ABORTED, Tick): row(Slot._kill, (s.ABORTED,)),
+        (s.ABORTED, LeaveSoon): row(Slot._hurry, (s.ABORTED,)),
+        (s.ABORTED, LeaveNow): row(Slot._hurry, (s.ABORTED,)),
+    }
+    for leaving in (s.DRAINING, s.ABORTED):
+        table[leaving, SpawnFailed] = row(Slot._spawn_failed, (s.VACATED,))
+        table[leaving, Exited] = gone
+        table[leaving, Beat] = row(Slot._note, (leaving,))
+    for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING, s.ABORTED):
+        # Late, or said twice, as by a copy that the application has forked: harmless.
+        for message in (Ready, BootFailed, RetireAsked, Inspected):
+            table.setdefault((state, message), row(Slot._late, (state,)))
+    return table
+
+
+TABLE: Mapping[tuple[State, type], Row] = MappingProxyType(_table())
+"""Every (state, event) that can happen. What is not listed raises."""

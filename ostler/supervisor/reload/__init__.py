@@ -1,0 +1,1 @@
+"""Development: reload when files change (--reload)."""

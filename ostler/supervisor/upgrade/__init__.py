@@ -1,0 +1,1 @@
+"""Replacing the arbiter itself by a new one (SIGUSR2), its sockets kept."""

@@ -1,0 +1,1 @@
+"""What ostler asks of the operating system: sockets, signals, pipes, cgroups, privileges, systemd."""

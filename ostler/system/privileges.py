@@ -1,0 +1,109 @@
+"""--user and --group: as whom an application runs that root has started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable
+
+from ostler.errors import SettingsError
+from ostler.records import frozen
+from ostler.settings.declarations import Settings
+
+
+@frozen
+class Identity:
+    """Whom to become: ids, with all groups that are not the first (initgroups(3))."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    def assume(self) -> None:
+        """Become it, for good.
+
+        Raises:
+            SettingsError: the system refuses.
+        """
+        if (os.geteuid(), os.getegid()) == (self.uid, self.gid) and os.geteuid() != 0:
+            return
+        try:
+            os.setgroups(self.groups)
+            os.setgid(self.gid)
+            os.setuid(self.uid)
+        except OSError as error:
+            raise SettingsError(
+                f"cannot run as user {self.uid} and group {self.gid}: {error.strerror}; "
+                f"check --user and --group"
+            ) from None
+
+
+def wanted(settings: Settings) -> Identity | None:
+    """Return whom the settings name; None if nobody.
+
+    Raises:
+        SettingsError: there is no such user or group, or it takes root to become it.
+    """
+    if settings.user is None and settings.group is None:
+        return None
+    import grp  # nobody else needs these
+    import pwd
+
+    uid, gid, name = os.geteuid(), os.getegid(), None
+    if settings.user is not None:
+        entry = None
+        with contextlib.suppress(KeyError, OverflowError):
+            by_id = settings.user.isdigit()
+            entry = pwd.getpwuid(int(settings.user)) if by_id else pwd.getpwnam(settings.user)
+        if entry is not None:
+            uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+        elif not settings.user.isdigit():
+            raise SettingsError(f"user is {settings.user!r}: there is no such user")
+        elif settings.group is None:
+            raise SettingsError(
+                f"user is {settings.user}, of whom the system knows no group: give --group as well"
+            )
+        else:
+            uid = _number(settings.user, "user")
+    if settings.group is not None:
+        gid = _group(settings.group, grp)
+    groups = (gid,) if name is None else tuple(os.getgrouplist(name, gid))
+    if os.geteuid() != 0 and (uid, gid) != (os.geteuid(), os.getegid()):
+        which = "user" if settings.user is not None else "group"
+        raise SettingsError(
+            f"{which} is {getattr(settings, which)!r}: it takes root to become that; "
+            f"start ostler as root, or without --{which}"
+        )
+    return Identity(uid, gid, groups)
+
+
+def _group(text: str, grp: object) -> int:
+    if text.isdigit():
+        return _number(text, "group")
+    try:
+        found: int = grp.getgrnam(text).gr_gid  # type: ignore[attr-defined]
+    except KeyError:
+        raise SettingsError(f"group is {text!r}: there is no such group") from None
+    return found
+
+
+def _number(text: str, which: str) -> int:
+    # All ones is "leave it as it is" to the system (setresuid(2)).
+    if int(text) >= 2**32 - 1:
+        raise SettingsError(f"{which} is {text}: expected a name or a number below {2**32 - 1}")
+    return int(text)
+
+
+def give(identity: Identity | None, descriptors: Iterable[int]) -> None:
+    """Give new, empty log files to whoever is to write them as well.
+
+    No others: where a user may write a directory, a link there could name any file of root's.
+    """
+    if identity is None or os.geteuid() != 0:
+        return
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            found = os.fstat(fd)
+            if stat.S_ISREG(found.st_mode) and not found.st_size and found.st_nlink == 1:
+                os.fchown(fd, identity.uid, identity.gid)

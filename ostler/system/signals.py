@@ -1,0 +1,79 @@
+"""What each signal means to the arbiter, a worker and a plain server; docs/signals.md follows from here."""
+
+from __future__ import annotations
+
+import signal
+
+from ostler.records import frozen
+
+HURRY_SIGNAL = signal.SIGURG
+"""From the arbiter to a worker, never from an operator: the code has changed, leave. Nothing else sends it
+unasked (signal(7)), and like any signal it takes effect before the worker's next line of Python."""
+
+
+def forgive_full_wakeup() -> None:
+    """Say nothing when a flood of signals fills the descriptor that wakes the loop; for after its handlers.
+
+    What the interpreter would say it queues from within the C handler, behind a lock: with the next signal
+    of the flood in that same moment, the process would wait for itself for ever (seen with CPython 3.11).
+    asyncio asks for that warning with each handler it adds (signal.set_wakeup_fd, `warn_on_full_buffer`).
+    """
+    signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
+
+
+@frozen
+class Meaning:
+    """One signal: what each kind of process does on it, in words."""
+
+    name: str
+    arbiter: str
+    worker: str
+    plain: str
+
+
+_DRAIN = "drain: accept what waits in the queue, finish what is in flight, then exit"
+_IGNORED = "ignored: the arbiter decides"
+
+MEANINGS = (
+    Meaning("SIGTERM", "stop gracefully: every worker drains", _DRAIN, _DRAIN),
+    Meaning(
+        "SIGINT",
+        "stop gracefully; a second one stops at once",
+        _IGNORED,
+        "drain; a second one stops at once",
+    ),
+    Meaning("SIGQUIT", "stop at once", "stop at once", "stop at once"),
+    Meaning(
+        "SIGHUP",
+        "rolling restart: new code, new configuration file, new certificates; settings that are wrong change "
+        "nothing",
+        _IGNORED,
+        "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter",
+    ),
+    Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
+    Meaning(
+        "SIGTTOU",
+        "one worker fewer, never below one",
+        _IGNORED,
+        "refused with a warning: it takes an arbiter",
+    ),
+    Meaning(
+        "SIGUSR1",
+        "reopen log files, in every process",
+        "reopen log files",
+        "reopen log files",
+    ),
+    Meaning(
+        "SIGUSR2",
+        "replace the arbiter itself by one that is started from what is installed now, the sockets kept; "
+        "where that fails, it serves on",
+        "write the stacks of all threads to the arbiter's log",
+        "write the stacks of all threads to stderr",
+    ),
+)
+
+
+def arbiter_table() -> str:
+    """Return the table of what the arbiter does, as README.md shows it (GitHub Flavored Markdown)."""
+    rows = [f"| {meaning.name} | {meaning.arbiter} |" for meaning in MEANINGS]
+    return "\n".join(["| signal | arbiter |", "| --- | --- |", *rows]) + "\n"

@@ -1,0 +1,104 @@
+"""Socket activation: listening sockets that a service manager opened for us (sd_listen_fds(3))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Mapping
+from socket import socket
+
+from ostler.errors import BindError
+from ostler.records import frozen
+from ostler.system.sockets import Listener, adopt
+
+FIRST = 3
+"""The lowest descriptor that is passed (SD_LISTEN_FDS_START)."""
+
+
+@frozen
+class Passed:
+    """The sockets that were passed: how many, and what the manager calls them."""
+
+    count: int = 0
+    names: tuple[str, ...] = ()
+    stranger: str = ""
+    """Why there are none, although the variables are set: in words, for a warning."""
+
+    def descriptors(self) -> range:
+        """Return their numbers."""
+        return range(FIRST, FIRST + self.count)
+
+
+def read(environ: Mapping[str, str], pid: int) -> Passed:
+    """Return what LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES say.
+
+    Raises:
+        BindError: a value is not what the protocol has.
+    """
+    text = environ.get("LISTEN_FDS")
+    if text is None:
+        return Passed()
+    if "LISTEN_PID" not in environ:
+        return Passed(stranger="LISTEN_PID is not set")
+    for name in ("LISTEN_PID", "LISTEN_FDS"):
+        value = environ[name]
+        if not (value.isascii() and value.isdigit()):
+            raise BindError(f"{name} is {value!r}: expected a number, as the service manager sets it")
+    if int(environ["LISTEN_PID"]) != pid:
+        return Passed(stranger=f"LISTEN_PID is {environ['LISTEN_PID']} and this process is {pid}")
+    count = int(text)
+    if count > _most_descriptors():
+        raise BindError(f"LISTEN_FDS is {text!r}: more descriptors than a process can have")
+    given = environ.get("LISTEN_FDNAMES")
+    names = tuple(given.split(":")) if given else ()
+    if given and len(names) != count:
+        raise BindError(f"LISTEN_FDNAMES is {given!r}: expected {count} names, as LISTEN_FDS is {count}")
+    return Passed(count, names)
+
+
+def listeners(passed: Passed, backlog: int) -> list[Listener]:
+    """Adopt every socket that was passed, each as our own; what was inherited is closed.
+
+    Raises:
+        BindError: one of them is no listening stream socket.
+    """
+    # All are looked at before any is duplicated: a duplicate would take the number of one that is missing.
+    for fd in passed.descriptors():
+        _refuse_wrong(fd, passed.count)
+    opened: list[Listener] = []
+    try:
+        for index, fd in enumerate(passed.descriptors()):
+            name = passed.names[index] if passed.names else ""
+            origin = f"systemd ({name})" if name else "systemd"
+            opened.append(Listener(adopt(fd, backlog, giver=_giver(passed.count)), origin=origin))
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    for fd in passed.descriptors():
+        os.close(fd)
+    return opened
+
+
+def _refuse_wrong(fd: int, count: int) -> None:
+    try:
+        kind = os.fstat(fd).st_mode
+    except OSError:
+        raise BindError(f"{_giver(count)}: descriptor {fd} is not open") from None
+    if not stat.S_ISSOCK(kind):
+        raise BindError(f"{_giver(count)}: descriptor {fd} is not a socket")
+    with contextlib.suppress(OSError), socket(fileno=os.dup(fd)) as sock:
+        sock.getpeername()
+        raise BindError(
+            f"{_giver(count)}: descriptor {fd} is a connection and no listening socket; "
+            f"the socket unit needs Accept=no"
+        )
+
+
+def _giver(count: int) -> str:
+    return f"LISTEN_FDS={count}"
+
+
+def _most_descriptors() -> int:
+    return int(os.sysconf("SC_OPEN_MAX"))

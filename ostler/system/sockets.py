@@ -1,0 +1,272 @@
+"""Addresses and listening sockets: bind, adopt, unlink.
+
+Every socket, however it came, is one `socket.socket` with its family and type as the kernel has them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ostler.errors import BindError
+from ostler.settings.declarations import Settings
+
+# sun_path holds 108 bytes with the closing NUL (unix(7)).
+_UNIX_PATH_MAX = 107
+
+
+Socket = socket.socket
+
+
+@dataclass
+class Listener:
+    """A listening socket, and for a Unix socket that we bound the inode that we may unlink."""
+
+    socket: socket.socket
+    path: str | None = None
+    inode: tuple[int, int] | None = None
+    origin: str = ""
+    """Who opened it, when it was not ostler: in words, for the log."""
+    owned: bool = True
+    """Whether the path is ours to unlink. While one arbiter takes over from another, it is one's alone."""
+    further: tuple[Socket, ...] = ()
+    """The other queues of its SO_REUSEPORT group, in the group's order."""
+
+    @property
+    def address(self) -> str:
+        """Where clients connect, as the log shows it."""
+        return self.url("http")
+
+    def url(self, scheme: str) -> str:
+        """Where clients connect, as the log shows it to those who speak `scheme`."""
+        # The kernel knows a Unix socket by the name that it was bound under, before it was renamed.
+        return describe(self.socket, scheme) if self.path is None else f"unix socket {self.path}"
+
+    def close(self) -> None:
+        """Close our copy of the socket, and unlink its path if it is still the one that we bound."""
+        self.socket.close()
+        if self.owned and self.path is not None and self.inode == _inode(self.path):
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+def open_listeners(settings: Settings, owner: tuple[int, int] | None = None) -> list[Listener]:
+    """Bind or adopt what the settings ask for; all of it listens when this returns.
+
+    `owner` is whom a Unix socket is to belong to: user and group.
+
+    Raises:
+        BindError: an address is taken, not ours, or forbidden; a descriptor is no listening socket.
+    """
+    if settings.fd is not None:
+        return [Listener(adopt(settings.fd, settings.backlog))]
+    if settings.uds is not None:
+        return [bind_unix(settings.uds, settings.uds_permissions, settings.backlog, owner)]
+    return [Listener(sock) for sock in bind_tcp(settings.host, settings.port, settings.backlog)]
+
+
+def describe(sock: socket.socket, scheme: str = "http") -> str:
+    """Return `scheme://host:port`, or `unix socket PATH`, for a bound socket."""
+    name = sock.getsockname()
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        host = f"[{name[0]}]" if ":" in name[0] else name[0]
+        return f"{scheme}://{host}:{name[1]}"
+    if isinstance(name, bytes):  # Linux's abstract namespace (unix(7))
+        name = "@" + name[1:].decode("utf-8", "replace")
+    return f"unix socket {name}"
+
+
+def adopt(fd: int, backlog: int, *, giver: str = "") -> socket.socket:
+    """Return the inherited socket `fd` as our own, listening; `giver` is who named it, for the message.
+
+    The descriptor is duplicated, and a standard stream is then pointed at /dev/null: a descriptor 0
+    that were closed would be given to the next file opened.
+
+    Raises:
+        BindError: `fd` is not open, no stream socket, or connected already.
+    """
+    giver = giver or f"--fd {fd}"
+    try:
+        sock = socket.socket(fileno=os.dup(fd))
+    except OSError as exc:
+        what = "is not open" if exc.errno == errno.EBADF else "is not a socket"
+        raise BindError(
+            f"{giver}: descriptor {fd} {what}; the parent process must pass a socket on it"
+        ) from None
+    try:
+        if sock.type != socket.SOCK_STREAM:
+            raise BindError(f"{giver}: descriptor {fd} is not a stream socket")
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            _listen(sock, backlog, f"descriptor {fd}")
+    except BaseException:
+        sock.close()
+        raise
+    if fd <= 2:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, fd)
+        os.close(null)
+    return sock
+
+
+def bind_tcp(hosts: Iterable[str], port: int, backlog: int) -> list[socket.socket]:
+    """Listen on every address of every host; port 0 becomes the same free port on all of them.
+
+    Raises:
+        BindError: one line that names the address and what to do.
+    """
+    hosts = list(dict.fromkeys(hosts))
+    sockets: list[socket.socket] = []
+    try:
+        for host in hosts:
+            opened = _bind_host(host, port, backlog, dual_stack=len(hosts) == 1)
+            sockets += opened
+            port = port or opened[0].getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_host(host: str, port: int, backlog: int, *, dual_stack: bool) -> list[socket.socket]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as exc:
+        reason = exc.strerror if isinstance(exc, socket.gaierror) else str(exc)
+        raise BindError(f"cannot listen on {host}: no such host ({reason}); check --host") from None
+    sockets: list[socket.socket] = []
+    failure: BindError | None = None
+    for family, _, _, _, address in dict.fromkeys(found):
+        target = (address[0], port, *address[2:])
+        try:
+            sockets.append(_bind_one(family, target, backlog, dual_stack=dual_stack))
+        except BindError as exc:
+            # A name such as localhost may stand for an address family that this machine lacks.
+            cause = exc.__cause__
+            if len(found) == 1 or not isinstance(cause, OSError) or cause.errno not in _ABSENT:
+                for sock in sockets:
+                    sock.close()
+                raise
+            failure = exc
+            continue
+        port = port or sockets[0].getsockname()[1]
+    if failure is not None and not sockets:
+        raise failure
+    return sockets
+
+
+_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+_ADVICE = {
+    errno.EADDRINUSE: "another process has it; stop that one or choose another --port",
+    errno.EACCES: "not allowed; a port below 1024 needs root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "no interface of this machine has this address; check --host",
+}
+
+
+def _bind_one(family: int, address: tuple[object, ...], backlog: int, *, dual_stack: bool) -> socket.socket:
+    host, port = address[:2]
+    where = f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise _cannot_listen(where, exc) from exc
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" alone serves IPv4 as well; given beside an IPv4 host it must leave that one its port.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
+        sock.bind(address)
+    except OSError as exc:
+        sock.close()
+        raise _cannot_listen(where, exc) from exc
+    _listen(sock, backlog, where)
+    return sock
+
+
+def _listen(sock: socket.socket, backlog: int, where: str) -> None:
+    try:
+        sock.listen(backlog)
+    except OSError as exc:
+        sock.close()
+        raise _cannot_listen(where, exc) from exc
+
+
+def _cannot_listen(where: str, exc: OSError) -> BindError:
+    advice = _ADVICE.get(exc.errno or 0)
+    return BindError(f"cannot listen on {where}: {exc.strerror}" + (f" ({advice})" if advice else ""))
+
+
+def bind_unix(path: str, permissions: int, backlog: int, owner: tuple[int, int] | None = None) -> Listener:
+    """Listen on a Unix socket at `path`, which appears there complete: bound, with its mode, listening.
+
+    A stale socket that a killed run left behind is replaced; a live one is an error.
+
+    Raises:
+        BindError: a server listens there, something else lies there, or the directory refuses.
+    """
+    path = os.path.abspath(path)
+    # Renamed into place, so that no client meets a socket that refuses it or has the wrong mode.
+    temporary = os.path.join(os.path.dirname(path), f".{os.urandom(4).hex()}")
+    if max(len(os.fsencode(path)), len(os.fsencode(temporary))) > _UNIX_PATH_MAX:
+        raise BindError(
+            f"cannot listen on unix socket {path}: the path is longer than {_UNIX_PATH_MAX} bytes"
+        )
+    _refuse_unless_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(temporary)
+        try:
+            os.chmod(temporary, permissions)
+            if owner is not None and os.geteuid() == 0:
+                os.chown(temporary, *owner)
+            sock.listen(backlog)
+            inode = _inode(temporary)
+            os.rename(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as exc:
+        sock.close()
+        raise BindError(f"cannot listen on unix socket {path}: {exc.strerror}; check the directory") from exc
+    return Listener(sock, path, inode)
+
+
+def _refuse_unless_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise BindError(f"cannot listen on unix socket {path}: {exc.strerror}") from exc
+    if not stat.S_ISSOCK(mode):
+        raise BindError(
+            f"cannot listen on unix socket {path}: a file that is no socket lies there; remove it"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return  # nobody listens: left by a run that was killed
+        except BlockingIOError:
+            pass  # somebody listens, with a full backlog
+        except OSError as exc:
+            raise BindError(f"cannot listen on unix socket {path}: {exc.strerror}") from exc
+    raise BindError(
+        f"cannot listen on unix socket {path}: another server listens there; stop it or change --uds"
+    )
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

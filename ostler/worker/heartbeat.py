@@ -1,0 +1,172 @@
+"""A worker's pulse: its beats to the arbiter, and its lifeline from it.
+
+One thread does both. It beats about once a second, telling how far the event loop and itself have come, so
+that the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all.
+And it waits on the lifeline: a byte there means that the whole instance is going to stop, end-of-file that
+the arbiter is gone, even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import threading
+
+from ostler.ipc import messages
+from ostler.ipc.assignment import Assignment
+from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
+from ostler.logging import setup as log_setup
+from ostler.system.cgroups import Throttling
+from ostler.worker.server import tick_seconds
+from ostler.worker.server_state import Service
+from ostler.worker.signal_handlers import MARGIN, Orders
+
+logger = logging.getLogger("ostler.error")
+
+# If not even the thread can run, faulthandler's ends the process this much later.
+_LAST_RESORT = 1.0
+
+
+class Pulse:
+    """Speaks for one worker on its heartbeat pipe; a `server.Watcher`."""
+
+    def __init__(self, assignment: Assignment, orders: Orders) -> None:
+        self._orders = orders
+        self._pid = os.getpid()
+        self._pipe = assignment.beats.fileno()
+        self._stacks = assignment.stacks.fileno()
+        self._lifeline = assignment.lifeline.fileno()
+        self._period = tick_seconds(assignment.settings)
+        self._grace = assignment.settings.timeout_graceful_shutdown
+        self._service: Service | None = None
+        self._withdrawn = False
+        self._loop_count = 0
+        self._thread_count = 0
+        self._waited = 0
+        self._ran = 0
+        self._throttled = 0
+        self._retirement: RetireAsked | None = None
+        """What the arbiter has not been told yet, as its pipe was full."""
+        self._throttling = Throttling()
+        self._lag = 0.0
+        self._schedstat = _open_schedstat()
+        # The arbiter may be busy: a beat that finds the pipe full is dropped, never waited for (pipe(7)).
+        os.set_blocking(self._pipe, False)
+
+    def start(self) -> None:
+        """Watch the lifeline from now on, and beat once the server is ready."""
+        threading.Thread(target=self._run, name="ostler-pulse", daemon=True).start()
+
+    def ready(self, service: Service) -> None:
+        """Tell the arbiter that this worker accepts connections."""
+        self._service = service
+        if self._withdrawn:  # set before the thread looks for the service, read after that is here
+            service.withdraw()
+        self._tell(Ready())
+
+    def failed(self, reason: str) -> None:
+        """Tell the arbiter why this worker will not get ready."""
+        self._tell(BootFailed(reason))
+
+    def stopping(self) -> None:
+        """Nothing to do: it is the arbiter that asked for it."""
+
+    def retire(self, reason: str) -> None:
+        """Ask the arbiter for a successor; this worker serves on until it is drained."""
+        self._retirement = RetireAsked(reason)
+        self._ask_to_retire()
+
+    def _ask_to_retire(self) -> None:
+        if self._retirement is not None and self._tell(self._retirement):
+            self._retirement = None
+            # The arbiter looks at beats from time to time: an empty line, which no stack has, makes it look.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self._stacks, b"\n")
+
+    def ticked(self, lag: float) -> None:
+        """Note that the event loop has come round."""
+        self._lag = lag
+        self._ran, self._waited = self._read_schedstat()
+        self._throttled = self._throttling.read()
+        self._loop_count += 1
+        self._ask_to_retire()
+
+    def _run(self) -> None:
+        seen = -1
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        while True:
+            if poll.poll(self._period * 1000):
+                if not os.read(self._lifeline, 64):
+                    break
+                self._withdraw()
+            self._thread_count += 1
+            if self._service is not None:
+                self._tell(self._beat(self._service))
+                if self._loop_count == seen:
+                    # The loop is held up, and what it has served by then should be seen before it is killed.
+                    log_setup.flush()
+                seen = self._loop_count
+        self._orphaned()
+
+    def _withdraw(self) -> None:
+        self._withdrawn = True
+        if self._service is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has drained already
+                self._service.loop.call_soon_threadsafe(self._service.withdraw)
+
+    def _beat(self, service: Service) -> Beat:
+        return Beat(
+            loop=self._loop_count,
+            thread=self._thread_count,
+            waited=self._waited,
+            served=service.served,
+            in_flight=service.in_flight,
+            connections=len(service.connections),
+            lag=self._lag,
+            draining=service.draining,
+            ran=self._ran,
+            throttled=self._throttled,
+        )
+
+    def _tell(self, message: Message) -> bool:
+        """Write the message, whole or not at all; False if the arbiter has to read first."""
+        if os.getpid() != self._pid:
+            return True  # a copy that the application has forked does not speak for its worker
+        try:
+            os.write(self._pipe, messages.encode(message))  # a frame is shorter than PIPE_BUF
+        except BlockingIOError:
+            return False
+        except BrokenPipeError:
+            pass  # there is nobody to tell any more
+        return True
+
+    def _read_schedstat(self) -> tuple[int, int]:
+        if self._schedstat is None:
+            return 0, 0
+        # "on-cpu waiting timeslices", in nanoseconds, of the main thread, which runs the loop
+        # (Linux, Documentation/scheduler/sched-stats.rst).
+        ran, waited = os.pread(self._schedstat, 64, 0).split()[:2]
+        return int(ran), int(waited)
+
+    def _orphaned(self) -> None:
+        # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
+        grace = self._grace + MARGIN
+        self._orders.set_deadline(grace + _LAST_RESORT)
+        self._withdraw()
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Thread(target=logger.warning, args=("The arbiter is gone: draining",), daemon=True).start()
+        threading.Event().wait(grace)
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpid(), signal.SIGKILL)  # along with what the application has spawned
+        os._exit(1)
+
+
+def _open_schedstat() -> int | None:
+    try:
+        return os.open("/proc/self/schedstat", os.O_RDONLY)
+    except OSError:
+        return None

@@ -1,0 +1,94 @@
+"""HTTP/1.1: one connection class, one request/response cycle, two parsers behind one face."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ostler.logging import setup as log_setup
+from ostler.settings import libraries
+from ostler.settings.declarations import Settings
+from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
+from ostler.worker.http.cycle import Cycle
+from ostler.worker.http.request import Head
+from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.server_state import Service
+
+
+def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
+    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
+
+    Raises:
+        SettingsError: one of them is not installed.
+    """
+    make = http_connection(settings)
+    if not settings.proxy_protocol:
+        return make
+    from ostler.worker.accept.introduction import Introduction
+
+    return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+
+
+def _connection(settings: Settings) -> Callable[..., Connection]:
+    """Return the class of connections, or one that logs more where that is asked for."""
+    kind: type[Connection] = Connection
+    options: dict[str, Any] = {}
+    if log_setup.at_completion(settings):
+        from ostler.worker.http.access_log_at_end import CompletedConnection, logger_of_completed
+
+        kind = CompletedConnection
+        options["log_completed"] = logger_of_completed(settings)
+    if logging.getLogger("ostler.error").isEnabledFor(log_setup.TRACE):
+        from ostler.worker.http.tracing import traced
+
+        kind = traced(kind)
+    return partial(kind, **options)
+
+
+def http_connection(settings: Settings) -> Callable[[Service], Connection]:
+    """Return what makes a connection once everything that comes before HTTP has been seen to.
+
+    Raises:
+        SettingsError: one of the libraries that the settings name is not installed.
+    """
+    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
+
+
+def _parser(settings: Settings) -> MakeParser:
+    # Imported here: either library may be absent, and an unused one should cost no memory.
+    if libraries.http_parser(settings) == "httptools":
+        from ostler.worker.http.httptools_parser import HttptoolsParser
+
+        return HttptoolsParser
+    from ostler.worker.http.h11_parser import H11Parser
+
+    return H11Parser
+
+
+def _upgrades(settings: Settings) -> TakeUpgrade | None:
+    if libraries.websocket(settings) == "none":
+        return None
+    if settings.ws == "auto":
+        return _upgrades_once_asked(settings)
+    from ostler.worker.websocket.libraries import upgrades
+
+    return upgrades(settings)
+
+
+def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
+    """Return what loads a library at the first handshake: most workers never see one."""
+    loaded: list[TakeUpgrade | None] = []
+
+    def take(stream: Connection, head: Head) -> Cycle | None:
+        if not loaded:
+            if b"websocket" not in head.upgrade:
+                return None
+            from ostler.worker.websocket.libraries import upgrades
+
+            loaded.append(upgrades(settings))
+        return None if loaded[0] is None else loaded[0](stream, head)
+
+    return take

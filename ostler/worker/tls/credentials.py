@@ -1,0 +1,61 @@
+"""The SSLContext that a server's new connections get, and how it is renewed."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ostler.errors import OstlerError, StartupError
+from ostler.settings.declarations import Settings
+from ostler.tls import context as tls_context
+from ostler.worker.importer import import_from_string, one_line
+
+
+class Credentials:
+    """Holds the current context; connections that have begun keep the one that they began with."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make the context.
+
+        Raises:
+            SettingsError: a certificate, key or cipher is wrong.
+            StartupError: the function that --ssl-context-factory names is not there, or fails.
+        """
+        self._settings = settings
+        # The application may go elsewhere before the files are read again.
+        self._directory = os.getcwd()
+        self.context = self._make()
+
+    def renew(self) -> None:
+        """Read the files again, or ask the factory; where that fails, everything stays as it was.
+
+        Raises:
+            SettingsError, StartupError: as at first.
+        """
+        self.context = self._make()
+
+    def _make(self) -> ssl.SSLContext:
+        default = partial(tls_context.make_context, self._settings, self._directory)
+        factory = self._settings.ssl_context_factory
+        return default() if factory is None else _ask(factory, self._settings, default)
+
+
+def _ask(
+    factory: str | Callable[..., Any], settings: Settings, default: Callable[[], ssl.SSLContext]
+) -> ssl.SSLContext:
+    name = f"ssl_context_factory {factory}"
+    try:
+        make = import_from_string(factory) if isinstance(factory, str) else factory
+        context: object = make(settings, default)
+    except OstlerError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except Exception as error:
+        raise StartupError(f"{name} failed: {one_line(error)}") from error
+    if not isinstance(context, ssl.SSLContext):
+        raise StartupError(f"{name} returned {type(context).__name__}: expected an ssl.SSLContext")
+    if context.protocol == ssl.PROTOCOL_TLS_CLIENT:
+        raise StartupError(f"{name} returned a context for clients: expected one of ssl.PROTOCOL_TLS_SERVER")
+    return context

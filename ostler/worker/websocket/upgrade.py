@@ -1,0 +1,109 @@
+"""The opening handshake (RFC 6455, section 4.2): what a client has to ask, and what it is answered."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable
+
+from ostler.worker.http.request import Head, Refusal
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+# The handshake's own fields; what an app gives of them cannot be meant.
+_OWN = frozenset(
+    (
+        b"connection", b"content-length", b"keep-alive", b"sec-websocket-accept", b"sec-websocket-extensions",
+        b"transfer-encoding", b"upgrade",
+    )
+)  # fmt: skip
+
+
+def asks(head: Head) -> bool:
+    """Whether the upgrade asked for is a WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
+    if head.version != "1.1":
+        return False
+    return any(protocol.strip() == b"websocket" for protocol in head.upgrade.split(b","))
+
+
+def check(head: Head) -> None:
+    """Check what the handshake demands of a request.
+
+    Raises:
+        Refusal: 400, or 426 where another version of the protocol is asked for.
+    """
+    if head.method != "GET":
+        raise Refusal(400, "A WebSocket handshake is a GET.")
+    if head.length:
+        raise Refusal(400, "A WebSocket handshake has no body.")
+    keys = values(head, b"sec-websocket-key")
+    versions = values(head, b"sec-websocket-version")
+    if versions != [b"13"]:
+        refusal = Refusal(426 if versions else 400, "The only WebSocket version spoken here is 13.")
+        if versions:
+            refusal.upgrade = b"upgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        raise refusal
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise Refusal(400, "The Sec-WebSocket-Key header field must be there once, with 16 bytes in base64.")
+
+
+def values(head: Head, wanted: bytes) -> list[bytes]:
+    """Return the values of one field, in order."""
+    return [value for name, value in head.headers if name == wanted]
+
+
+def subprotocols(head: Head) -> list[str]:
+    """Return the subprotocols that the client offers, in its order of preference."""
+    offered = b",".join(values(head, b"sec-websocket-protocol")).decode("latin-1")
+    return [entry for entry in (part.strip() for part in offered.split(",")) if entry]
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def render_accept(
+    head: Head,
+    subprotocol: str | None,
+    agreed: str,
+    fields: Iterable[tuple[bytes, bytes]],
+    static: tuple[bytes, bytes, bytes, bytes],
+) -> bytes:
+    """Render the response that opens the WebSocket; `agreed` are extensions, `static` as for `render_head`.
+
+    Raises:
+        RuntimeError: the app gave a subprotocol, a name or a value that cannot be sent.
+    """
+    parts = [
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-accept: %b\r\n" % _accept(values(head, b"sec-websocket-key")[0])
+    ]
+    if agreed:
+        parts.append(b"sec-websocket-extensions: %b\r\n" % agreed.encode("ascii"))
+    if subprotocol:
+        chosen = subprotocol.encode("latin-1", "replace") if isinstance(subprotocol, str) else b""
+        if not _TOKEN.match(chosen):
+            raise RuntimeError(f"Invalid subprotocol: {subprotocol!r}.")
+        parts.append(b"sec-websocket-protocol: %b\r\n" % chosen)
+    own = 0
+    for name, value in fields:
+        if not isinstance(name, bytes) or not _TOKEN.match(name):
+            raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
+        if b"\r" in value or b"\n" in value or b"\0" in value:
+            raise RuntimeError("Invalid HTTP header value: CR, LF or NUL in it.")
+        lower = name.lower()
+        # The subprotocol has a key of its own in the message; some apps put it here all the same.
+        if lower in _OWN or (subprotocol and lower == b"sec-websocket-protocol"):
+            continue
+        own |= (lower == b"server") | (lower == b"date") << 1
+        parts.append(b"%b: %b\r\n" % (name, value))
+    return b"".join((*parts, static[own], b"\r\n"))
+
+
+def _accept(key: bytes) -> bytes:
+    return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())

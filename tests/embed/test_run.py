@@ -1,0 +1,191 @@
+"""What is public: settings that check themselves, uvicorn's names for them, and what is loaded for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ostler
+from ostler.settings.declarations import Settings, declarations, defaults
+from ostler.settings.sources import ALIASES, Sources
+from tests.settings.test_sources import BAD, GOOD
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """An application, to be passed as an object."""
+
+
+# -- ostler.Settings
+
+
+def test_settings_from_code_are_checked_and_stored_as_from_any_source() -> None:
+    settings = Settings(app=app, host="::1", header=[("X-A", "b: c")], uds_permissions=0o600)  # type: ignore[arg-type]
+
+    assert settings.app is app
+    assert (settings.host, settings.header, settings.uds_permissions) == (("::1",), ("X-A:b: c",), 0o600)
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_stored_is_taken_once_more(name: str) -> None:
+    stored = GOOD[name][2]
+
+    assert getattr(Settings(**{name: stored}), name) == stored
+    assert getattr(dataclasses.replace(Settings(**{name: stored}), backlog=7), name) in (stored, 7)
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name != "uds_permissions"])
+def test_a_wrong_value_is_the_line_that_a_source_would_give(name: str) -> None:
+    wrong: Any = ["\0 is", "nothing"] if name == "header" else object()
+
+    with pytest.raises(ostler.SettingsError) as from_code:
+        Settings(**{name: wrong})
+    with pytest.raises(ostler.SettingsError) as from_run:
+        Sources(values={name: wrong}, pyproject=False).load()
+
+    assert str(from_code.value) == str(from_run.value)
+    assert str(from_code.value).startswith(f"{name} from argument {name} is ")
+
+
+def test_settings_travel_to_a_worker() -> None:
+    settings = ostler.Config("main:app", port=80)
+
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+# -- ostler.Config
+
+
+def test_config_takes_the_application_first_and_every_setting_by_name() -> None:
+    config = ostler.Config("main:app", port=5000, log_level="info")
+
+    assert isinstance(config, Settings)
+    assert (config.app, config.port, config.log_level) == ("main:app", 5000, "info")
+    assert vars(ostler.Config(app)) == {**defaults(), "app": app}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "stored"),
+    [
+        ({"headers": [("X-A", "b"), ("X-C", "d")]}, "header", ("X-A:b", "X-C:d")),
+        ({"headers": [["X-A", "b"]]}, "header", ("X-A:b",)),
+        ({"headers": []}, "header", ()),
+        ({"header": "X-A: b"}, "header", ("X-A: b",)),
+        ({"h11_max_incomplete_event_size": 4096}, "limit_request_head", 4096),
+        ({"app_dir": Path("src")}, "app_dir", "src"),
+        ({"uds": Path("o.sock")}, "uds", "o.sock"),
+        ({"host": "0.0.0.0"}, "host", ("0.0.0.0",)),
+        ({"host": ["a", "b"]}, "host", ("a", "b")),
+        ({"host": None}, "host", ("127.0.0.1",)),
+        ({"timeout_graceful_shutdown": None}, "timeout_graceful_shutdown", 30.0),
+        ({"forwarded_allow_ips": ["10.0.0.1", "::1"]}, "forwarded_allow_ips", "10.0.0.1,::1"),
+        ({"log_level": 20}, "log_level", "info"),
+        ({"log_level": 25}, "log_level", "warning"),
+        ({"log_level": 5}, "log_level", "trace"),
+        ({"log_level": 0}, "log_level", "trace"),
+        ({"log_level": 60}, "log_level", "critical"),
+        ({"log_level": "INFO"}, "log_level", "info"),
+        ({"uds_permissions": "660"}, "uds_permissions", 0o660),
+        ({"uds_permissions": 0o660}, "uds_permissions", 0o660),
+        ({"workers": "auto"}, "workers", "auto"),
+    ],
+)
+def test_config_takes_what_uvicorns_users_write(given: dict[str, Any], name: str, stored: object) -> None:
+    assert getattr(ostler.Config(app, **given), name) == stored
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"portt": 1}, "unknown setting 'portt', did you mean port?"),
+        ({"header_": []}, "unknown setting 'header_', did you mean header?"),
+        ({"uds_permissions": 660}, "uds_permissions from argument uds_permissions is 660: expected file "),
+        ({"uds_permissions": True}, "uds_permissions from argument uds_permissions is true: expected file "),
+        ({"log_level": True}, "log_level from argument log_level is true: expected one of critical, error, "),
+        (
+            {"headers": [("a:b", "c")]},
+            "header from argument headers is [('a:b', 'c')]: expected a header as ",
+        ),
+        ({"headers": {"a": "b"}}, "header from argument headers is {'a': 'b'}: expected a header as "),
+        (
+            {"fd": 3, "uds": "x"},
+            "uds from argument uds and fd from argument fd exclude each other: expected ",
+        ),
+        ({"host": []}, "host from argument host is []: expected a host name or an address"),
+    ],
+)
+def test_config_refuses_in_one_line(given: dict[str, Any], line: str) -> None:
+    with pytest.raises(ostler.SettingsError) as error:
+        ostler.Config(app, **given)
+
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_of_the_environment_only_the_platforms_proxies_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ostler]\nport = 3\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "OSTLER_PORT": "2",
+        "WEB_CONCURRENCY": "2",
+        "OSTLER_CONFIG": "none.toml",
+        "FORWARDED_ALLOW_IPS": "10.0.0.1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    config = ostler.Config(app)
+
+    assert (config.port, config.workers, config.forwarded_allow_ips) == (8000, None, "10.0.0.1")
+    assert ostler.Config(app, forwarded_allow_ips="*").forwarded_allow_ips == "*"
+
+
+def test_an_env_file_is_set_for_the_application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("OF_THE_FILE=1\nSET_ALREADY=2\nOSTLER_PORT=5\n")
+    environ = {"SET_ALREADY": "1"}
+    monkeypatch.setattr("os.environ", environ)
+
+    config = ostler.Config(app, env_file=tmp_path / "env")
+
+    assert (environ["OF_THE_FILE"], environ["SET_ALREADY"], config.port) == ("1", "1", 5)
+
+
+def test_an_alias_is_no_setting_of_its_own() -> None:
+    assert not set(ALIASES) & set(declarations())
+
+
+# -- the package
+
+
+def test_what_is_public_is_there_and_nothing_else() -> None:
+    assert all(getattr(ostler, name) is not None for name in ostler.__all__)
+    assert set(ostler.__all__) <= set(dir(ostler))
+    with pytest.raises(AttributeError, match="no attribute 'runn'"):
+        _ = ostler.runn
+
+
+def loaded(code: str) -> set[str]:
+    source = f"import sys\n{code}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_ostler_and_its_run_loads_nothing_of_a_worker() -> None:
+    modules = loaded("import ostler; ostler.run")
+
+    assert not {name for name in modules if name.startswith("ostler.worker")}
+    assert not modules & {"uvloop", "httptools", "h11", "websockets", "wsproto", "click"}
+
+
+def test_importing_ostler_alone_loads_hardly_anything() -> None:
+    assert "asyncio" not in loaded("import ostler; ostler.Settings(port=1)")
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(ostler.__file__).parent / "py.typed").is_file()

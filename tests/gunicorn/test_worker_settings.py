@@ -1,0 +1,80 @@
+"""What gunicorn's settings become: its own Config in, ostler's settings out."""
+
+from __future__ import annotations
+
+import pytest
+from gunicorn.config import Config
+
+from ostler.gunicorn.worker import from_gunicorn
+from ostler.settings.sources import Sources
+from ostler.settings.trusted_peers import read_peers
+
+
+def given(**values: object) -> dict[str, object]:
+    """What is taken over of gunicorn's settings, with these of them set."""
+    cfg = Config()
+    for name, value in values.items():
+        cfg.set(name, value)
+    return from_gunicorn(cfg, max_requests=2**63 - 1)
+
+
+def test_gunicorns_defaults_are_taken_over() -> None:
+    assert given() == {
+        "timeout_keep_alive": 2,
+        "timeout_graceful_shutdown": 27,
+        "timeout_worker_healthcheck": 30,
+        "limit_max_requests": None,
+        "limit_request_head": None,
+        "proxy_protocol": False,
+        "forwarded_allow_ips": ["127.0.0.1", "::1", "unix:"],
+        "loop": None,
+        "lifespan": None,
+        "root_path": None,
+    }
+
+
+def test_all_of_them_are_settings_of_ours() -> None:
+    assert Sources(values=given()).load(complete=False)
+
+
+def test_the_limit_of_requests_is_the_one_that_gunicorn_has_drawn() -> None:
+    assert from_gunicorn(Config(), max_requests=1017)["limit_max_requests"] == 1017
+
+
+@pytest.mark.parametrize(("graceful_timeout", "grace"), [(0, 0), (1, 0.9), (10, 9), (30, 27), (600, 597)])
+def test_the_end_of_the_graceful_timeout_is_left_for_shutting_down(
+    graceful_timeout: int, grace: float
+) -> None:
+    assert given(graceful_timeout=graceful_timeout)["timeout_graceful_shutdown"] == grace
+
+
+def test_without_a_timeout_the_heart_beats_at_its_own_pace() -> None:
+    assert given(timeout=0)["timeout_worker_healthcheck"] is None
+
+
+def test_a_limit_of_gunicorns_above_ours_widens_ours() -> None:
+    assert given(limit_request_field_size=100_000)["limit_request_head"] == 104_094
+
+
+@pytest.mark.parametrize("value", [True, "v1", "v2", "auto"])
+def test_the_proxy_protocol_joins_both_lists_of_peers(value: object) -> None:
+    found = given(proxy_protocol=value, proxy_allow_ips="10.0.0.1", forwarded_allow_ips="10.0.0.2")
+    assert found["proxy_protocol"] is True
+    assert found["forwarded_allow_ips"] == ["10.0.0.2", "10.0.0.1", "unix:"]
+
+
+def test_everyone_may_forward_but_not_everyone_may_introduce() -> None:
+    found = given(proxy_protocol=True, proxy_allow_ips="10.0.0.1", forwarded_allow_ips="*")
+    assert found["forwarded_allow_ips"] == ["10.0.0.1", "unix:"]
+    assert given(forwarded_allow_ips="*")["forwarded_allow_ips"] == ["*", "unix:"]
+
+
+def test_networks_are_taken_as_they_are() -> None:
+    peers = given(forwarded_allow_ips="10.0.0.0/8, fd00::/8")["forwarded_allow_ips"]
+    assert isinstance(peers, list)
+    assert read_peers(",".join(peers)).networks
+
+
+def test_what_gunicorn_has_for_its_own_asgi_worker_counts_when_it_is_set() -> None:
+    found = given(asgi_loop="asyncio", asgi_lifespan="off", root_path="/api")
+    assert (found["loop"], found["lifespan"], found["root_path"]) == ("asyncio", "off", "/api")

@@ -1,0 +1,65 @@
+"""Which of the optional C libraries serve."""
+
+from typing import Any
+
+import pytest
+
+from ostler.errors import SettingsError
+from ostler.settings import libraries
+from ostler.settings.declarations import Settings
+
+
+@pytest.mark.c_libraries
+def test_auto_takes_the_fast_ones_where_they_are_installed() -> None:
+    assert libraries.event_loop(Settings()) == "uvloop"
+    assert libraries.http_parser(Settings()) == "httptools"
+    assert libraries.websocket(Settings()) == "websockets"
+
+
+def test_the_pure_ones_can_be_asked_for() -> None:
+    assert libraries.event_loop(Settings(loop="asyncio")) == "asyncio"
+    assert libraries.http_parser(Settings(http="h11")) == "h11"
+
+
+def test_a_loop_of_the_users_own_is_not_looked_for_before_a_worker_runs() -> None:
+    assert libraries.event_loop(Settings(loop="nowhere:make_loop")) == "nowhere:make_loop"
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("websockets", "websockets"),
+        ("websockets-sansio", "websockets"),
+        ("wsproto", "wsproto"),
+        ("none", "none"),
+    ],
+)
+def test_the_websocket_library_can_be_asked_for(asked: Any, found: str) -> None:
+    assert libraries.websocket(Settings(ws=asked)) == found
+
+
+def test_wsproto_serves_where_websockets_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "websockets" else name)
+    assert libraries.websocket(Settings()) == "wsproto"
+
+
+@pytest.fixture
+def without_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+
+
+@pytest.mark.usefixtures("without_c_libraries")
+def test_auto_falls_back_to_the_pure_ones() -> None:
+    assert libraries.event_loop(Settings()) == "asyncio"
+    assert libraries.http_parser(Settings()) == "h11"
+    assert libraries.websocket(Settings()) == "none"
+
+
+@pytest.mark.usefixtures("without_c_libraries")
+def test_one_that_is_asked_for_and_missing_is_one_line() -> None:
+    with pytest.raises(SettingsError, match="--loop uvloop: uvloop is not installed; pip install uvloop"):
+        libraries.event_loop(Settings(loop="uvloop"))
+    with pytest.raises(SettingsError, match="--http httptools: httptools is not installed"):
+        libraries.http_parser(Settings(http="httptools"))
+    with pytest.raises(SettingsError, match="--ws wsproto: wsproto is not installed; pip install wsproto"):
+        libraries.websocket(Settings(ws="wsproto"))

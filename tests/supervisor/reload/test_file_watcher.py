@@ -1,0 +1,142 @@
+"""Which files count for --reload, and what a watcher makes of what it is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.errors import SettingsError
+from ostler.settings.declarations import Settings
+from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.reload.file_watcher import Watch, Watcher
+from ostler.supervisor.reload.reloader import Reloader
+
+
+def watch(directory: Path, **settings: tuple[str, ...]) -> Watch:
+    return Watch.of(Settings(reload=True, **settings), str(directory), ("pyproject.toml", "/etc/o.env"))  # type: ignore[arg-type]
+
+
+def counting(directory: Path, names: str, **settings: tuple[str, ...]) -> list[str]:
+    return [name for name in names.split() if watch(directory, **settings).counts(directory / name)]
+
+
+def test_python_files_count_but_no_hidden_or_temporary_ones(tmp_path: Path) -> None:
+    names = "a.py b/c.py .a.py ~a.py a.pyc a.txt .venv/lib/a.py b/.git/a.py .sw.py"
+    assert counting(tmp_path, names) == ["a.py", "b/c.py"]
+
+
+def test_files_of_settings_count_by_their_name_alone(tmp_path: Path) -> None:
+    assert counting(tmp_path, "pyproject.toml other.toml /etc/o.env /etc/a.py") == [
+        "pyproject.toml",
+        "/etc/o.env",
+    ]
+
+
+def test_patterns_are_added_to_the_defaults(tmp_path: Path) -> None:
+    assert counting(tmp_path, "a.py t/a.html a.txt", reload_include=("*.html",)) == ["a.py", "t/a.html"]
+    assert counting(tmp_path, "a.py b_pb2.py t/a.py", reload_exclude=("*_pb2.py", "t")) == ["a.py"]
+
+
+def test_what_is_asked_for_overrides_a_default(tmp_path: Path) -> None:
+    assert counting(tmp_path, ".a.py .env", reload_include=(".*",)) == [".a.py", ".env"]
+    assert counting(tmp_path, "a.py a.html", reload_exclude=("*.py",), reload_include=("*.html",)) == [
+        "a.html"
+    ]
+    assert counting(tmp_path, ".env .other", reload_include=(".env",)) == [".env"]
+
+
+def test_directories_are_watched_or_not(tmp_path: Path) -> None:
+    for name in ("src/sub", "lib", "tests"):
+        (tmp_path / name).mkdir(parents=True)
+    assert watch(tmp_path).directories == (tmp_path,)
+    both = watch(tmp_path, reload_dir=("src", "src/sub"), reload_include=("lib",))
+    assert both.directories == (tmp_path / "lib", tmp_path / "src")
+    without = watch(tmp_path, reload_dir=("src", "lib"), reload_exclude=("lib",))
+    assert without.directories == (tmp_path / "src",)
+    assert counting(tmp_path, "tests/a.py src/a.py", reload_exclude=("tests",)) == ["src/a.py"]
+    assert counting(tmp_path, "src/a.py lib/a.py", reload_dir=("src",)) == ["src/a.py"]
+
+
+def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="reload_dir is 'none': there is no such directory to watch"):
+        watch(tmp_path, reload_dir=("none",))
+
+
+class Told:
+    """A loop, and what a watcher has told it."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self.paths: list[Path] = []
+
+    def __call__(self, paths: list[Path]) -> None:
+        self.paths += paths
+        self.loop.stop()
+
+
+def test_a_kernel_that_refuses_to_notify_is_polled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[object] = []
+
+    def refusing(*paths: Path, **options: Any) -> Iterator[set[tuple[int, str]]]:
+        asked.append(options["force_polling"])
+        if not options["force_polling"]:
+            raise OSError(28, "No space left on device (OS file watch limit reached)")
+        yield {(2, str(tmp_path / "a.py")), (2, str(tmp_path / "a.txt"))}
+        options["stop_event"].wait(30)
+
+    told = Told()
+    watcher = Watcher(Watch((tmp_path,)), refusing)  # type: ignore[arg-type]
+    watcher.start(told.loop, told)
+    told.loop.run_forever()
+    watcher.stop()
+    told.loop.close()
+    assert told.paths == [tmp_path / "a.py"]
+    assert asked == [None, True]
+    assert "Watching by polling" in caplog.text
+    assert not [thread for thread in threading.enumerate() if thread.name == "ostler-watch"]
+
+
+class Scripted:
+    """A watcher that says what the test makes it say."""
+
+    def __init__(self, directory: Path) -> None:
+        self.watch = Watch((directory,), files=(directory / "o.toml",))
+
+    def start(self, loop: Loop, changed: Any) -> None:
+        self.say = changed
+
+    def stop(self) -> None:
+        pass
+
+
+def test_what_follows_a_reload_within_the_delay_is_one_more(tmp_path: Path) -> None:
+    loop = Loop()
+    watcher = Scripted(tmp_path)
+    reloader = Reloader(watcher, delay=0.05, directory=str(tmp_path))  # type: ignore[arg-type]
+    asked: list[tuple[str, bool]] = []
+
+    def reload(why: str, settings: bool) -> None:
+        asked.append((why, settings))
+        if len(asked) == 2:
+            loop.stop()
+
+    absorbs = [False]
+    reloader.start(loop, reload, lambda: absorbs[0])
+    watcher.say([tmp_path / "a.py"])
+    watcher.say([tmp_path / "b.py"])
+    watcher.say([tmp_path / "c.py", Path("/elsewhere/d.py")])
+    absorbs[0] = True  # from here on it has not been read yet: told only if settings change
+    watcher.say([tmp_path / "e.py"])
+    watcher.say([tmp_path / "o.toml"])
+    assert len(asked) == 1
+    loop.run_forever()
+    reloader.stop()
+    loop.close()
+    assert asked == [
+        ("WatchFiles detected changes in 'a.py'. Reloading...", False),
+        ("WatchFiles detected changes in '/elsewhere/d.py', 'b.py', 'c.py', 'o.toml'. Reloading...", True),
+    ]

@@ -1,0 +1,190 @@
+"""The arbiter's own event loop, with real pipes, signals and threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ostler.supervisor.event_loop import Loop
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    loop = Loop()
+
+    def late() -> None:
+        raise AssertionError("nothing has stopped the loop")
+
+    loop.call_later(PATIENCE, late)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        os.close(end)
+
+
+def test_what_can_be_read_is_told_with_its_arguments(loop: Loop, pipe: tuple[int, int]) -> None:
+    told = []
+
+    def readable(name: str) -> None:
+        told.append((name, os.read(pipe[0], 100)))
+        loop.stop()
+
+    loop.add_reader(pipe[0], readable, "other")
+    loop.add_reader(pipe[0], readable, "this")
+    loop.call_soon(lambda: os.write(pipe[1], b"x"))
+    loop.run_forever()
+
+    assert told == [("this", b"x")]
+
+
+def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: Loop) -> None:
+    pipes = [os.pipe(), os.pipe()]
+    told = []
+
+    def readable(number: int) -> None:
+        told.append(number)
+        loop.remove_reader(pipes[1 - number][0])
+        loop.call_later(0.01, loop.stop)
+
+    for number, (reader, writer) in enumerate(pipes):
+        loop.add_reader(reader, readable, number)
+        os.write(writer, b"x")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    for ends in pipes:
+        for end in ends:
+            os.close(end)
+
+    assert len(told) == 1
+
+
+def test_nobody_reads_any_more_once_removed_even_twice(loop: Loop, pipe: tuple[int, int]) -> None:
+    loop.add_reader(pipe[0], pytest.fail, "called")
+    loop.remove_reader(pipe[0])
+    loop.remove_reader(pipe[0])
+    os.write(pipe[1], b"x")
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+
+
+def test_timers_are_called_in_the_order_in_which_they_are_due(loop: Loop) -> None:
+    told: list[str] = []
+    loop.call_later(0.02, loop.stop)
+    for name in "abc":
+        loop.call_later(0.01, lambda name=name: told.append(name))  # type: ignore[misc]
+    loop.call_later(0.0, lambda: told.append("first"))
+    loop.call_later(0.005, lambda: told.append("cancelled")).cancel()
+    loop.run_forever()
+
+    assert told == ["first", "a", "b", "c"]
+
+
+def test_a_timer_of_years_can_be_slept_for(loop: Loop) -> None:
+    distant = Loop()
+    distant.call_later(1e9, lambda: None)
+    distant.call_soon(lambda: threading.Timer(0.01, distant.call_soon_threadsafe, (distant.stop,)).start())
+    distant.run_forever()
+    distant.close()
+
+
+def test_another_thread_wakes_it(loop: Loop) -> None:
+    threads = []
+
+    def told(who: object) -> None:
+        threads.append((who, threading.current_thread()))
+        loop.stop()
+
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(told, "thread"))
+    loop.call_soon(thread.start)
+    loop.run_forever()
+    thread.join()
+
+    assert threads == [("thread", threading.current_thread())]
+
+
+def test_once_closed_it_says_so_to_another_thread(loop: Loop) -> None:
+    loop.close()
+    loop.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        loop.call_soon_threadsafe(print)
+
+
+@pytest.fixture
+def handled(loop: Loop) -> Iterator[Callable[..., None]]:
+    numbers = (signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def handle(*handlers: Callable[[], object]) -> None:
+        for number, handler in zip(numbers, handlers, strict=False):
+            loop.add_signal_handler(number, handler)
+
+    yield handle
+    for number in numbers:
+        loop.remove_signal_handler(number)
+        signal.signal(number, before[number])
+
+
+def test_every_delivery_of_a_signal_counts(loop: Loop, handled: Callable[..., None]) -> None:
+    told: list[str] = []
+
+    def send() -> None:
+        for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
+            os.kill(os.getpid(), number)
+
+    def second() -> None:
+        told.append("2")
+        loop.call_later(0.05, loop.stop)
+
+    handled(lambda: told.append("1"), second)
+    loop.call_soon(send)
+    loop.run_forever()
+
+    assert sorted(told) == ["1", "1", "1", "2"]
+
+
+def test_a_flood_of_signals_is_survived_in_silence(
+    loop: Loop, handled: Callable[..., None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The interpreter's warning takes a lock within the C handler, and the next signal would wait for it."""
+    told: list[None] = []
+
+    def flood() -> None:
+        for _ in range(70_000):  # more than a pipe holds
+            signal.raise_signal(signal.SIGUSR1)
+        loop.call_later(0.01, loop.stop)
+
+    handled(lambda: told.append(None))
+    loop.call_soon(flood)
+    loop.run_forever()
+
+    assert 0 < len(told) < 70_000
+    assert capfd.readouterr().err == ""
+
+
+def test_one_that_raises_is_told_and_keeps_nobody_else_from_its_turn(loop: Loop) -> None:
+    defects = []
+    told: list[str] = []
+
+    def fails() -> None:
+        raise ValueError("x")
+
+    loop.defect = lambda callback, error: defects.append((callback, str(error)))
+    loop.call_soon(fails)
+    loop.call_soon(lambda: told.append("next"))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+    assert defects == [(fails, "x")]
+    assert told == ["next"]

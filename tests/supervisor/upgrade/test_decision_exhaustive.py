@@ -1,0 +1,130 @@
+"""Replacing the arbiter, in every order of events: one new arbiter at a time, and one end for each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ostler.supervisor.fleet.events import Report
+from ostler.supervisor.upgrade.decision import (
+    Action,
+    Circumstances,
+    End,
+    HandOver,
+    Launch,
+    Resume,
+    State,
+    Succession,
+)
+
+GIVEN = Circumstances(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
+DEPTH = 9
+EVENTS = ("ask", "ready", "said", "ended", "stop", "tick")
+
+
+@dataclass
+class World:
+    """The old arbiter, and what has become of the new ones that it started."""
+
+    succession: Succession = field(default_factory=Succession)
+    now: float = 0.0
+    launched: int = 0
+    living: int | None = None
+    """The new arbiter that runs, if one does."""
+    handed_over: int = 0
+    stopping: bool = False
+    told: list[str] = field(default_factory=list)
+    """What the living one was sent."""
+
+    def key(self) -> tuple[object, ...]:
+        """What tells this world from another, however long it took to get there."""
+        waits = self.succession.deadline() is not None
+        facts = (self.living is not None, self.handed_over, self.stopping, frozenset(self.told), waits)
+        return (self.succession.state, *facts)
+
+    def do(self, event: str) -> None:
+        """Let it happen, if it can, and hold what is ordered then to the rules."""
+        succession = self.succession
+        before = succession.state
+        if event == "ask":
+            given = Circumstances(**{**vars(GIVEN), "stopping": self.stopping})
+            self.carry_out(succession.ask(given, self.now))
+        elif event == "stop":
+            self.stopping = True
+            self.carry_out(succession.stop("SIGTERM", self.now))
+        elif event == "tick":
+            if (deadline := succession.deadline()) is not None:
+                self.now = deadline
+                self.carry_out(succession.tick(self.now))
+        elif self.living is not None:
+            if event == "ended":
+                self.living = None
+                actions = succession.ended()
+                if before is State.DONE:
+                    assert actions == []
+                else:
+                    assert succession.state is State.IDLE
+                    assert Resume() in actions or self.stopping, "what was put off is forgotten"
+                self.carry_out(actions)
+            elif event == "ready":
+                self.carry_out(succession.ready())
+            else:
+                succession.said("something")
+        assert succession.under_way == (self.living is not None and succession.state is not State.DONE)
+
+    def carry_out(self, actions: Sequence[Action]) -> None:
+        """Do what is ordered, as far as a world without processes can."""
+        for action in actions:
+            match action:
+                case Launch():
+                    assert self.living is None, "two new arbiters at a time"
+                    assert not self.stopping, "a new arbiter for a service that stops"
+                    assert not self.handed_over
+                    self.launched += 1
+                    self.living, self.told = self.launched, []
+                    self.carry_out(self.succession.launched(self.launched))
+                case HandOver(pid=pid):
+                    assert pid == self.living
+                    assert self.told == [], "the place for one that was told to go"
+                    self.handed_over += 1
+                    assert self.handed_over == 1
+                case End(pid=pid, signal=signal):
+                    assert pid == self.living, "a signal for somebody who is gone"
+                    self.told.append(signal)
+                case Resume():
+                    assert self.living is None
+                case Report():
+                    pass
+
+
+def test_whatever_happens_in_whatever_order_there_is_one_arbiter_in_the_end() -> None:
+    frontier = [World()]
+    seen = {frontier[0].key()}
+    steps = 0
+    for _ in range(DEPTH):
+        following = []
+        for world in frontier:
+            for event in EVENTS:
+                after = copy.deepcopy(world)
+                after.do(event)
+                steps += 1
+                if after.key() not in seen:
+                    seen.add(after.key())
+                    following.append(after)
+        frontier = following
+    assert frontier == [], "there is more to explore than DEPTH"
+    assert steps > 50
+
+
+def test_from_every_state_an_upgrade_comes_to_its_end_by_time_alone() -> None:
+    """One that neither speaks nor ends is told to go, then killed: there is always a deadline."""
+    for path in (("ask",), ("ask", "stop"), ("ask", "said", "stop")):
+        world = World()
+        for event in path:
+            world.do(event)
+        for _ in range(3):
+            world.do("tick")
+        assert world.told[-1] == "SIGKILL"
+        world.do("ended")
+        assert world.succession.state is State.IDLE

@@ -1,0 +1,269 @@
+"""--proxy-protocol: who is believed, what follows for scope and access log, and what is closed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.proxies.trusted import TrustedProxies
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Server, echo, get, hello, post, respond
+from tests.worker.proxies.test_proxy_protocol import UNIX, V4, V6, ssl, v2
+
+V1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"
+
+
+async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what the scope says of the client."""
+    await respond(send, repr((scope["client"], scope["scheme"])).encode())
+
+
+@pytest.fixture
+def introduced(serve: Serve) -> Any:
+    """Serve with --proxy-protocol, trusting `allowed` in all."""
+
+    def start(app: Any = tell, allowed: str = "127.0.0.1", *, headers: bool = True, **options: Any) -> Server:
+        proxies = TrustedProxies(allowed) if headers else None
+        return serve(app, proxy_protocol=True, forwarded_allow_ips=allowed, proxies=proxies, **options)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (V1, (("203.0.113.9", 5678), "http")),
+        (b"PROXY TCP6 2001:db8::7 ::1 5678 443\r\n", (("2001:db8::7", 5678), "http")),
+        (v2(V4, 0x11), (("203.0.113.9", 5678), "http")),
+        (v2(V6, 0x21), (("2001:db8::7", 5678), "http")),
+        (v2(V4 + ssl(1), 0x11), (("203.0.113.9", 5678), "https")),
+        (v2(UNIX, 0x31), (None, "http")),
+    ],
+    ids=["v1", "v1 over IPv6", "v2", "v2 over IPv6", "v2 with TLS", "v2 over a Unix socket"],
+)
+def test_the_client_is_who_the_header_says(introduced: Any, header: bytes, expected: object) -> None:
+    server = introduced()
+    client = server.connect()
+
+    assert client.ask(header + get()).body == repr(expected).encode()
+    assert client.ask(get("/again")).body == repr(expected).encode()  # once for each connection
+    shown = "" if expected[0] is None else "{}:{}".format(*expected[0])  # type: ignore[index]
+    assert server.access.lines == [f'{shown} - "GET / HTTP/1.1" 200', f'{shown} - "GET /again HTTP/1.1" 200']
+
+
+@pytest.mark.parametrize("header", [V1, v2(V4 + ssl(0), 0x11)], ids=["v1", "v2"])
+def test_a_header_may_be_cut_at_any_byte(introduced: Any, header: bytes) -> None:
+    server = introduced()
+    data = header + get()
+
+    for cut in range(1, len(header)):
+        client = server.connect()
+        client.send(data[:cut])
+        seen = f"{cut} bytes"
+        server.until(lambda seen=seen: any(seen in repr(each) for each in server.service.connections))
+        client.send(data[cut:])
+        assert b"203.0.113.9" in client.answer().body
+        client.close()
+
+
+def test_a_body_behind_the_header_arrives(introduced: Any) -> None:
+    answer = introduced(echo).ask(V1 + post(body=b"x" * 100_000))
+
+    assert answer.body == b"POST / " + b"x" * 100_000
+
+
+@pytest.mark.parametrize("header", [v2(b"", 0, 0x20), v2(V4, 0x11, 0x20)], ids=["bare", "with a block"])
+def test_a_proxy_that_calls_for_itself_is_the_client_and_as_trusted_as_ever(
+    introduced: Any, header: bytes
+) -> None:
+    client = introduced().connect()
+    own = client.socket.getsockname()
+
+    assert client.ask(header + get()).body == repr((own, "http")).encode()
+    assert b"6.6.6.6" in client.ask(get("/", "X-Forwarded-For: 6.6.6.6")).body
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", v2(b"", 0), v2(V4, 0x12)])
+def test_behind_an_unknown_client_nothing_is_believed(introduced: Any, header: bytes) -> None:
+    client = introduced(allowed="127.0.0.1, *").connect()
+    own = client.socket.getsockname()
+
+    body = client.ask(header + get("/", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-Proto: https")).body
+
+    assert body == repr((own, "http")).encode()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "believed"),
+    [
+        ("127.0.0.1", False),
+        ("127.0.0.1, 203.0.113.0/24", True),  # a CDN before the balancer
+        ("*", False),  # for who connects here, not for whoever is behind it
+        ("*, 203.0.113.9", True),
+    ],
+)
+def test_forwarding_fields_count_if_the_client_of_the_header_is_a_trusted_proxy_by_name(
+    introduced: Any, allowed: str, believed: bool
+) -> None:
+    request = get("/", "X-Forwarded-For: 198.51.100.1", "X-Forwarded-Proto: https")
+
+    body = introduced(allowed=allowed).ask(V1 + request).body
+
+    expected = (("198.51.100.1", 0), "https") if believed else (("203.0.113.9", 5678), "http")
+    assert body == repr(expected).encode()
+
+
+def test_it_works_without_forwarding_fields_switched_on(introduced: Any) -> None:
+    server = introduced(allowed="127.0.0.1, 203.0.113.9", headers=False)
+
+    body = server.ask(V1 + get("/", "X-Forwarded-For: 6.6.6.6")).body
+
+    assert body == repr((("203.0.113.9", 5678), "http")).encode()
+
+
+def test_a_peer_on_a_unix_socket_introduces_if_it_is_trusted(introduced: Any, tmp_path: Path) -> None:
+    server = introduced(allowed="unix:", uds=str(tmp_path / "a.sock"))
+
+    assert b"203.0.113.9" in server.ask(V1 + get()).body
+
+
+@pytest.mark.parametrize("data", [V1 + get(), get()], ids=["with a header", "without"])
+@pytest.mark.parametrize("allowed", ["10.0.0.0/8", ""])
+def test_a_peer_that_is_not_trusted_is_closed_with_one_line(
+    introduced: Any, allowed: str, data: bytes
+) -> None:
+    server = introduced(allowed=allowed)
+    client = server.connect()
+
+    assert client.ended()
+    server.until(lambda: not server.service.connections)
+    assert server.errors.lines == [
+        "Connection from 127.0.0.1 closed: the peer is not in --forwarded-allow-ips"
+    ]
+    assert server.access.lines == []
+
+
+def test_a_peer_on_a_unix_socket_is_closed_if_it_is_not_trusted(introduced: Any, tmp_path: Path) -> None:
+    server = introduced(uds=str(tmp_path / "a.sock"))
+
+    assert server.connect().ended()
+    assert server.errors.lines == [
+        "Connection from unix socket closed: the peer is not in --forwarded-allow-ips"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HT", "it does not begin with a PROXY protocol header"),
+        (b"PROXY TCP4 a b c d\r\n", "its PROXY line is malformed"),
+        (b"PROXY UNKNOWN " + b"x" * 93, "its PROXY line is longer than 107 bytes"),
+        (v2(V4, 0x99), "its PROXY header has the unknown family and protocol 0x99"),
+        (v2(bytes(5000), 0x11)[:16], "its PROXY header is longer than 4096 bytes"),
+    ],
+)
+def test_a_wrong_header_is_closed_with_one_line(introduced: Any, data: bytes, reason: str) -> None:
+    server = introduced()
+    client = server.connect()
+    client.send(data)
+
+    assert client.ended()
+    server.until(lambda: not server.service.connections)
+    assert server.errors.lines == [f"Connection from 127.0.0.1 closed: {reason}"]
+
+
+def test_a_second_header_is_no_request(introduced: Any) -> None:
+    assert introduced().ask(V1 + V1 + get()).status == 400
+
+
+def test_a_header_that_takes_too_long_is_closed(introduced: Any) -> None:
+    server = introduced(timeout_request_header=5)
+    client = server.connect()
+    client.send(V1[:10])
+    server.until(lambda: any("10 bytes" in repr(c) for c in server.service.connections))
+
+    server.advance(4)
+    assert client.quiet()
+    server.advance(2)
+
+    assert client.ended()
+    assert server.errors.lines == ["Connection from 127.0.0.1 closed: the PROXY header took too long"]
+
+
+def test_after_its_header_a_connection_has_the_deadlines_of_any_other(introduced: Any) -> None:
+    server = introduced(timeout_request_header=5)
+    client = server.connect()
+    client.send(V1 + b"GET /")
+    server.until(lambda: any("203.0.113.9" in repr(c) for c in server.service.connections))
+
+    server.advance(6)
+
+    assert client.answer().status == 408
+
+
+@pytest.mark.parametrize("way_out", ["says nothing", "leaves at once"])
+def test_a_look_whether_the_port_is_open_leaves_no_line(introduced: Any, way_out: str) -> None:
+    server = introduced(timeout_request_header=5)
+    client = server.connect()
+    server.until(lambda: len(server.service.connections) == 1)
+
+    if way_out == "says nothing":
+        server.advance(6)
+    else:
+        client.finish_sending()
+
+    assert client.ended()
+    server.until(lambda: not server.service.connections)
+    assert server.errors.lines == []
+
+
+def test_a_peer_that_leaves_within_its_header_leaves_one_line(introduced: Any) -> None:
+    server = introduced()
+    client = server.connect()
+    client.send(V1[:20])
+    client.finish_sending()
+
+    assert client.ended()
+    assert server.errors.lines == ["Connection from 127.0.0.1 closed: it ended within the PROXY header"]
+
+
+def test_a_connection_accepted_before_a_drain_is_still_introduced_and_served(introduced: Any) -> None:
+    server = introduced()
+    client = server.connect()
+    server.until(lambda: len(server.service.connections) == 1)
+    emptied: list[int] = []
+
+    def drain() -> None:
+        server.service.on_change = lambda: emptied.append(len(server.service.connections))
+        server.service.drain()
+
+    server.call(drain)
+    answer = client.ask(V1 + get())
+
+    assert b"203.0.113.9" in answer.body
+    assert not answer.keeps
+    assert client.ended()
+    server.until(lambda: emptied)
+    assert emptied == [0]
+
+
+@pytest.mark.parametrize("end", ["cancel", "abort"])
+def test_a_connection_that_is_not_introduced_yet_goes_when_the_server_does(introduced: Any, end: str) -> None:
+    server = introduced()
+    client = server.connect()
+    client.send(V1[:5])
+    server.until(lambda: any("5 bytes" in repr(c) for c in server.service.connections))
+
+    server.call(getattr(server.service, end))
+
+    server.until(lambda: not server.service.connections)
+    assert server.errors.lines == []
+
+
+def test_without_the_option_a_header_is_no_request(serve: Serve) -> None:
+    server = serve(hello, proxies=TrustedProxies("127.0.0.1"))
+
+    assert server.ask(V1 + get()).status == 400

@@ -1,0 +1,427 @@
+"""TLS itself: what the scope says, who is turned away and how, and the PROXY protocol before it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from cryptography import x509
+
+from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.tls.distinguished_name import subject
+from tests.certificates import Authority
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import Server, TlsClient, Way, echo, get, hello, post, read_body, respond
+from tests.worker.proxies.test_proxy_protocol import V4, V6, v2
+from tests.worker.proxies.test_proxy_protocol import ssl as tlv
+
+WAYS = (Way("httptools", "uvloop"), Way("h11", "asyncio"))
+V1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"
+
+
+@pytest.fixture(params=WAYS, ids=str)
+def way(request: pytest.FixtureRequest) -> Way:
+    way: Way = request.param
+    return way
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+class Scopes:
+    """Keeps the scopes that it is called with."""
+
+    def __init__(self) -> None:
+        self.seen: list[Scope] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append(scope)
+        await respond(send, repr((scope["client"], scope["scheme"])).encode())
+
+
+def test_the_scope_tells_of_tls_once_for_each_connection(serve: Serve, authority: Authority) -> None:
+    app = Scopes()
+    server = serve(app, trust=authority.client(), **authority.files)
+    client = server.connect()
+    assert isinstance(client, TlsClient)
+    client.ask(get())
+    client.ask(get())
+
+    first, second = app.seen
+    assert first["scheme"] == "https"
+    assert first["extensions"]["tls"] == {
+        "server_cert": client.shown,
+        "client_cert_chain": (),
+        "client_cert_name": None,
+        "client_cert_error": None,
+        "tls_version": 0x0304,
+        "cipher_suite": {"TLS_AES_256_GCM_SHA384": 0x1302, "TLS_AES_128_GCM_SHA256": 0x1301}[
+            client.socket.cipher()[0]  # type: ignore[attr-defined]
+        ],
+    }
+    assert second["extensions"]["tls"] is first["extensions"]["tls"]
+    assert second["extensions"] is not first["extensions"]
+
+
+def test_without_tls_there_is_no_such_extension(serve: Serve) -> None:
+    app = Scopes()
+    serve(app).ask(get())
+    assert "extensions" not in app.seen[0]
+
+
+def test_tls_1_2_is_told_with_its_cipher(serve: Serve, authority: Authority) -> None:
+    app = Scopes()
+    trust = authority.client()
+    trust.maximum_version = ssl.TLSVersion.TLSv1_2
+    trust.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    serve(app, trust=trust, **authority.files).ask(get())
+
+    told = app.seen[0]["extensions"]["tls"]
+    assert (told["tls_version"], told["cipher_suite"]) == (0x0303, 0xC02B)  # RFC 5289, section 3.2
+
+
+def test_a_clients_certificate_is_told(serve: Serve, authority: Authority) -> None:
+    app = Scopes()
+    certificate = authority.ca.issue_cert("client.example", common_name="Löwe, the #1")
+    serve(app, trust=authority.client(certificate), **authority.mutual).ask(get())
+
+    told = app.seen[0]["extensions"]["tls"]
+    sent = certificate.cert_chain_pems[0].bytes()
+    # Clients send the authority along that they trust themselves; it can be had since Python 3.13.
+    chain = (sent.decode(), authority.ca.cert_pem.bytes().decode())
+    assert told["client_cert_chain"] == (chain if sys.version_info >= (3, 13) else chain[:1])
+    assert told["client_cert_name"].startswith("CN=Löwe\\, the #1,OU=")
+    assert told["client_cert_error"] is None
+
+
+def test_an_optional_certificate_may_be_missing(serve: Serve, authority: Authority) -> None:
+    app = Scopes()
+    serve(app, trust=authority.client(), **authority.mutual).ask(get())
+
+    told = app.seen[0]["extensions"]["tls"]
+    assert (told["client_cert_chain"], told["client_cert_name"]) == ((), None)
+
+
+def test_a_missing_certificate_that_is_required_is_one_line(serve: Serve, authority: Authority) -> None:
+    server = serve(hello, **{**authority.mutual, "ssl_cert_reqs": "required"})
+    assert TlsClient(server.address, authority.client()).refused()
+
+    server.until(lambda: server.errors.lines)
+    assert server.errors.lines == ["Connection from 127.0.0.1 closed: it shows no certificate"]
+
+
+def test_a_certificate_of_somebody_elses_is_one_line(serve: Serve, authority: Authority) -> None:
+    server = serve(hello, **authority.mutual)
+    stranger = trustme.CA().issue_cert("client.example")
+    assert TlsClient(server.address, authority.client(stranger)).refused()
+
+    server.until(lambda: server.errors.lines)
+    [line] = server.errors.lines
+    assert line.startswith("Connection from 127.0.0.1 closed: its certificate is refused (")
+
+
+def test_httpx_and_alpn(serve: Serve, authority: Authority) -> None:
+    server = serve(echo, **authority.files)
+    trust = authority.client()
+    with httpx.Client(verify=trust, trust_env=False) as client:
+        url = server.url.replace("127.0.0.1", "localhost")
+        assert client.post(f"{url}/a", content=b"x" * 300_000).content == b"POST /a " + b"x" * 300_000
+        assert client.get(url).content == b"GET / "
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    peer = TlsClient(server.address, trust)
+    assert peer.socket.selected_alpn_protocol() == "http/1.1"  # type: ignore[attr-defined]
+    peer.close()
+
+
+def test_plain_http_is_told_so(serve: Serve, authority: Authority) -> None:
+    server = serve(hello, **authority.files)
+    client = server.connect()
+    answer = client.ask(post("/", body=b"x" * 100_000))
+
+    assert (answer.status, answer.body) == (400, b"This port speaks TLS: the request must be https.\n")
+    assert client.ended()
+    assert len(server.errors.lines) == 1
+
+
+def test_noise_an_old_version_and_a_client_that_leaves_make_no_noise(
+    serve: Serve, authority: Authority
+) -> None:
+    server = serve(hello, trust=authority.client(), **authority.files)
+    old = authority.client()
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+    old.set_ciphers("AES128-SHA:@SECLEVEL=0")  # nothing in common
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        TlsClient(server.address, old)
+    for noise in (b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x00\x02", b"\0\0\0\0", b"\x16\x03\x01"):
+        with socket.create_connection(server.address) as peer:
+            peer.sendall(noise)
+            peer.shutdown(socket.SHUT_WR)
+            peer.settimeout(10)
+            with suppress(ConnectionError):
+                while peer.recv(1000):
+                    pass
+    socket.create_connection(server.address).close()
+
+    assert server.ask(get()).status == 200
+    server.until(lambda: not server._server.pending)  # type: ignore[union-attr]
+    assert not server.errors.tracebacks
+    assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
+
+
+def test_a_silent_client_and_half_a_handshake_are_closed_in_time(serve: Serve, authority: Authority) -> None:
+    server = serve(hello, timeout_request_header=0.3, **authority.files)
+    for begun in (b"", b"\x16\x03\x01"):
+        with socket.create_connection(server.address) as peer:
+            peer.settimeout(10)
+            peer.sendall(begun)
+            with suppress(ConnectionResetError):
+                assert peer.recv(1) == b""
+    server.until(lambda: not server._server.pending)  # type: ignore[union-attr]
+    assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
+
+
+def test_slow_handshakes_do_not_hold_up_others_nor_a_drain_for_long(
+    serve: Serve, authority: Authority
+) -> None:
+    server = serve(hello, trust=authority.client(), **authority.files)
+    stuck = [socket.create_connection(server.address) for _ in range(20)]
+    for peer in stuck[10:]:
+        peer.sendall(b"\x16\x03\x01")
+    assert server.ask(get()).status == 200
+    acceptor: Any = server._server
+    server.until(lambda: acceptor.pending == 20)
+
+    server.wait(acceptor.settled())
+
+    assert acceptor.pending == 0
+    for peer in stuck:
+        peer.close()
+
+
+def test_what_is_refused_is_read_by_a_client_that_is_still_sending(
+    serve: Serve, authority: Authority
+) -> None:
+    server = serve(hello, trust=authority.client(), limit_request_head=1024, **authority.files)
+    client = server.connect()
+    client.send(b"GET / HTTP/1.1\r\n\r\n")
+    for _ in range(30):
+        client.send(b"x" * 65_536)
+    assert client.answer().status == 400
+    assert client.ended()
+    client = server.connect()
+    client.send(get("/", "X: " + "x" * 2000))
+    assert client.answer().status == 431
+    assert client.ended()
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it(serve: Serve, authority: Authority) -> None:
+    size = 3_000_000
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"x" * size, 200, (b"connection", b"close"))
+
+    server = serve(app, trust=authority.client(), **authority.files)
+    client = server.connect(receive_buffer=8192)
+    client.send(get())
+    client.until(b"\r\n\r\n")
+    for _ in range(12):  # each look is past the deadline of the one before, and sees progress
+        client.take(10_000)
+        server.advance(6)
+    assert len(client.rest()) == size - 120_000
+
+
+def test_a_large_upload_waits_for_the_app(serve: Serve, authority: Authority) -> None:
+    go = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        from tests.worker.http.harness import opened
+
+        await opened(go.is_set)
+        await respond(send, b"%d" % len(await read_body(receive)))
+
+    server = serve(app, trust=authority.client(), **authority.files)
+    client = server.connect()
+    sender = threading.Thread(target=client.send, args=(post(body=b"x" * 10_000_000),))
+    sender.start()
+    server.until(lambda: server.service.in_flight)
+    go.set()
+    sender.join()  # one SSLSocket is not for two threads at once
+    assert client.answer().body == b"10000000"
+
+
+def test_a_new_certificate_is_for_new_connections(serve: Serve, authority: Authority) -> None:
+    server = serve(hello, trust=authority.client(), **authority.files)
+    before = server.connect()
+    new = authority.certify()
+    assert server.credentials is not None
+    server.call(server.credentials.renew)
+    after = server.connect()
+
+    assert isinstance(before, TlsClient)
+    assert isinstance(after, TlsClient)
+    assert before.shown != new == after.shown
+    assert before.ask(get()).status == after.ask(get()).status == 200
+
+
+def test_a_unix_socket_speaks_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    server = serve(hello, uds=str(tmp_path / "a.sock"), **authority.files)
+    client = TlsClient(server.address, authority.client())
+    assert client.ask(get()).body == b"hello"
+    client.close()
+
+
+# -- the PROXY protocol before the handshake
+
+
+@pytest.fixture
+def introduced(serve: Serve, authority: Authority) -> Any:
+    def start(app: Any, allowed: str = "127.0.0.1", **options: Any) -> Server:
+        options = {**authority.files, **options}
+        return serve(app, proxy_protocol=True, forwarded_allow_ips=allowed, **options)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [
+        (V1, ("203.0.113.9", 5678)),
+        (b"PROXY TCP6 2001:db8::7 ::1 5678 443\r\n", ("2001:db8::7", 5678)),
+        (v2(V4, 0x11), ("203.0.113.9", 5678)),
+        (v2(V4 + tlv(0), 0x11), ("203.0.113.9", 5678)),
+        (v2(V6, 0x21), ("2001:db8::7", 5678)),
+    ],
+    ids=["v1", "v1 over IPv6", "v2", "v2 with TLVs", "v2 over IPv6"],
+)
+def test_the_client_is_who_the_header_before_the_handshake_says(
+    introduced: Any, authority: Authority, header: bytes, client: object
+) -> None:
+    server = introduced(Scopes())
+    peer = TlsClient(server.address, authority.client(), before=header)
+    assert peer.ask(get()).body == repr((client, "https")).encode()
+    assert peer.ask(get()).body == repr((client, "https")).encode()
+    peer.close()
+
+
+@pytest.mark.parametrize("header", [V1, v2(V4 + tlv(0), 0x11)], ids=["v1", "v2"])
+def test_a_header_in_pieces_is_read_to_its_last_byte_and_no_further(
+    introduced: Any, authority: Authority, header: bytes
+) -> None:
+    server = introduced(Scopes())
+    hello_bytes = ssl.MemoryBIO()
+    other = authority.client().wrap_bio(ssl.MemoryBIO(), hello_bytes, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        other.do_handshake()
+    greeting = hello_bytes.read()
+    for cut in (1, 5, 12, 15, 16, len(header) - 1, len(header)):
+        with socket.create_connection(server.address) as peer:
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peer.settimeout(10)
+            peer.sendall(header[:cut])
+            peer.sendall(header[cut:] + greeting)
+            assert peer.recv(1) == b"\x16"  # the server's part of the handshake
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GET / HT", "it does not begin with a PROXY protocol header"),
+        (b"\x16\x03\x01\x02\x00", "it does not begin with a PROXY protocol header"),
+        (V1[:10], "the PROXY header took too long"),
+        (b"PROXY TCP4 a b c d\r\n", "its PROXY line is malformed"),
+    ],
+)
+def test_a_wrong_or_slow_header_is_closed_with_one_line(introduced: Any, data: bytes, reason: str) -> None:
+    server = introduced(hello, timeout_request_header=0.3)
+    client = server.connect()
+    client.send(data)
+    with suppress(ConnectionError):
+        assert client.ended()
+    server.until(lambda: server.errors.lines)
+    assert server.errors.lines == [f"Connection from 127.0.0.1 closed: {reason}"]
+
+
+def test_a_header_that_ends_early_and_a_look_at_the_port(introduced: Any) -> None:
+    server = introduced(hello)
+    for sent in (b"", V1[:20]):
+        client = server.connect()
+        client.send(sent)
+        client.finish_sending()
+        assert client.ended()
+    server.until(lambda: server.errors.lines)
+    assert server.errors.lines == ["Connection from 127.0.0.1 closed: it ended within the PROXY header"]
+
+
+def test_a_peer_that_is_not_trusted_gets_no_handshake(introduced: Any) -> None:
+    server = introduced(hello, allowed="10.0.0.0/8")
+    client = server.connect()
+    client.send(V1)
+    with suppress(ConnectionError):
+        assert client.ended()
+    server.until(lambda: server.errors.lines)
+    assert server.errors.lines == [
+        "Connection from 127.0.0.1 closed: the peer is not in --forwarded-allow-ips"
+    ]
+
+
+# -- the name of a client
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([("2.5.4.3", "a")], "CN=a"),
+        ([("2.5.4.6", "DE"), ("2.5.4.10", "Sue, Grabbit + Runn"), ("2.5.4.3", "L. Eagle")],
+         "CN=L. Eagle,O=Sue\\, Grabbit \\+ Runn,C=DE"),
+        ([("2.5.4.3", " # a ")], "CN=\\ # a\\ "),
+        ([("2.5.4.3", "#1")], "CN=\\#1"),
+        ([("2.5.4.3", ' ')], "CN=\\ "),
+        ([("2.5.4.3", 'a"b\\c<d>e;f=g')], 'CN=a\\"b\\\\c\\<d\\>e\\;f=g'),
+        ([("2.5.4.3", "a\0b\rc")], "CN=a\\00b\\0dc"),
+        ([("2.5.4.3", "Lučić")], "CN=Lučić"),
+        ([("0.9.2342.19200300.100.1.25", "net"), ("0.9.2342.19200300.100.1.1", "js")], "UID=js,DC=net"),
+        ([("1.3.6.1.4.1.1466.0", "a")], "1.3.6.1.4.1.1466.0=#0c0161"),
+        ([("1.2.840.113549.1.9.1", "a@b.example")], "emailAddress=a@b.example"),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_a_name_is_as_rfc_4514_writes_it(parts: list[tuple[str, str]], expected: str) -> None:
+    attributes = [x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in parts]
+    assert subject(certificate(x509.Name(attributes))) == expected
+
+
+def test_the_parts_of_one_rdn_are_joined_by_a_plus() -> None:
+    both = x509.RelativeDistinguishedName(
+        [x509.NameAttribute(x509.NameOID.COMMON_NAME, "a"), x509.NameAttribute(x509.NameOID.USER_ID, "b")]
+    )
+    assert set(subject(certificate(x509.Name([both]))).split("+")) == {"CN=a", "UID=b"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\x30", b"\x30\x82", b"\x30\x02\x30\x00", b"\x02\x01\x00", b"\x30\x05\x01"]
+)
+def test_what_is_no_certificate_has_no_name(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        subject(data)
+
+
+def certificate(name: x509.Name) -> bytes:
+    import datetime
+
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.datetime(2024, 1, 1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + datetime.timedelta(9))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)

@@ -1,0 +1,184 @@
+"""Bodies in pieces: what of them waits for the next one, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from ostler.worker.asgi import Application, Receive, Scope, Send
+from ostler.worker.http import write_buffer
+from ostler.worker.http.write_buffer import Burst
+from tests.worker.http.conftest import Serve
+from tests.worker.http.harness import PATIENCE, get, part, start
+
+LONG = b"x" * 16 * 1024
+
+
+class Wire(asyncio.Transport):
+    """Keeps each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+
+class Bench:
+    """A burst on a wire, under a clock and a loop of ours."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(write_buffer, "monotonic", lambda: self.now)
+        self.loop = asyncio.new_event_loop()
+        self.wire = Wire()
+        self.burst = Burst(self.wire, self.loop)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(data) for data in self.wire.writes]
+
+    def add(self, data: bytes, *, more: bool = True) -> None:
+        self.burst.add(b"", data, b"", more=more)
+
+    def turn(self) -> None:
+        """Let the loop run once."""
+        self.loop.run_until_complete(asyncio.sleep(0))
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = Bench(monkeypatch)
+    yield made
+    made.loop.close()
+
+
+def test_long_pieces_leave_together_once_they_are_enough(bench: Bench) -> None:
+    for _ in range(9):
+        bench.add(LONG)
+    assert bench.sizes == [4 * len(LONG)] * 2
+    bench.add(b"", more=False)
+    assert bench.sizes == [4 * len(LONG)] * 2 + [len(LONG)]
+
+
+def test_the_next_turn_of_the_loop_writes_what_is_gathered_and_no_more_than_that(bench: Bench) -> None:
+    bench.add(LONG)
+    bench.add(LONG)
+    assert bench.sizes == []
+    bench.turn()
+    assert bench.sizes == [2 * len(LONG)]
+    bench.turn()
+    bench.add(LONG)
+    bench.turn()
+    assert bench.sizes == [2 * len(LONG), len(LONG)]
+
+
+def test_a_short_piece_is_written_at_once_with_what_came_before_it(bench: Bench) -> None:
+    bench.add(b"event")
+    bench.add(LONG)
+    bench.add(b"event")
+    assert bench.sizes == [5, len(LONG) + 5]
+
+
+def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) -> None:
+    bench.add(LONG)
+    bench.now += write_buffer.TOGETHER
+    bench.add(LONG)
+    assert bench.sizes == [2 * len(LONG)]
+    bench.now += write_buffer.TOGETHER
+    bench.add(LONG)
+    assert bench.sizes == [2 * len(LONG), len(LONG)]
+
+
+def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) -> None:
+    bench.add(LONG)
+    huge = bytes(100_000)
+    bench.burst.add(b"186a0\r\n", huge, b"\r\n", more=True)
+    assert bench.wire.writes == [LONG + b"186a0\r\n", huge, b"\r\n"]
+    bench.turn()
+    assert len(bench.wire.writes) == 3
+
+
+def test_what_is_dropped_is_not_written(bench: Bench) -> None:
+    bench.add(LONG)
+    bench.burst.drop()
+    bench.turn()
+    assert bench.wire.writes == []
+
+
+@pytest.mark.parametrize("announced", [False, True], ids=["chunked", "length"])
+def test_pieces_of_every_size_arrive_in_their_order(serve: Serve, announced: bool) -> None:
+    chance = random.Random(6)
+    sizes = [chance.choice((0, 1, 100, 4095, 4096, 16384, 32768, 32769, 70_000)) for _ in range(150)]
+    pieces = [bytes([index % 256]) * size for index, size in enumerate(sizes)]
+    fields = [(b"content-length", b"%d" % sum(sizes))] if announced else []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, *fields))
+        for index, piece in enumerate(pieces):
+            await send(part(piece, more=True))
+            if index % 7 == 0:
+                await asyncio.sleep(0)
+        await send(part(b""))
+
+    client = serve(app).connect()
+    for _ in range(2):
+        assert client.ask(get()).body == b"".join(pieces)
+
+
+def test_a_client_has_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) -> None:
+    read = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(part(LONG, more=True))
+        await send(part(b"short", more=True))
+        assert read.wait(PATIENCE)
+        await send(part(b""))
+
+    client = serve(app).connect()
+    client.send(get())
+    client.until(b"short\r\n")
+    read.set()
+    assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
+
+
+def test_a_client_has_a_long_piece_while_the_app_waits(serve: Serve) -> None:
+    goes_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send(part(LONG, more=True))
+        await goes_on.wait()
+        await send(part(b""))
+
+    server = serve(app)
+    client = server.connect()
+    client.send(get())
+    client.until(LONG + b"\r\n")
+    server.call(goes_on.set)
+    assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
+
+
+async def fails_after_a_piece(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start(200))
+    await send(part(LONG, more=True))
+    raise RuntimeError("boom")
+
+
+async def falls_short(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start(200, (b"content-length", b"%d" % (2 * len(LONG)))))
+    await send(part(LONG, more=True))
+    await send(part(b""))
+
+
+@pytest.mark.parametrize("app", [fails_after_a_piece, falls_short])
+def test_what_was_sent_before_a_cut_arrives(serve: Serve, app: Application) -> None:
+    client = serve(app).connect()
+    client.send(get())
+    assert LONG in client.rest()

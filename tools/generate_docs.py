@@ -1,0 +1,263 @@
+"""Writes what follows from the code in docs/: `python -m tools.generate_docs [--check] [DIRECTORY]`.
+
+Some pages follow whole; in others it is what stands between two marks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
+from ostler.settings.kinds import Many, Switch
+from ostler.supervisor.fleet.slot import TABLE, State
+from ostler.system.signals import MEANINGS
+
+SETTINGS_INTRODUCTION = """\
+# Settings
+
+*This page is written by `make docs` from `ostler/settings.py`; change it there.*
+
+A setting is taken from the nearest of these that gives it:
+
+1. the command line;
+2. the environment: `OSTLER_...`, and `WEB_CONCURRENCY` and `FORWARDED_ALLOW_IPS`, which platforms set;
+   an empty variable counts as unset;
+3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; its other lines
+   are set for the application, save what is set already;
+4. TOML: the file that `--config` (or `OSTLER_CONFIG`) names, or else `[tool.ostler]` in the
+   `pyproject.toml` of the working directory;
+5. the default.
+
+`ostler --show-settings` prints what this comes to, and which source each value is from. A wrong value
+is one line on stderr that names the setting, its source and what was expected, and exit code 2.
+
+A flag that takes several values is given several times. Its variable holds them in one text, hosts split
+at commas, headers at line breaks (a header's value may well have commas), and TOML has a list.
+
+In a TOML file of its own, the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
+
+```toml
+app = "main:app"
+host = ["127.0.0.1", "::1"]
+workers = 4
+timeout_graceful_shutdown = 20
+uds_permissions = "660"
+header = ["X-Frame-Options: DENY"]
+```
+
+SIGHUP reads the files again. What is wrong then changes nothing: the log says why, and the workers go on.
+
+## Whom to trust
+
+`forwarded_allow_ips` lists the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count: addresses
+(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for whoever calls over a Unix socket. The
+client is then the right-most address in `X-Forwarded-For` that is not itself a trusted proxy, and the
+scheme is the last in `X-Forwarded-Proto`. With `--forwarded-header forwarded` the same is read from
+`Forwarded`, and with `--proxy-protocol` the client is in the first bytes of a connection:
+[deployment/cdn.md](deployment/cdn.md) and [deployment/nginx.md](deployment/nginx.md#proxy-protocol) say more.
+
+With `*` everyone is believed and the left-most counts, as with uvicorn. That is right only where every
+request comes through a proxy that discards what the client sent: any client can write those headers.
+"""
+
+COMMAND_LINE = """\
+## Command line only
+
+| flag | variable | what it does |
+| --- | --- | --- |
+| `--config FILE` | `OSTLER_CONFIG` | Read settings from this TOML file. |
+| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, save those that are set; needs `pip install 'ostler[dotenv]'`. |
+| `--show-settings` | | Print every effective value and where it comes from, and exit. |
+| `--version` | | Print the version and exit. |
+"""  # noqa: E501
+
+
+def settings_page() -> str:
+    """docs/settings.md: one table for each group."""
+    sections = [SETTINGS_INTRODUCTION]
+    for group in GROUPS:
+        rows = [
+            _row(name, declaration)
+            for name, declaration in declarations().items()
+            if declaration.group == group
+        ]
+        head = "| flag | variable | TOML key | default | what it does |\n| --- | --- | --- | --- | --- |"
+        sections.append("\n".join([f"## {group}\n", head, *rows]) + "\n")
+    return "\n".join([*sections, COMMAND_LINE])
+
+
+SIGNALS_INTRODUCTION = """\
+# Signals
+
+*This page is written by `make docs` from `ostler/signals.py`; change it there.*
+
+Send a signal to the arbiter, whose pid it logs (`Started arbiter process [...]`); without `--workers` there
+is one process, the plain server. A worker can be sent its signals directly, by the pid in the arbiter's log
+or in ps(1), where it is called `ostler: worker 2 main:app`.
+
+Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
+means one more of them afterwards, however many are sent. Only SIGTTIN and SIGTTOU are lost on an
+arbiter that is itself stopped (SIGSTOP): the kernel drops them when it goes on, as POSIX has it.
+"""
+
+UPGRADE = """\
+## Replacing the arbiter itself
+
+SIGUSR2 brings a new ostler, a new Python and settings that SIGHUP cannot change. The arbiter carries out once more the
+command line that it was started with, in the same directory (links are followed anew) and with the same
+environment, and hands it the listening sockets. Both serve until all workers of the new one are ready; then the
+old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
+
+Where the new one fails (a broken installation, wrong settings, code that does not start, or no worker ready within
+`--timeout-worker-startup` plus ten seconds), the old one serves on, and the log says why: `Upgrade given up`.
+
+- systemd follows (`MAINPID=`, `Type=notify`), and so does `--pid-file`.
+- Meanwhile SIGTERM, SIGINT and SIGQUIT stop both. SIGHUP, SIGTTIN and SIGTTOU wait until there is one arbiter
+  again, which heeds them. A second SIGUSR2 is refused. During a rolling restart there can be an upgrade.
+- It is refused, with the reason in the log: before the first worker has been ready, while ostler stops, under
+  `--reload`, as PID 1 (its end is the container's), and where ostler was not started by a command line (stdin, a prompt).
+- The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
+- A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
+- Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
+"""  # noqa: E501
+
+SIGNALS_END = """\
+## How a stop ends
+
+A graceful stop lasts as long as the requests in flight, and at most `--timeout-graceful-shutdown` seconds;
+then what is left is cancelled, and counted in the log. A worker that does not go even then is aborted one
+second later, its stacks in the log, and killed after one second more. A plain server that does not go ends
+itself three seconds past the time-out, its stacks on stderr, with exit code 1: also while its event loop
+is blocked.
+
+A signal that comes within the first instants of the command, before it has read its settings, has the
+effect that the system gives it. As PID 1 of a container, the arbiter reaps orphans; a plain server does not.
+
+With `--drain-delay` all that begins so many seconds later. Until then everything goes on as usual, save that
+the health check (`--health-path`) says 503 and every answer `Connection: close`, so that load balancers look
+elsewhere. A second SIGTERM or SIGINT ends the delay, SIGQUIT ends everything at once. Every process is
+gone at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the first SIGTERM. A
+worker that is sent SIGTERM directly drains without the delay: another one takes its place.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | stopped as asked |
+| 1 | internal error |
+| 2 | bad usage or configuration |
+| 3 | the application failed to start |
+| 4 | a socket could not be bound or adopted |
+"""
+
+
+def signals_page() -> str:
+    """docs/signals.md: what every signal means to every kind of process."""
+    head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
+    rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
+    return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", UPGRADE, SIGNALS_END])
+
+
+PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {"settings.md": settings_page, "signals.md": signals_page}
+)
+"""Every page that is generated, by its name in docs/."""
+
+
+def life_diagram() -> str:
+    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
+
+    What leaves a slot in its state is not drawn.
+    """
+    edges: dict[tuple[State, State], list[str]] = {}
+    for (state, event), row in TABLE.items():
+        for following in row.next:
+            if following is not state:
+                edges.setdefault((state, following), []).append(event.__name__)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.EMPTY.name}"]
+    for before in State:
+        for after in State:
+            if events := edges.get((before, after)):
+                lines.append(f"    {before.name} --> {after.name}: {', '.join(sorted(events))}")
+    return "\n".join([*lines, f"    {State.VACATED.name} --> [*]", "```"])
+
+
+BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(
+    {"architecture.md": MappingProxyType({"the life of a slot": life_diagram})}
+)
+"""What is generated within pages, by the name in its marks."""
+
+
+def _filled(name: str, text: str) -> str:
+    """Return the page `name` with its generated blocks as the code says.
+
+    Raises:
+        ValueError: the marks of a block are not in the page.
+    """
+    for title, block in BLOCKS[name].items():
+        begin, end = f"<!-- {title}, written by `make docs` -->\n", f"\n<!-- end of {title} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{name} has no marks for {title!r}: expected {begin.strip()} and {end.strip()}")
+        text = f"{before}{begin}{block()}{end}{after}"
+    return text
+
+
+def _row(name: str, declaration: Declaration) -> str:
+    default = declaration.kind.show(defaults()[name])
+    cells = [
+        _flag(name, declaration),
+        ", ".join(f"`{variable}`" for variable in variables(name)),
+        f"`{name}`",
+        f"`{default}`" if default else "",
+        declaration.help,
+    ]
+    # A bar would end the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _flag(name: str, declaration: Declaration) -> str:
+    if name == "app":
+        return "`APP`"
+    if isinstance(declaration.kind, Switch):
+        return f"`{flag(name)}`, `--no-{flag(name)[2:]}`"
+    several = " ..." if isinstance(declaration.kind, Many) else ""
+    return f"`{flag(name)} {declaration.kind.metavar}{several}`"
+
+
+def stale(directory: Path) -> list[str]:
+    """The names of the pages in `directory` that are missing, or not what the code says."""
+    return [name for name in (*PAGES, *BLOCKS) if _content(directory / name) != _wanted(directory, name)]
+
+
+def _wanted(directory: Path, name: str) -> str:
+    return PAGES[name]() if name in PAGES else _filled(name, _content(directory / name) or "")
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write every page; with --check write none, and return 1 if one is stale."""
+    directory = Path(next((a for a in arguments if a != "--check"), "docs"))
+    names = stale(directory)
+    if "--check" in arguments:
+        for name in names:
+            print(f"{directory / name} is stale: run `make docs`", file=sys.stderr)
+        return 1 if names else 0
+    for name in names:
+        (directory / name).write_text(_wanted(directory, name), encoding="utf-8")
+        print(f"{directory / name} written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
