@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def frozen(cls: type[T]) -> type[T]:
+def record(cls: type[T]) -> type[T]:
     """Make a class of its fields. Instances are equal where these are, and can be hashed where these can."""
     made: Any = dataclass(eq=False, repr=False)(cls)
     made.__eq__ = _equals
@@ -34,7 +34,7 @@ def frozen(cls: type[T]) -> type[T]:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def frozen_at_runtime(cls: type[T]) -> type[T]:
+def frozen_record(cls: type[T]) -> type[T]:
     """Make a class of many fields, each with a default: nothing is compiled, and to assign to one raises."""
     made: Any = dataclass(init=False, eq=False, repr=False)(cls)
     made.__init__ = _take

@@ -8,27 +8,27 @@ from typing import Any
 
 import pytest
 
-from ostler.records import frozen, frozen_at_runtime
+from ostler.records import frozen_record, record
 
 
-@frozen
+@record
 class Point:
     x: int
     y: int = 2
     tags: list[str] = field(default_factory=list)
 
 
-@frozen
+@record
 class Nothing:
     pass
 
 
-@frozen
+@record
 class Void:
     pass
 
 
-@frozen_at_runtime
+@frozen_record
 class Choices:
     colour: str = "red"
     secret: str = field(default="", repr=False)
@@ -42,7 +42,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Model:
-    """What `frozen` stands in for."""
+    """What `record` stands in for."""
 
     x: int
     y: int = 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from ostler.errors import SettingsError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
 from ostler.settings.kinds import Switch
 from ostler.version import __version__
@@ -24,7 +24,7 @@ OTHERS = "Configuration"
 """The group of the options that are no settings."""
 
 
-@frozen
+@record
 class Request:
     """What the command line asks for."""
 

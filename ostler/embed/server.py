@@ -17,12 +17,12 @@ from ostler.embed.signal_capture import Captured
 from ostler.embed.startup import Started
 from ostler.errors import BindError
 from ostler.logging import setup as log_setup
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.declarations import Settings
 from ostler.system import sockets
 from ostler.system.sockets import Listener
 from ostler.worker import application, event_loops, server
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 logger = logging.getLogger("ostler.error")
 
@@ -248,7 +248,7 @@ class Server:
         self._loop.call_later(self.config.drain_delay, self.stop)
 
 
-@frozen
+@record
 class Bound:
     """What uvicorn has for each listener: an object with its sockets."""
 
@@ -261,7 +261,7 @@ class _Watcher:
     def __init__(self, embedded: Server) -> None:
         self._embedded = embedded
 
-    def ready(self, service: Service) -> None:
+    def ready(self, server_state: ServerState) -> None:
         self._embedded.started.settle(up=True)
 
     def ticked(self, lag: float) -> None:

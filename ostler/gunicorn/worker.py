@@ -33,8 +33,8 @@ from ostler.worker import application, event_loops
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http.cycle import service_unavailable
 from ostler.worker.server import Server, tick_seconds
-from ostler.worker.server_state import Service
-from ostler.worker.signal_handlers import IGNORED, MARGIN, STACK_SIGNAL, Orders
+from ostler.worker.server_state import ServerState
+from ostler.worker.signal_handlers import IGNORED, MARGIN, STACK_SIGNAL, SignalHandlers
 from ostler.worker.tls.credentials import Credentials
 
 _STDERR = 2
@@ -70,7 +70,7 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         except OstlerError as exc:
             self._fail(exc, Arbiter.WORKER_BOOT_ERROR)
         asyncio.set_event_loop(self._loop)
-        self._orders = _GunicornsOrders(self, self._settings)
+        self._signal_handlers = _GunicornsOrders(self, self._settings)
         super().init_process()
 
     def _configure(self) -> None:
@@ -96,7 +96,7 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         """Install ostler's handlers instead of gunicorn's, which raise out of whatever code runs."""
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        self._orders.install()
+        self._signal_handlers.install()
 
     def load_wsgi(self) -> None:
         """Load the application, which is an ASGI one here.
@@ -131,16 +131,16 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         except OstlerError as exc:
             self._fail(exc, Arbiter.WORKER_BOOT_ERROR)
         finally:
-            self._orders.over()
+            self._signal_handlers.over()
             event_loops.close(self._loop)
         sys.exit(0)
 
     async def _serve(self) -> None:
-        heart = _Heart(self, self._settings, self._orders, self._account)
+        heart = _Heart(self, self._settings, self._signal_handlers, self._account)
         sockets = [listener.sock for listener in self.sockets]
         credentials = _GunicornsCredentials(self._settings, self.cfg) if self.cfg.is_ssl else None
         server = Server(self._settings, self.wsgi, sockets, heart, credentials=credentials)
-        self._orders.drain(server)
+        self._signal_handlers.drain(server)
         self._loop.add_reader(self.PIPE[0], heart.woken)  # gunicorn's reloader writes there
         await server.serve()
 
@@ -257,7 +257,7 @@ def _tls(cfg: Any) -> ssl.SSLContext:
     return context
 
 
-class _GunicornsOrders(Orders):
+class _GunicornsOrders(SignalHandlers):
     """What gunicorn's signals order, with its hooks; `leave` is how a worker ends that serves nothing yet."""
 
     def __init__(self, worker: Worker, settings: Settings) -> None:
@@ -323,23 +323,23 @@ class _Heart:
     """
 
     def __init__(
-        self, worker: Worker, settings: Settings, orders: _GunicornsOrders, account: Account | None
+        self, worker: Worker, settings: Settings, signal_handlers: _GunicornsOrders, account: Account | None
     ) -> None:
         self._worker = worker
-        self._orders = orders
+        self._signal_handlers = signal_handlers
         self._account = account
         self._period = tick_seconds(settings)
-        self._service: Service | None = None
+        self._server_state: ServerState | None = None
         self._orphaned = False
 
-    def ready(self, service: Service) -> None:
+    def ready(self, server_state: ServerState) -> None:
         """The server accepts connections: begin to beat."""
-        self._service = service
-        self._orders.ready()
+        self._server_state = server_state
+        self._signal_handlers.ready()
         if self._account is not None and self._account.wanted:
-            service.app = self._account.keep(service.app)
-            service.overloaded = self._account.keep(service_unavailable)
-        self._beat(service.loop)
+            server_state.app = self._account.keep(server_state.app)
+            server_state.overloaded = self._account.keep(service_unavailable)
+        self._beat(server_state.loop)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         worker = self._worker
@@ -347,7 +347,7 @@ class _Heart:
         if worker.ppid != os.getppid() and not self._orphaned:
             self._orphaned = True
             worker.log.info("Parent changed, shutting down: %s", worker)
-            self._orders.stop()
+            self._signal_handlers.stop()
         loop.call_later(self._period, self._beat, loop)
 
     def woken(self) -> None:
@@ -355,9 +355,9 @@ class _Heart:
         os.read(self._worker.PIPE[0], 64)
         if self._worker.alive:
             return
-        self._orders.stop()
+        self._signal_handlers.stop()
         # Who waits for the new code does not want to wait for idle connections.
-        for connection in tuple(self._service.connections if self._service is not None else ()):
+        for connection in tuple(self._server_state.connections if self._server_state is not None else ()):
             connection.cancel()
 
     def ticked(self, lag: float) -> None:
@@ -369,7 +369,7 @@ class _Heart:
     def retire(self, reason: str) -> None:
         """A limit is reached: drain, and let gunicorn fork another."""
         self._worker.log.info("%s Terminating process.", reason)
-        self._orders.stop()
+        self._signal_handlers.stop()
 
 
 class _Forwarder(logging.Handler):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from socket import socket
 
-from ostler.ipc.load_board import Neighbourhood
-from ostler.records import frozen
+from ostler.ipc.load_board import SharedQueues
+from ostler.records import record
 from ostler.settings.declarations import Settings
-from ostler.system.pipes import End
+from ostler.system.pipes import PipeEnd
 
 SLOT_VARIABLE = "OSTLER_SLOT"
 """The variable that tells an application which slot's worker it runs in."""
@@ -26,7 +26,7 @@ ARBITERS_OWN = (
 """Variables for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
 
 
-@frozen
+@record
 class Assignment:
     """One worker's place and means. It owns the descriptors: the pipes' ends and the sockets."""
 
@@ -37,16 +37,16 @@ class Assignment:
     """The working directory that the arbiter was started in, symbolic links kept."""
     sockets: tuple[socket, ...]
     """The listening sockets."""
-    beats: End
+    beats: PipeEnd
     """Write end of the heartbeat pipe (`ostler.ipc.messages`)."""
-    stacks: End
+    stacks: PipeEnd
     """Write end of the pipe for faulthandler's stacks."""
-    lifeline: End
+    lifeline: PipeEnd
     """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
     going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
-    neighbourhood: Neighbourhood | None = None
+    shared_queues: SharedQueues | None = None
     """The other workers' queues, where each has its own (--reuse-port)."""
-    gate: End | None = None
+    gate: PipeEnd | None = None
     """Under --reload: read end of a pipe on which a byte says that the old code has gone, so that the
     application may be imported."""
     terminal: bool = False

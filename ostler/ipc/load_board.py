@@ -11,8 +11,8 @@ from multiprocessing.reduction import DupFd
 from socket import socket
 from typing import Any
 
-from ostler.records import frozen
-from ostler.system.pipes import End
+from ostler.records import record
+from ostler.system.pipes import PipeEnd
 
 ABSENT = 2**32 - 1
 """In a queue's cell: nobody reads it. More than any worker has connections, so that nobody calls there."""
@@ -21,7 +21,7 @@ MOST_QUEUES = 256
 """A call is one byte, the queue's number."""
 
 
-class Board:
+class LoadBoard:
     """The open connections of each queue's worker, in memory that the arbiter and all workers share.
 
     Nobody locks it: what one worker reads of another may be old by a moment, and whoever acts on it must be
@@ -54,22 +54,22 @@ class Board:
         return self._fd
 
 
-def _board(size: int, fd: Any) -> Board:
-    return Board(size, fd.detach())
+def _board(size: int, fd: Any) -> LoadBoard:
+    return LoadBoard(size, fd.detach())
 
 
-@frozen
-class Neighbourhood:
+@record
+class SharedQueues:
     """Every worker's queues, as one worker has them. It owns the descriptors."""
 
     own: int
     """The number of the worker's own queues, which are among its assignment's sockets as well."""
     queues: tuple[tuple[socket, ...], ...]
     """By number, one socket for each address; none at `own`."""
-    board: Board
-    calls: End
+    board: LoadBoard
+    calls: PipeEnd
     """Read end of a pipe on which each byte is the number of queues that have too much to do."""
-    callers: tuple[End, ...]
+    callers: tuple[PipeEnd, ...]
     """By number, the write ends of those pipes."""
 
     def filenos(self) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import TypeAlias
 
-from ostler.records import frozen
+from ostler.records import record
 
 _FRAME = struct.Struct("!BH")
 _BEAT = struct.Struct("!QQQQIId?QQ")
@@ -19,26 +19,26 @@ MAX_TEXT = 3000
 """Bytes of text in one message at the most; what is longer is cut."""
 
 
-@frozen
+@record
 class Ready:
     """The worker accepts connections: lifespan start-up is done."""
 
 
-@frozen
+@record
 class BootFailed:
     """The worker cannot serve, and says why; it exits by itself after this."""
 
     reason: str
 
 
-@frozen
+@record
 class RetireAsked:
     """The worker has reached a limit and asks for a successor; it serves on until then."""
 
     reason: str
 
 
-@frozen
+@record
 class Beat:
     """A heartbeat, about once a second."""
 

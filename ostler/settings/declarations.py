@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from ostler.errors import SettingsError
-from ostler.records import frozen, frozen_at_runtime
+from ostler.records import frozen_record, record
 from ostler.settings.access_format import WrongAtom
 from ostler.settings.kinds import (
     AccessFormat,
@@ -44,7 +44,7 @@ App: TypeAlias = str | Callable[..., Any]
 """The application's import string or, in code, the application."""
 
 
-@frozen
+@record
 class Declaration:
     """What is declared of one setting besides its default: enough for flag, variable, help and docs."""
 
@@ -87,7 +87,7 @@ def setting(default: T, kind: Kind, group: str, help: str, *, variables: tuple[s
 
 # fmt: off
 # One setting is one row or two: name, type, default, kind, group, help. The formatter would make six of it.
-@frozen_at_runtime
+@frozen_record
 class Settings:
     """Every setting, checked and frozen; names are uvicorn's wherever uvicorn has the setting.
 

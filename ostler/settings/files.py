@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ostler.errors import SettingsError
-from ostler.records import frozen
+from ostler.records import record
 
 DEFAULT_FILE = "pyproject.toml"
 """Where settings may stand when nothing else is said: below `[tool.ostler]`."""
 
 
-@frozen
+@record
 class Table:
     """What a TOML file says about ostler, and where."""
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.access_format import parse as parse_access_format
 from ostler.settings.trusted_peers import read_peers
 
@@ -386,7 +386,7 @@ class AccessFormat(Kind):
         return value
 
 
-@frozen
+@record
 class LogConfig:
     """A log configuration: the name of its file, and what is in it once that is read."""
 

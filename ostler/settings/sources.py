@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ostler.errors import SettingsError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings import log_config
 from ostler.settings.declarations import Settings, declarations, defaults, flag, taken, variables, wrong
 from ostler.settings.files import DEFAULT_FILE, Table, read_env_file, read_table
@@ -39,7 +39,7 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 """What uvicorn calls a setting in code, where that is not what the flag is called."""
 
 
-@frozen
+@record
 class Configuration:
     """Every effective setting, and what `--env-file` adds."""
 
@@ -54,7 +54,7 @@ class Configuration:
     """The file that `environment` is from."""
 
 
-@frozen
+@record
 class Sources:
     """All that settings are read from; `load` reads the files anew each time, so that SIGHUP sees changes."""
 

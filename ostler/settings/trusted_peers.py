@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ostler.records import frozen
+from ostler.records import record
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -17,7 +17,7 @@ class WrongPeer(ValueError):
     """One entry of the list is wrong; the text names it."""
 
 
-@frozen
+@record
 class TrustedPeers:
     """`--forwarded-allow-ips`, read: IPv4-mapped IPv6 addresses and networks stand here as IPv4."""
 

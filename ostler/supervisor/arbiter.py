@@ -15,7 +15,7 @@ from ostler.ipc.assignment import Assignment
 from ostler.logging import setup as log_setup
 from ostler.settings.sources import Configuration
 from ostler.supervisor.balancing.queues import Queues
-from ostler.supervisor.event_loop import Loop, Timer
+from ostler.supervisor.event_loop import EventLoop, Timer
 from ostler.supervisor.fleet.events import (
     Abort,
     Action,
@@ -101,7 +101,7 @@ class Arbiter:
         self._outcome: Finish | None = None
         self._withdrawn = False
         self._interrupted = False
-        self._loop = Loop()
+        self._loop = EventLoop()
         self._tracker = LateTracker(self._loop)
         self._children = Children(
             self._loop,

@@ -53,7 +53,7 @@ class Timer:
         return call
 
 
-class Loop:
+class EventLoop:
     """Sleeps until something happens, and calls whoever waits for it.
 
     `defect` is called with an exception that one of those raises, and with what was called; then it goes on.

@@ -11,10 +11,10 @@ from dataclasses import field
 from enum import Enum
 from typing import TypeAlias
 
-from ostler.records import frozen
+from ostler.records import record
 from ostler.supervisor.fleet.fleet import Fleet
 from ostler.supervisor.fleet.slot import State
-from ostler.system.request_rate import PAUSE, Meter
+from ostler.system.request_rate import PAUSE, RequestRate
 
 Message: TypeAlias = tuple[str, ...]
 """The fields of one datagram."""
@@ -23,7 +23,7 @@ EXTENSION = 20.0
 """Seconds by which a start, a roll or a stop that goes on asks for more time, twice as often."""
 
 
-@frozen
+@record
 class Facts:
     """What counts of a fleet at one instant."""
 
@@ -87,7 +87,7 @@ class Announcements:
         self._stop_asked = False
         self._asked = 0
         """The newest generation that was asked for in a reload that has not ended."""
-        self._meter = Meter()
+        self._meter = RequestRate()
 
     def __repr__(self) -> str:
         return f"<Announcements {self.phase.value}, {self._status!r}>"

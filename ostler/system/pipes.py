@@ -11,7 +11,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 
-class End:
+class PipeEnd:
     """One end of a pipe. Pickled while a process is spawned, it is that process's as well."""
 
     def __init__(self, fd: int) -> None:
@@ -48,11 +48,11 @@ class End:
             os.close(fd)
 
 
-def pipe() -> tuple[End, End]:
+def pipe() -> tuple[PipeEnd, PipeEnd]:
     """Return both ends of a new pipe, to read and to write; neither is inherited by itself (PEP 446)."""
     reader, writer = os.pipe()
-    return End(reader), End(writer)
+    return PipeEnd(reader), PipeEnd(writer)
 
 
-def _end(fd: Any) -> End:
-    return End(fd.detach())
+def _end(fd: Any) -> PipeEnd:
+    return PipeEnd(fd.detach())

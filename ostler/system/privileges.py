@@ -8,11 +8,11 @@ import stat
 from collections.abc import Iterable
 
 from ostler.errors import SettingsError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.declarations import Settings
 
 
-@frozen
+@record
 class Identity:
     """Whom to become: ids, with all groups that are not the first (initgroups(3))."""
 

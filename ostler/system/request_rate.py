@@ -8,7 +8,7 @@ PAUSE = 5.0
 """Seconds over which requests are counted."""
 
 
-class Meter:
+class RequestRate:
     """Counts the requests that all workers together have served, and tells their rate."""
 
     def __init__(self) -> None:

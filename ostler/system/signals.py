@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from ostler.records import frozen
+from ostler.records import record
 
 HURRY_SIGNAL = signal.SIGURG
 """From the arbiter to a worker, never from an operator: the code has changed, leave. Nothing else sends it
@@ -21,7 +21,7 @@ def forgive_full_wakeup() -> None:
     signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
 
 
-@frozen
+@record
 class Meaning:
     """One signal: what each kind of process does on it, in words."""
 

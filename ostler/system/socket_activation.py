@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from socket import socket
 
 from ostler.errors import BindError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.system.sockets import Listener, adopt
 
 FIRST = 3
 """The lowest descriptor that is passed (SD_LISTEN_FDS_START)."""
 
 
-@frozen
+@record
 class Passed:
     """The sockets that were passed: how many, and what the manager calls them."""
 

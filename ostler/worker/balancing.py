@@ -14,9 +14,9 @@ import select
 from collections.abc import Callable
 from socket import socket
 
-from ostler.ipc.load_board import ABSENT, Neighbourhood
+from ostler.ipc.load_board import ABSENT, SharedQueues
 from ostler.worker.accept.acceptor import Acceptor
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 GLANCE = 0.5
 """Seconds between two looks at the others' queues."""
@@ -35,17 +35,19 @@ _MOST = 1024
 """How many are taken at one look: some where the queue's worker may just be busy, most where it has gone."""
 
 
-class Neighbours:
+class Balancer:
     """One worker's dealings with the others' queues.
 
     `open_` makes an acceptor of a socket. Call `look` about once a second; it sees to the rest.
     """
 
-    def __init__(self, place: Neighbourhood, service: Service, open_: Callable[[socket], Acceptor]) -> None:
+    def __init__(
+        self, place: SharedQueues, server_state: ServerState, open_: Callable[[socket], Acceptor]
+    ) -> None:
         self._place = place
         self._own = place.own
-        self._service = service
-        self._loop = service.loop
+        self._server_state = server_state
+        self._loop = server_state.loop
         self._cells = place.board.cells
         self._open = 0
         self._calls_left = CALLS
@@ -69,7 +71,7 @@ class Neighbours:
 
     def start(self) -> None:
         """Begin to heed calls, and let the others see how busy this worker is."""
-        self._service.on_left = self._left
+        self._server_state.on_left = self._left
         self._count()
         self._loop.add_reader(self._place.calls.fileno(), self._called)
 
@@ -78,7 +80,7 @@ class Neighbours:
         if self._closed:
             return
         self._closed = True
-        self._service.on_left = None
+        self._server_state.on_left = None
         # Where a successor has this place already, it counts anew with its next connection or tick.
         self._cells[self._own] = ABSENT
         for timer in self._timers.values():
@@ -125,7 +127,7 @@ class Neighbours:
         self._count()
 
     def _count(self) -> None:
-        self._open = len(self._service.connections)
+        self._open = len(self._server_state.connections)
         self._cells[self._own] = self._open
 
     def _later(self, name: str, delay: float, callback: Callable[[], None]) -> None:

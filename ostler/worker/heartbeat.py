@@ -21,8 +21,8 @@ from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.logging import setup as log_setup
 from ostler.system.cgroups import Throttling
 from ostler.worker.server import tick_seconds
-from ostler.worker.server_state import Service
-from ostler.worker.signal_handlers import MARGIN, Orders
+from ostler.worker.server_state import ServerState
+from ostler.worker.signal_handlers import MARGIN, SignalHandlers
 
 logger = logging.getLogger("ostler.error")
 
@@ -30,18 +30,18 @@ logger = logging.getLogger("ostler.error")
 _LAST_RESORT = 1.0
 
 
-class Pulse:
+class Heartbeat:
     """Speaks for one worker on its heartbeat pipe; a `server.Watcher`."""
 
-    def __init__(self, assignment: Assignment, orders: Orders) -> None:
-        self._orders = orders
+    def __init__(self, assignment: Assignment, signal_handlers: SignalHandlers) -> None:
+        self._signal_handlers = signal_handlers
         self._pid = os.getpid()
         self._pipe = assignment.beats.fileno()
         self._stacks = assignment.stacks.fileno()
         self._lifeline = assignment.lifeline.fileno()
         self._period = tick_seconds(assignment.settings)
         self._grace = assignment.settings.timeout_graceful_shutdown
-        self._service: Service | None = None
+        self._server_state: ServerState | None = None
         self._withdrawn = False
         self._loop_count = 0
         self._thread_count = 0
@@ -60,11 +60,11 @@ class Pulse:
         """Watch the lifeline from now on, and beat once the server is ready."""
         threading.Thread(target=self._run, name="ostler-pulse", daemon=True).start()
 
-    def ready(self, service: Service) -> None:
+    def ready(self, server_state: ServerState) -> None:
         """Tell the arbiter that this worker accepts connections."""
-        self._service = service
+        self._server_state = server_state
         if self._withdrawn:  # set before the thread looks for the service, read after that is here
-            service.withdraw()
+            server_state.withdraw()
         self._tell(Ready())
 
     def failed(self, reason: str) -> None:
@@ -104,8 +104,8 @@ class Pulse:
                     break
                 self._withdraw()
             self._thread_count += 1
-            if self._service is not None:
-                self._tell(self._beat(self._service))
+            if self._server_state is not None:
+                self._tell(self._beat(self._server_state))
                 if self._loop_count == seen:
                     # The loop is held up, and what it has served by then should be seen before it is killed.
                     log_setup.flush()
@@ -114,20 +114,20 @@ class Pulse:
 
     def _withdraw(self) -> None:
         self._withdrawn = True
-        if self._service is not None:
+        if self._server_state is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has drained already
-                self._service.loop.call_soon_threadsafe(self._service.withdraw)
+                self._server_state.loop.call_soon_threadsafe(self._server_state.withdraw)
 
-    def _beat(self, service: Service) -> Beat:
+    def _beat(self, server_state: ServerState) -> Beat:
         return Beat(
             loop=self._loop_count,
             thread=self._thread_count,
             waited=self._waited,
-            served=service.served,
-            in_flight=service.in_flight,
-            connections=len(service.connections),
+            served=server_state.served,
+            in_flight=server_state.in_flight,
+            connections=len(server_state.connections),
             lag=self._lag,
-            draining=service.draining,
+            draining=server_state.draining,
             ran=self._ran,
             throttled=self._throttled,
         )
@@ -155,7 +155,7 @@ class Pulse:
     def _orphaned(self) -> None:
         # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
         grace = self._grace + MARGIN
-        self._orders.set_deadline(grace + _LAST_RESORT)
+        self._signal_handlers.set_deadline(grace + _LAST_RESORT)
         self._withdraw()
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Thread(target=logger.warning, args=("The arbiter is gone: draining",), daemon=True).start()

@@ -15,18 +15,18 @@ from typing import NoReturn
 
 from ostler.errors import OstlerError
 from ostler.ipc.assignment import Assignment
-from ostler.ipc.load_board import Neighbourhood
+from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system import privileges
-from ostler.system.pipes import End
+from ostler.system.pipes import PipeEnd
 from ostler.system.sd_notify import Notifier
 from ostler.worker import application, event_loops, fresh_bytecode
-from ostler.worker.heartbeat import Pulse
-from ostler.worker.plain_watcher import Alone
+from ostler.worker.heartbeat import Heartbeat
+from ostler.worker.plain_watcher import PlainWatcher
 from ostler.worker.protocols import http_protocol
 from ostler.worker.server import Server, Watcher
-from ostler.worker.signal_handlers import Orders
+from ostler.worker.signal_handlers import SignalHandlers
 
 _STDERR = 2
 
@@ -45,15 +45,15 @@ def run_worker(assignment: Assignment) -> NoReturn:
     settings = assignment.settings
     _set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
-    others = [] if assignment.neighbourhood is None else assignment.neighbourhood.filenos()
+    others = [] if assignment.shared_queues is None else assignment.shared_queues.filenos()
     for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets] + others:
         os.set_inheritable(fd, False)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
-    orders = Orders(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
-    orders.install(terminal=assignment.terminal)
-    pulse = Pulse(assignment, orders)
-    pulse.start()
+    signal_handlers = SignalHandlers(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
+    signal_handlers.install(terminal=assignment.terminal)
+    heartbeat = Heartbeat(assignment, signal_handlers)
+    heartbeat.start()
     code = 0
     if settings.reload:
         fresh_bytecode.install()
@@ -64,10 +64,18 @@ def run_worker(assignment: Assignment) -> NoReturn:
         if identity is not None:
             identity.assume()
         log_setup.configure(settings, slot=assignment.slot)
-        place = assignment.neighbourhood
-        _serve(settings, assignment.directory, assignment.sockets, orders, pulse, assignment.gate, place)
+        place = assignment.shared_queues
+        _serve(
+            settings,
+            assignment.directory,
+            assignment.sockets,
+            signal_handlers,
+            heartbeat,
+            assignment.gate,
+            place,
+        )
     except OstlerError as exc:
-        pulse.failed(str(exc))
+        heartbeat.failed(str(exc))
         code = exc.exit_code
     # An idle ProcessPoolExecutor is let go by a hook at the end of threading. multiprocessing would come to
     # that only after it has joined the executor's processes (Python 3.10 to 3.12).
@@ -90,11 +98,11 @@ def run_plain(
         StartupError: the application could not be imported, or its lifespan start-up failed.
         SettingsError: the loop or the parser asked for is not installed.
     """
-    orders = Orders(settings, _STDERR, supervised=False, leave=leave)
-    orders.install()
-    alone = Alone(settings, notifier, orders)
-    alone.starting()
-    _serve(settings, directory, sockets, orders, alone)
+    signal_handlers = SignalHandlers(settings, _STDERR, supervised=False, leave=leave)
+    signal_handlers.install()
+    plain_watcher = PlainWatcher(settings, notifier, signal_handlers)
+    plain_watcher.starting()
+    _serve(settings, directory, sockets, signal_handlers, plain_watcher)
 
 
 def _leave() -> NoReturn:
@@ -106,10 +114,10 @@ def _serve(
     settings: Settings,
     directory: str,
     sockets: Sequence[socket],
-    orders: Orders,
+    signal_handlers: SignalHandlers,
     watcher: Watcher,
-    gate: End | None = None,
-    neighbourhood: Neighbourhood | None = None,
+    gate: PipeEnd | None = None,
+    shared_queues: SharedQueues | None = None,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
@@ -119,9 +127,9 @@ def _serve(
         http_protocol(settings)  # what it imports need not wait
         select.select([gate], [], [])  # also ends when the arbiter has gone, which the pulse sees to
     try:
-        loop.run_until_complete(_main(settings, sockets, orders, watcher, neighbourhood))
+        loop.run_until_complete(_main(settings, sockets, signal_handlers, watcher, shared_queues))
     finally:
-        orders.over()
+        signal_handlers.over()
         event_loops.close(loop)
         log_setup.flush()
 
@@ -129,15 +137,15 @@ def _serve(
 async def _main(
     settings: Settings,
     sockets: Sequence[socket],
-    orders: Orders,
+    signal_handlers: SignalHandlers,
     watcher: Watcher,
-    neighbourhood: Neighbourhood | None,
+    shared_queues: SharedQueues | None,
 ) -> None:
     # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
     # or tasks as they are imported, and find this loop.
     app = application.load_or_say_why(settings)
-    server = Server(settings, app, sockets, watcher, neighbourhood=neighbourhood)
-    orders.drain(server)
+    server = Server(settings, app, sockets, watcher, shared_queues=shared_queues)
+    signal_handlers.drain(server)
     await server.serve()
 
 

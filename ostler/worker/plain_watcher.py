@@ -7,10 +7,10 @@ import os
 import time
 
 from ostler.settings.declarations import Settings
-from ostler.system.request_rate import Meter
+from ostler.system.request_rate import RequestRate
 from ostler.system.sd_notify import Notifier, microseconds
-from ostler.worker.server_state import Service
-from ostler.worker.signal_handlers import MARGIN, Orders
+from ostler.worker.server_state import ServerState
+from ostler.worker.signal_handlers import MARGIN, SignalHandlers
 
 logger = logging.getLogger("ostler.error")
 
@@ -18,19 +18,19 @@ logger = logging.getLogger("ostler.error")
 _TICK = 1.0
 
 
-class Alone:
+class PlainWatcher:
     """Speaks for a plain server (`server.Watcher`); at a limit it is stopped, as nobody can replace it."""
 
-    def __init__(self, settings: Settings, notifier: Notifier, orders: Orders) -> None:
+    def __init__(self, settings: Settings, notifier: Notifier, signal_handlers: SignalHandlers) -> None:
         self._notifier = notifier
-        self._orders = orders
+        self._signal_handlers = signal_handlers
         self._startup = settings.timeout_worker_startup
         self._time_to_stop = settings.drain_delay + settings.timeout_graceful_shutdown + MARGIN + _TICK
         # The loop's own tick answers: a loop that is blocked does not.
         self._interval = None if notifier.watchdog is None else notifier.watchdog / 2
         self._next_watchdog = 0.0
-        self._service: Service | None = None
-        self._meter = Meter()
+        self._server_state: ServerState | None = None
+        self._meter = RequestRate()
         self._status = ""
         self._stopping = False
 
@@ -38,23 +38,23 @@ class Alone:
         """Say that the application is about to be imported, which nothing can interrupt to ask for time."""
         self._notifier.send("STATUS=starting", f"EXTEND_TIMEOUT_USEC={microseconds(self._startup)}")
 
-    def ready(self, service: Service) -> None:
+    def ready(self, server_state: ServerState) -> None:
         """Say that the server accepts connections."""
-        self._service = service
+        self._server_state = server_state
         self._meter.restart(time.monotonic())
         self._status = "ready"
         self._notifier.send("READY=1", f"MAINPID={os.getpid()}", "STATUS=ready")
 
     def ticked(self, lag: float) -> None:
         """Answer the watchdog when it is time, and update the status."""
-        if not self._notifier.listens or self._service is None or self._stopping:
+        if not self._notifier.listens or self._server_state is None or self._stopping:
             return
         self._notifier.flush()
         now = time.monotonic()
         if self._interval is not None and now + _TICK >= self._next_watchdog:
             self._next_watchdog = now + self._interval
             self._notifier.send("WATCHDOG=1")
-        self._meter.read({0: self._service.served})
+        self._meter.read({0: self._server_state.served})
         status = f"ready, {self._meter.rate(now)}"
         if status != self._status:
             self._status = status
@@ -70,4 +70,4 @@ class Alone:
     def retire(self, reason: str) -> None:
         """A limit is reached."""
         logger.info("%s Terminating process.", reason)
-        self._orders.stop()
+        self._signal_handlers.stop()

@@ -15,10 +15,10 @@ from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
 from ostler.worker.http.cycle import Cycle
 from ostler.worker.http.request import Head
 from ostler.worker.proxies.trusted import TrustedProxies
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 
-def http_protocol(settings: Settings) -> Callable[[Service], asyncio.Protocol]:
+def http_protocol(settings: Settings) -> Callable[[ServerState], asyncio.Protocol]:
     """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
 
     Raises:
@@ -48,7 +48,7 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
     return partial(kind, **options)
 
 
-def http_connection(settings: Settings) -> Callable[[Service], Connection]:
+def http_connection(settings: Settings) -> Callable[[ServerState], Connection]:
     """Return what makes a connection once everything that comes before HTTP has been seen to.
 
     Raises:

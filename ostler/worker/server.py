@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ostler import tls
 from ostler.errors import OstlerError
-from ostler.ipc.load_board import Neighbourhood
+from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.memory import resident
@@ -24,10 +24,10 @@ from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits
 from ostler.worker.protocols import http_connection, http_protocol
 from ostler.worker.proxies.trusted import TrustedProxies
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 if TYPE_CHECKING:
-    from ostler.worker.balancing import Neighbours
+    from ostler.worker.balancing import Balancer
     from ostler.worker.tls.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
@@ -63,7 +63,7 @@ _HURRIED_CANCELLED = 0.2
 class Watcher(Protocol):
     """Who is told how a server fares: a worker's pulse, or whoever runs a plain server."""
 
-    def ready(self, service: Service) -> None:
+    def ready(self, server_state: ServerState) -> None:
         """The server accepts connections."""
 
     def ticked(self, lag: float) -> None:
@@ -91,7 +91,7 @@ class Server:
         sockets: Sequence[socket],
         watcher: Watcher,
         *,
-        neighbourhood: Neighbourhood | None = None,
+        shared_queues: SharedQueues | None = None,
         credentials: Credentials | None = None,
     ) -> None:
         self._settings = settings
@@ -103,10 +103,10 @@ class Server:
         self._stopping = self._loop.create_future()
         self._now = self._loop.create_future()
         self._acceptors: list[Acceptor] = []
-        self._neighbourhood = neighbourhood
-        self._neighbours: Neighbours | None = None
+        self._shared_queues = shared_queues
+        self._balancer: Balancer | None = None
         self._tick: asyncio.TimerHandle | None = None
-        self._service: Service | None = None
+        self._server_state: ServerState | None = None
         self._told = ""
         """What a stop waits for, as it was last said."""
         self._lifespan = Lifespan(app, settings.lifespan)
@@ -129,9 +129,9 @@ class Server:
 
     def withdraw(self) -> bool:
         """Serve on, but let load balancers know that it will stop; False when nothing is served yet."""
-        if self._service is None:
+        if self._server_state is None:
             return False
-        self._service.withdraw()
+        self._server_state.withdraw()
         self._watcher.stopping()
         return True
 
@@ -145,8 +145,8 @@ class Server:
         self._hurried = True
         for acceptor in self._acceptors:
             acceptor.hold()
-        if self._service is not None:
-            self._service.turn_away()
+        if self._server_state is not None:
+            self._server_state.turn_away()
 
     def stop_now(self) -> None:
         """End at once: nothing more is finished, and the application is not asked to shut down."""
@@ -164,28 +164,28 @@ class Server:
         logger.info("Started server process [%d]", os.getpid())
         lifespan = self._lifespan
         if await self._unless_stopped(lifespan.startup()):
-            service = self._open(lifespan)
+            server_state = self._open(lifespan)
             await self._stopping
             logger.info("Shutting down")
-            await self._drain(service)
+            await self._drain(server_state)
             if not self._now.done():
                 await self._first(lifespan.shutdown(), self._now)
         logger.info("Finished server process [%d]", os.getpid())
 
     async def clear(self) -> None:
         """Leave nothing behind in the loop, however `serve()` has ended: no timer, no task, no descriptor."""
-        if self._neighbours is not None:
-            self._neighbours.close()
+        if self._balancer is not None:
+            self._balancer.close()
         for acceptor in self._acceptors:
             acceptor.close()
         if self._tick is not None:
             self._tick.cancel()
-        if self._service is not None:
+        if self._server_state is not None:
             emptied = asyncio.Event()
-            self._service.on_change = emptied.set
-            self._service.abort()
+            self._server_state.on_change = emptied.set
+            self._server_state.abort()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._until_empty(self._service, emptied), _CANCELLED)
+                await asyncio.wait_for(self._until_empty(self._server_state, emptied), _CANCELLED)
         await self._lifespan.cancel(_CANCELLED)
         log_setup.flush()
 
@@ -207,45 +207,47 @@ class Server:
         elif not task.cancelled():
             task.result()
 
-    def _open(self, lifespan: Lifespan) -> Service:
+    def _open(self, lifespan: Lifespan) -> ServerState:
         settings = self._settings
         trusted = TrustedProxies(settings.forwarded_allow_ips, settings.forwarded_header)
         proxies = trusted if settings.proxy_headers else None
-        service = Service(settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies)
+        server_state = ServerState(
+            settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies
+        )
         self._limits = Limits(settings, self._loop.time(), random.random())
-        service.retire_after = request_limit(settings)
-        service.on_served = self._requests_answered
-        welcome = _welcome(service, self._credentials)
-        self._service = service
+        server_state.retire_after = request_limit(settings)
+        server_state.on_served = self._requests_answered
+        welcome = _welcome(server_state, self._credentials)
+        self._server_state = server_state
         self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
-        if self._neighbourhood is not None:
-            self._meet_neighbours(self._neighbourhood, service, welcome)
+        if self._shared_queues is not None:
+            self._meet_neighbours(self._shared_queues, server_state, welcome)
         self._ticked(self._loop.time())
         for own in self._acceptors[: len(self._sockets)]:
             own.start()
         if self._hurried:  # amid all this
             self.turn_away()
-        self._watcher.ready(service)
-        return service
+        self._watcher.ready(server_state)
+        return server_state
 
     def _meet_neighbours(
         self,
-        place: Neighbourhood,
-        service: Service,
+        place: SharedQueues,
+        server_state: ServerState,
         welcome: Callable[[socket], Coroutine[Any, Any, object]],
     ) -> None:
         # Imported here: only some workers have any.
-        from ostler.worker.balancing import Neighbours
+        from ostler.worker.balancing import Balancer
 
-        self._neighbours = Neighbours(place, service, lambda sock: Acceptor(self._loop, sock, welcome))
-        self._acceptors += self._neighbours.acceptors
+        self._balancer = Balancer(place, server_state, lambda sock: Acceptor(self._loop, sock, welcome))
+        self._acceptors += self._balancer.acceptors
         for each in self._acceptors:
-            each.neighbours = self._neighbours
-        self._neighbours.start()
+            each.balancer = self._balancer
+        self._balancer.start()
 
     def _requests_answered(self) -> None:
-        assert self._service is not None
-        self._retire(f"Maximum request limit of {self._service.retire_after} exceeded.")
+        assert self._server_state is not None
+        self._retire(f"Maximum request limit of {self._server_state.retire_after} exceeded.")
 
     def _look_at_limits(self, now: float, limits: Limits) -> None:
         if (reason := limits.look(now, resident)) is not None:
@@ -259,21 +261,21 @@ class Server:
         self._watcher.retire(reason)
 
     def _ticked(self, due: float) -> None:
-        assert self._service is not None
+        assert self._server_state is not None
         now = self._loop.time()
-        self._service.tick(time.monotonic())
-        if self._neighbours is not None:
-            self._neighbours.look()
+        self._server_state.tick(time.monotonic())
+        if self._balancer is not None:
+            self._balancer.look()
         log_setup.revive()
         if self._limits is not None and self._limits.watched:
             self._look_at_limits(now, self._limits)
         self._watcher.ticked(max(0.0, now - due))
         self._tick = self._loop.call_later(self._period, self._ticked, now + self._period)
 
-    async def _drain(self, service: Service) -> None:
+    async def _drain(self, server_state: ServerState) -> None:
         """Finish what is in flight (design: "Draining"); past the grace, cancel what is left and count it."""
-        if self._neighbours is not None:
-            self._neighbours.close()
+        if self._balancer is not None:
+            self._balancer.close()
         # The neighbours' queues, too: when all workers drain, the last one must leave nothing behind.
         for acceptor in self._acceptors:
             if self._hurried:
@@ -281,41 +283,41 @@ class Server:
             else:
                 acceptor.finish()
         if self._now.done():
-            service.abort()
+            server_state.abort()
             return
         if self._hurried:
-            service.leave()
-            self._loop.call_later(_GLANCE, service.end_streams)
+            server_state.leave()
+            self._loop.call_later(_GLANCE, server_state.end_streams)
         else:
-            service.drain()
+            server_state.drain()
         emptied = asyncio.Event()
-        service.on_change = emptied.set
+        server_state.on_change = emptied.set
         grace = _HURRIED if self._hurried else self._settings.timeout_graceful_shutdown
-        notice = self._loop.call_later(_NOTICEABLE, self._tell, service)
+        notice = self._loop.call_later(_NOTICEABLE, self._tell, server_state)
         try:
-            await self._within(grace, self._until_empty(service, emptied))
+            await self._within(grace, self._until_empty(server_state, emptied))
         finally:
             notice.cancel()
         if self._now.done():
-            service.abort()
-        elif self._busy(service):
-            cancelled = service.cancel()
+            server_state.abort()
+        elif self._busy(server_state):
+            cancelled = server_state.cancel()
             if cancelled and not self._hurried:
                 logger.error("Cancel %d running request(s), timeout graceful shutdown exceeded", cancelled)
             grace = _HURRIED_CANCELLED if self._hurried else _CANCELLED
-            await self._within(grace, self._until_empty(service, emptied))
-            service.abort()
+            await self._within(grace, self._until_empty(server_state, emptied))
+            server_state.abort()
         if self._tick is not None:
             self._tick.cancel()
 
-    def _tell(self, service: Service) -> None:
+    def _tell(self, server_state: ServerState) -> None:
         """Say what the stop waits for, in uvicorn's words, and each but once."""
-        waiting_for = "connections to close" if service.connections else "background tasks to complete"
+        waiting_for = "connections to close" if server_state.connections else "background tasks to complete"
         if waiting_for != self._told:
             self._told = waiting_for
             # A worker that drains for its successor is nothing that Ctrl+C would hasten.
             logger.info(
-                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if service.withdrawn else ""
+                "Waiting for %s.%s", waiting_for, " (CTRL+C to force quit)" if server_state.withdrawn else ""
             )
 
     async def _within(self, seconds: float, work: Coroutine[Any, Any, None]) -> None:
@@ -333,16 +335,16 @@ class Server:
         finally:
             timer.cancel()
 
-    def _busy(self, service: Service) -> bool:
+    def _busy(self, server_state: ServerState) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""
         accepted = any(acceptor.pending for acceptor in self._acceptors)
-        return bool(accepted or service.connections or service.in_flight)
+        return bool(accepted or server_state.connections or server_state.in_flight)
 
-    async def _until_empty(self, service: Service, emptied: asyncio.Event) -> None:
+    async def _until_empty(self, server_state: ServerState, emptied: asyncio.Event) -> None:
         await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
-        while self._busy(service):
+        while self._busy(server_state):
             if self._told:
-                self._tell(service)
+                self._tell(server_state)
             emptied.clear()
             await emptied.wait()
 
@@ -357,14 +359,14 @@ def _credentials(settings: Settings) -> Credentials | None:
 
 
 def _welcome(
-    service: Service, credentials: Credentials | None
+    server_state: ServerState, credentials: Credentials | None
 ) -> Callable[[socket], Coroutine[Any, Any, object]]:
     """Return what makes a connection of an accepted socket."""
-    settings, loop = service.settings, service.loop
+    settings, loop = server_state.settings, server_state.loop
     if credentials is None:
         protocol = http_protocol(settings)
-        return lambda sock: loop.connect_accepted_socket(lambda: protocol(service), sock)
+        return lambda sock: loop.connect_accepted_socket(lambda: protocol(server_state), sock)
     from ostler.worker.accept.handshake import Handshakes
 
     peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
-    return Handshakes(service, credentials, http_connection(settings), peers).welcome
+    return Handshakes(server_state, credentials, http_connection(settings), peers).welcome

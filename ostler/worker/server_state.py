@@ -57,7 +57,7 @@ class Request(Protocol):
         """Cancel the app's task."""
 
 
-class Service:
+class ServerState:
     """The shared part of one server. `tick` it about once a second: nothing else here has a timer."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Service:
     def __repr__(self) -> str:
         state = "draining" if self.draining else "withdrawn" if self.withdrawn else "serving"
         counts = f"{len(self.connections)} connections, {self.in_flight} in flight, {self.served} served"
-        return f"<Service {state}, {counts}>"
+        return f"<ServerState {state}, {counts}>"
 
     @property
     def in_flight(self) -> int:

@@ -33,7 +33,7 @@ MARGIN = 3.0
 _AT_ONCE = 1.0
 
 
-class Orders:
+class SignalHandlers:
     """Heeds the signals of one process: a worker's, or with `supervised=False` a plain server's.
 
     The handlers are plain ones of the interpreter, not the loop's: they run although a blocking call holds

@@ -19,7 +19,7 @@ import pytest
 
 import ostler
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.harness import PATIENCE
+from tests.worker.harness import PATIENCE
 
 T = TypeVar("T")
 Runner = Callable[[Coroutine[Any, Any, T]], T]

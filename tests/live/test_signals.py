@@ -91,7 +91,7 @@ def test_sigusr2_to_a_worker_shows_its_stacks(project: Path) -> None:
         ostler.wait_ready(1)
         [worker] = ostler.workers()
         os.kill(worker, signal.SIGUSR2)
-        ostler.log.wait_for(rf'Worker 1 \(pid {worker}\) \|   File ".*pulse.py", line \d+ in _run')
+        ostler.log.wait_for(rf'Worker 1 \(pid {worker}\) \|   File ".*heartbeat.py", line \d+ in _run')
         assert get(ostler.port).status_code == 200
 
 
@@ -125,8 +125,8 @@ def test_an_arbiter_frozen_along_with_its_workers_kills_nobody(project: Path) ->
         everyone = [ostler.pid, *workers]
         for pid in everyone:
             os.kill(pid, signal.SIGSTOP)
-        frozen = time.monotonic()
-        wait_until(lambda: time.monotonic() > frozen + 4, "twice the healthcheck has passed")
+        record = time.monotonic()
+        wait_until(lambda: time.monotonic() > record + 4, "twice the healthcheck has passed")
         for pid in everyone:
             os.kill(pid, signal.SIGCONT)
         thawed = time.monotonic()

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 
 PATIENCE = 30.0
 
 
 @pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
+def loop() -> Iterator[EventLoop]:
+    loop = EventLoop()
 
     def late() -> None:
         raise AssertionError("nothing has stopped the loop")
@@ -34,7 +34,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_what_can_be_read_is_told_with_its_arguments(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_what_can_be_read_is_told_with_its_arguments(loop: EventLoop, pipe: tuple[int, int]) -> None:
     told = []
 
     def readable(name: str) -> None:
@@ -49,7 +49,7 @@ def test_what_can_be_read_is_told_with_its_arguments(loop: Loop, pipe: tuple[int
     assert told == [("this", b"x")]
 
 
-def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: Loop) -> None:
+def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: EventLoop) -> None:
     pipes = [os.pipe(), os.pipe()]
     told = []
 
@@ -70,7 +70,7 @@ def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: Loop) -> None:
     assert len(told) == 1
 
 
-def test_nobody_reads_any_more_once_removed_even_twice(loop: Loop, pipe: tuple[int, int]) -> None:
+def test_nobody_reads_any_more_once_removed_even_twice(loop: EventLoop, pipe: tuple[int, int]) -> None:
     loop.add_reader(pipe[0], pytest.fail, "called")
     loop.remove_reader(pipe[0])
     loop.remove_reader(pipe[0])
@@ -79,7 +79,7 @@ def test_nobody_reads_any_more_once_removed_even_twice(loop: Loop, pipe: tuple[i
     loop.run_forever()
 
 
-def test_timers_are_called_in_the_order_in_which_they_are_due(loop: Loop) -> None:
+def test_timers_are_called_in_the_order_in_which_they_are_due(loop: EventLoop) -> None:
     told: list[str] = []
     loop.call_later(0.02, loop.stop)
     for name in "abc":
@@ -91,15 +91,15 @@ def test_timers_are_called_in_the_order_in_which_they_are_due(loop: Loop) -> Non
     assert told == ["first", "a", "b", "c"]
 
 
-def test_a_timer_of_years_can_be_slept_for(loop: Loop) -> None:
-    distant = Loop()
+def test_a_timer_of_years_can_be_slept_for(loop: EventLoop) -> None:
+    distant = EventLoop()
     distant.call_later(1e9, lambda: None)
     distant.call_soon(lambda: threading.Timer(0.01, distant.call_soon_threadsafe, (distant.stop,)).start())
     distant.run_forever()
     distant.close()
 
 
-def test_another_thread_wakes_it(loop: Loop) -> None:
+def test_another_thread_wakes_it(loop: EventLoop) -> None:
     threads = []
 
     def told(who: object) -> None:
@@ -114,7 +114,7 @@ def test_another_thread_wakes_it(loop: Loop) -> None:
     assert threads == [("thread", threading.current_thread())]
 
 
-def test_once_closed_it_says_so_to_another_thread(loop: Loop) -> None:
+def test_once_closed_it_says_so_to_another_thread(loop: EventLoop) -> None:
     loop.close()
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -122,7 +122,7 @@ def test_once_closed_it_says_so_to_another_thread(loop: Loop) -> None:
 
 
 @pytest.fixture
-def handled(loop: Loop) -> Iterator[Callable[..., None]]:
+def handled(loop: EventLoop) -> Iterator[Callable[..., None]]:
     numbers = (signal.SIGUSR1, signal.SIGUSR2)
     before = {number: signal.getsignal(number) for number in numbers}
 
@@ -136,7 +136,7 @@ def handled(loop: Loop) -> Iterator[Callable[..., None]]:
         signal.signal(number, before[number])
 
 
-def test_every_delivery_of_a_signal_counts(loop: Loop, handled: Callable[..., None]) -> None:
+def test_every_delivery_of_a_signal_counts(loop: EventLoop, handled: Callable[..., None]) -> None:
     told: list[str] = []
 
     def send() -> None:
@@ -155,7 +155,7 @@ def test_every_delivery_of_a_signal_counts(loop: Loop, handled: Callable[..., No
 
 
 def test_a_flood_of_signals_is_survived_in_silence(
-    loop: Loop, handled: Callable[..., None], capfd: pytest.CaptureFixture[str]
+    loop: EventLoop, handled: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The interpreter's warning takes a lock within the C handler, and the next signal would wait for it."""
     told: list[None] = []
@@ -173,7 +173,7 @@ def test_a_flood_of_signals_is_survived_in_silence(
     assert capfd.readouterr().err == ""
 
 
-def test_one_that_raises_is_told_and_keeps_nobody_else_from_its_turn(loop: Loop) -> None:
+def test_one_that_raises_is_told_and_keeps_nobody_else_from_its_turn(loop: EventLoop) -> None:
     defects = []
     told: list[str] = []
 

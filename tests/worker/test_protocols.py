@@ -10,16 +10,16 @@ import pytest
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
 from ostler.worker.protocols import http_protocol
-from ostler.worker.server_state import Service
-from tests.worker.http.harness import hello
+from ostler.worker.server_state import ServerState
+from tests.worker.harness import hello
 
 
 def parser_of(http: str) -> str:
     settings = Settings(http=http)  # type: ignore[arg-type]
     loop = asyncio.new_event_loop()
     try:
-        service = Service(settings, hello, state={}, loop=loop)
-        connection = http_protocol(settings)(service)
+        server_state = ServerState(settings, hello, state={}, loop=loop)
+        connection = http_protocol(settings)(server_state)
         return type(connection._parser).__name__  # type: ignore[attr-defined]
     finally:
         loop.close()

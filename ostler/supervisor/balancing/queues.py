@@ -17,10 +17,10 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from ostler.errors import BindError
-from ostler.ipc.load_board import ABSENT, MOST_QUEUES, Board, Neighbourhood
+from ostler.ipc.load_board import ABSENT, MOST_QUEUES, LoadBoard, SharedQueues
 from ostler.settings.declarations import Settings
 from ostler.supervisor.balancing import bpf
-from ostler.system.pipes import End, pipe
+from ostler.system.pipes import PipeEnd, pipe
 from ostler.system.sockets import Listener
 
 logger = logging.getLogger("ostler.error")
@@ -146,8 +146,8 @@ class Queues:
         self._count = len(groups[0])
         self._steered: tuple[int, ...] = ()
         self._closed = False
-        self._pipes: list[tuple[End, End]] = []
-        self._board = Board(self._count)
+        self._pipes: list[tuple[PipeEnd, PipeEnd]] = []
+        self._board = LoadBoard(self._count)
         try:
             for _ in range(self._count):
                 self._pipes.append(pipe())
@@ -169,11 +169,11 @@ class Queues:
         """Return what a slot's worker listens on: what all share, and its own queues."""
         return (*self._shared, *(group[self.number(slot)] for group in self._groups))
 
-    def neighbourhood(self, slot: int) -> Neighbourhood:
+    def shared_queues(self, slot: int) -> SharedQueues:
         """Return what a slot's worker needs to look after the others' queues."""
         own = self.number(slot)
         numbers = range(self._count)
-        return Neighbourhood(
+        return SharedQueues(
             own=own,
             queues=tuple(() if n == own else tuple(group[n] for group in self._groups) for n in numbers),
             board=self._board,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from ostler.ipc.messages import Message
-from ostler.records import frozen
+from ostler.records import record
 
 
-@frozen
+@record
 class Timings:
     """How long each phase of a worker's life may take, in seconds. One deadline for each phase."""
 
@@ -24,7 +24,7 @@ class Timings:
 # --- events: from a worker's process -------------------------------------------------------------
 
 
-@frozen
+@record
 class Started:
     """The spawn asked for by `Spawn(ticket=...)` gave this process."""
 
@@ -32,7 +32,7 @@ class Started:
     pid: int
 
 
-@frozen
+@record
 class SpawnFailed:
     """The spawn asked for by `Spawn(ticket=...)` gave no process (fork refused, out of memory)."""
 
@@ -40,7 +40,7 @@ class SpawnFailed:
     reason: str
 
 
-@frozen
+@record
 class Told:
     """A worker's message, as it came through its pipe."""
 
@@ -48,7 +48,7 @@ class Told:
     message: Message
 
 
-@frozen
+@record
 class Inspected:
     """The answer to `Inspect(pid)`: what the operating system says of a silent worker."""
 
@@ -64,7 +64,7 @@ class Inspected:
     want to run."""
 
 
-@frozen
+@record
 class Exited:
     """A worker's process is gone and has been reaped."""
 
@@ -80,12 +80,12 @@ class Exited:
 # --- events: time and the operator ---------------------------------------------------------------
 
 
-@frozen
+@record
 class Tick:
     """A deadline may have passed."""
 
 
-@frozen
+@record
 class Roll:
     """Replace every worker by one of this generation; its configuration has been read and checked."""
 
@@ -93,7 +93,7 @@ class Roll:
     timings: Timings
 
 
-@frozen
+@record
 class Reload:
     """The code has changed: nobody may be answered by the old one any more, everybody waits for the new."""
 
@@ -103,24 +103,24 @@ class Reload:
     """What has changed, as the log has it."""
 
 
-@frozen
+@record
 class Resize:
     """Have this many workers more (or fewer, when negative); never below one."""
 
     by: int
 
 
-@frozen
+@record
 class Stop:
     """Drain everything, then finish with exit code 0."""
 
 
-@frozen
+@record
 class StopSoon:
     """End everything as for a reload, then finish with exit code 0."""
 
 
-@frozen
+@record
 class StopNow:
     """End everything at once, then finish with exit code 0."""
 
@@ -132,7 +132,7 @@ Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Or
 # --- actions -------------------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Spawn:
     """Start a worker for this slot, and answer with `Started` or `SpawnFailed` under this ticket."""
 
@@ -141,63 +141,63 @@ class Spawn:
     generation: int
 
 
-@frozen
+@record
 class Drain:
     """Ask the worker to finish what it has and go (SIGTERM)."""
 
     pid: int
 
 
-@frozen
+@record
 class Admit:
     """Let the worker import the application: the old code has gone (--reload only)."""
 
     pid: int
 
 
-@frozen
+@record
 class Hurry:
     """Ask the worker to take nothing more, and to be gone within a second or so (SIGURG)."""
 
     pid: int
 
 
-@frozen
+@record
 class Inspect:
     """Look at what the operating system says of this worker, and answer with `Inspected`."""
 
     pid: int
 
 
-@frozen
+@record
 class ShowStack:
     """Ask the worker for the stacks of its threads (faulthandler)."""
 
     pid: int
 
 
-@frozen
+@record
 class Quit:
     """Ask the worker to stop at once (SIGQUIT)."""
 
     pid: int
 
 
-@frozen
+@record
 class Abort:
     """End a worker that does not answer, leaving its stacks in the log (SIGABRT)."""
 
     pid: int
 
 
-@frozen
+@record
 class Kill:
     """End the worker and its process group by force (SIGKILL)."""
 
     pid: int
 
 
-@frozen
+@record
 class Report:
     """Tell the operator: cause and consequence, in one line."""
 
@@ -205,7 +205,7 @@ class Report:
     text: str
 
 
-@frozen
+@record
 class Finish:
     """Every child is gone: end the arbiter with this exit code, `reason` as its last line."""
 

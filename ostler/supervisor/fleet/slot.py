@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
-from ostler.records import frozen
+from ostler.records import record
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
 from ostler.supervisor.fleet.hang_detector import Silence, Verdict, words
@@ -323,7 +323,7 @@ class Slot:
 # --- the table --------------------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Row:
     """What a slot does upon one event in one state, and the states that this may lead to."""
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from ostler.records import frozen
+from ostler.records import record
 from ostler.supervisor.fleet import events as ev
 
 # --- the fleet's orders ---------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Fill:
     """Spawn a worker at this time; at once if that is not in the future."""
 
     at: float
 
 
-@frozen
+@record
 class Leave:
     """Drain: finish what is in flight, then go."""
 
 
-@frozen
+@record
 class LeaveSoon:
     """Take nothing more, and be gone in a moment: for a reload, or Ctrl+C in development."""
 
 
-@frozen
+@record
 class LeaveNow:
     """Go at once."""
 
@@ -35,12 +35,12 @@ class LeaveNow:
 # --- notices to the fleet -------------------------------------------------------------------------
 
 
-@frozen
+@record
 class Arrived:
     """The worker is READY."""
 
 
-@frozen
+@record
 class Lost:
     """Nobody asked for it, but this worker will not serve (any longer). Comes at most once in a life."""
 
@@ -51,7 +51,7 @@ class Lost:
     """Only why."""
 
 
-@frozen
+@record
 class Vacated:
     """There is no process (any longer): forget this slot."""
 

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ostler.ipc.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
-from ostler.ipc.load_board import Neighbourhood
+from ostler.ipc.load_board import SharedQueues
 from ostler.ipc.messages import Decoder, Message
 from ostler.settings.declarations import Settings
 from ostler.system import pipes
-from ostler.system.pipes import End
+from ostler.system.pipes import PipeEnd
 from ostler.system.signals import HURRY_SIGNAL
 
 if TYPE_CHECKING:
@@ -56,10 +56,10 @@ class Child:
     def __init__(
         self,
         process: SpawnProcess,
-        beats: End,
-        stacks: End,
-        lifeline: End,
-        gate: End | None = None,
+        beats: PipeEnd,
+        stacks: PipeEnd,
+        lifeline: PipeEnd,
+        gate: PipeEnd | None = None,
         terminal: bool = False,
     ) -> None:
         assert process.pid is not None
@@ -89,7 +89,7 @@ class Child:
         environment: Mapping[str, str],
         directory: str,
         sockets: tuple[socket, ...],
-        neighbourhood: Neighbourhood | None = None,
+        shared_queues: SharedQueues | None = None,
         gated: bool = False,
         terminal: bool = False,
     ) -> Child:
@@ -104,7 +104,7 @@ class Child:
             raise FileNotFoundError(errno.ENOENT, "the Python that ostler was started with", sys.executable)
         with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
 
-            def pipe() -> tuple[End, End]:
+            def pipe() -> tuple[PipeEnd, PipeEnd]:
                 reader, writer = pipes.pipe()
                 opened.callback(reader.close)
                 opened.callback(writer.close)
@@ -123,7 +123,7 @@ class Child:
                 settings=settings,
                 directory=directory,
                 sockets=sockets,
-                neighbourhood=neighbourhood,
+                shared_queues=shared_queues,
                 beats=beats_writer,
                 stacks=stacks_writer,
                 lifeline=lifeline_reader,
@@ -265,7 +265,7 @@ def reap_strangers(known: Container[int]) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
-def _read(pipe: End) -> bytes:
+def _read(pipe: PipeEnd) -> bytes:
     """Return all that is pending in a pipe.
 
     Raises:

@@ -13,7 +13,7 @@ from ostler.ipc.assignment import Assignment
 from ostler.ipc.messages import Beat, Ready
 from ostler.settings.sources import Configuration
 from ostler.supervisor.balancing.queues import Queues
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 from ostler.supervisor.fleet.events import Event, Exited, Spawn, SpawnFailed, Started, Told
 from ostler.supervisor.processes import proc_info
 from ostler.supervisor.processes.child import STACK_SIGNAL, Child, reap_strangers
@@ -41,7 +41,7 @@ class Children:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         *,
         entry: Callable[[Assignment], None],
         directory: str,
@@ -84,7 +84,7 @@ class Children:
                 environment=configuration.environment,
                 directory=self._directory,
                 sockets=sockets if queues is None else queues.sockets(order.slot),
-                neighbourhood=None if queues is None else queues.neighbourhood(order.slot),
+                shared_queues=None if queues is None else queues.shared_queues(order.slot),
                 gated=terminal is not None,
                 terminal=terminal is not None and terminal.present,
             )

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from multiprocessing import resource_tracker, spawn, util
 from typing import Any
 
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 
 # What multiprocessing.resource_tracker has blocked while it starts the process, which ignores them.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
@@ -28,7 +28,7 @@ class LateTracker:
     Where a tracker runs already, it stays as it is. `start` and `close` are for the main thread.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: EventLoop) -> None:
         self._loop = loop
         # What has to be known of multiprocessing's inside: the same that its own spawn hands to a child.
         self._tracker: Any = resource_tracker._resource_tracker

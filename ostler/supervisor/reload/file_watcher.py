@@ -14,9 +14,9 @@ from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from ostler.errors import SettingsError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.declarations import Settings
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 
 logger = logging.getLogger("ostler.error")
 
@@ -34,7 +34,7 @@ _GLANCE = 1000
 """Milliseconds between two looks at whether the directories are still the same ones."""
 
 
-@frozen
+@record
 class Watch:
     """What is watched, and which of the files in there count."""
 
@@ -124,10 +124,10 @@ class Watcher:
         self._watch = function or _watchfiles
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._loop: Loop | None = None
+        self._loop: EventLoop | None = None
         self._changed: Callable[[list[Path]], None] | None = None
 
-    def start(self, loop: Loop, changed: Callable[[list[Path]], None]) -> None:
+    def start(self, loop: EventLoop, changed: Callable[[list[Path]], None]) -> None:
         """Call `changed` with the files that count whenever some of them have changed."""
         self._loop, self._changed = loop, changed
         roots = self.watch.directories

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ostler.supervisor.event_loop import Loop, Timer
+from ostler.supervisor.event_loop import EventLoop, Timer
 from ostler.supervisor.reload.file_watcher import Watcher
 from ostler.supervisor.reload.terminal import Terminal
 
@@ -21,7 +21,7 @@ class Reloader:
         self._watcher = watcher
         self._delay = delay
         self._directory = Path(directory)
-        self._loop: Loop | None = None
+        self._loop: EventLoop | None = None
         self._reload: Callable[[str, bool], None] = lambda why, settings: None
         self._absorbs: Callable[[], bool] = lambda: False
         self._pending: set[Path] = set()
@@ -29,7 +29,7 @@ class Reloader:
 
     def start(
         self,
-        loop: Loop,
+        loop: EventLoop,
         reload: Callable[[str, bool], None],
         absorbs: Callable[[], bool],
     ) -> None:

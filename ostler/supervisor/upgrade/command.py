@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from ostler.records import frozen
+from ostler.records import record
 
 
-@frozen
+@record
 class Command:
     """A command line, its directory and environment; `refusal` says why it cannot be carried out again."""
 

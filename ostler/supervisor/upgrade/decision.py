@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from ostler.records import frozen
+from ostler.records import record
 from ostler.supervisor.fleet.events import Report
 
 _MARGIN = 10.0
@@ -29,7 +29,7 @@ class State(Enum):
     DONE = "done"
 
 
-@frozen
+@record
 class Circumstances:
     """What counts when an upgrade is asked for."""
 
@@ -46,19 +46,19 @@ class Circumstances:
     """Seconds that an arbiter may take to stop."""
 
 
-@frozen
+@record
 class Launch:
     """Start the new arbiter, and answer with `launched` or `failed`."""
 
 
-@frozen
+@record
 class HandOver:
     """The new arbiter has the place: tell everybody, drain, go."""
 
     pid: int
 
 
-@frozen
+@record
 class End:
     """Send this signal to the new arbiter."""
 
@@ -66,7 +66,7 @@ class End:
     signal: Literal["SIGTERM", "SIGQUIT", "SIGKILL"]
 
 
-@frozen
+@record
 class Resume:
     """Do what was put off for the upgrade, which is over without one."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 from ostler.errors import BindError, OstlerError
-from ostler.records import frozen
+from ostler.records import record
 from ostler.settings.declarations import Settings
 from ostler.system.sockets import Listener, adopt
 
@@ -52,7 +52,7 @@ def offer(listeners: Iterable[Listener], settings: Settings, *, line: int, stder
     return json.dumps(facts)
 
 
-@frozen
+@record
 class Inherited:
     """What the old arbiter has offered, seen by the new one; its sockets are owned once the place is."""
 

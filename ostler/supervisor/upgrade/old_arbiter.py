@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 from ostler.supervisor.fleet.events import Report
 from ostler.supervisor.upgrade import handover
 from ostler.supervisor.upgrade.command import Command
@@ -50,7 +50,7 @@ class Upgrade:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         command: Command | None,
         listeners: Sequence[Listener],
         settings: Settings,
@@ -250,7 +250,7 @@ class Takeover:
 
     def __init__(
         self,
-        loop: Loop,
+        loop: EventLoop,
         inherited: Inherited | None,
         listeners: Sequence[Listener],
         pid_file: PidFile | None,

@@ -20,7 +20,7 @@ _LAST_CHANCE = 3.0
 """Seconds that a handshake gets that is under way when the server drains. It is not a request yet."""
 
 
-class Neighbours(Protocol):
+class Balancer(Protocol):
     """The other workers, where each has a queue of its own."""
 
     def accepted(self) -> None:
@@ -56,7 +56,7 @@ class Acceptor:
         self._held = False
         self._started = False
         self._passed = False
-        self.neighbours: Neighbours | None = None
+        self.balancer: Balancer | None = None
         """Who may be asked to take a connection instead."""
         sock.setblocking(False)
 
@@ -78,7 +78,7 @@ class Acceptor:
         """Begin to accept."""
         self._resume = None
         self._started = True
-        take = self.accept if self.neighbours is None else self._accept_or_pass_on
+        take = self.accept if self.balancer is None else self._accept_or_pass_on
         self._loop.add_reader(self._socket.fileno(), take)
 
     def hold(self) -> None:
@@ -106,8 +106,8 @@ class Acceptor:
             self._resume = None
 
     def _accept_or_pass_on(self) -> None:
-        assert self.neighbours is not None
-        if self._passed or self._held or not self.neighbours.pass_on():
+        assert self.balancer is not None
+        if self._passed or self._held or not self.balancer.pass_on():
             self._passed = False
             self.accept()
         else:  # but only once: whoever was called may be stuck
@@ -134,8 +134,8 @@ class Acceptor:
             logger.error("Cannot accept connections: %s; trying again in %d s", exc.strerror, _PAUSE)
             self._pause(_PAUSE)
             return False
-        if self.neighbours is not None:
-            self.neighbours.accepted()
+        if self.balancer is not None:
+            self.balancer.accepted()
         connection.setblocking(False)
         task = self._loop.create_task(self._adopt(connection))
         self._adopting.add(task)

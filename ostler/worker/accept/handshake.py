@@ -16,7 +16,7 @@ from typing import Any
 from ostler.worker.accept.introduction import Peers, introduce
 from ostler.worker.http.connection import Connection
 from ostler.worker.proxies.proxy_protocol import LONGEST, Malformed, Origin, read_header
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 from ostler.worker.tls.credentials import Credentials
 
 _SHUTDOWN = 3600.0
@@ -35,17 +35,17 @@ class Handshakes:
 
     def __init__(
         self,
-        service: Service,
+        server_state: ServerState,
         credentials: Credentials,
-        make: Callable[[Service], Connection],
+        make: Callable[[ServerState], Connection],
         peers: Peers | None,
     ) -> None:
-        self._service = service
-        self._loop = service.loop
+        self._server_state = server_state
+        self._loop = server_state.loop
         self._credentials = credentials
         self._make = make
         self._peers = peers
-        self._patience = service.settings.timeout_request_header
+        self._patience = server_state.settings.timeout_request_header
         self._timeouts: dict[str, float] = {"ssl_handshake_timeout": self._patience}
         # asyncio has it since 3.11; before, closing has no time-out at all but the connection's own.
         if sys.version_info >= (3, 11) or not isinstance(self._loop, asyncio.BaseEventLoop):
@@ -54,7 +54,7 @@ class Handshakes:
     async def welcome(self, sock: socket.socket) -> None:
         """Make a connection of `sock`, or close it; nothing is raised for what a client may do wrong."""
         peer = _name(sock)
-        log = self._service.log
+        log = self._server_state.log
         try:
             await self._welcome(sock, peer)
         except _Closed as reason:
@@ -87,9 +87,9 @@ class Handshakes:
             return
         context = self._credentials.context
         if origin is None:
-            make, service = self._make, self._service
+            make, server_state = self._make, self._server_state
             await self._loop.connect_accepted_socket(
-                lambda: make(service), sock, ssl=context, **self._timeouts
+                lambda: make(server_state), sock, ssl=context, **self._timeouts
             )
         else:
             enter = lambda transport: self._enter(transport, origin)  # noqa: E731
@@ -101,7 +101,7 @@ class Handshakes:
         await self._loop.connect_accepted_socket(lambda: _Threshold(enter), sock, **options)
 
     def _enter(self, transport: asyncio.BaseTransport, origin: Origin | None) -> Connection:
-        connection = self._make(self._service)
+        connection = self._make(self._server_state)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if origin is not None:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from ostler.worker.http.connection import Connection
 from ostler.worker.proxies.proxy_protocol import Malformed, Origin, read_header
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 
 class Peers(Protocol):
@@ -29,17 +29,19 @@ class Introduction(asyncio.Protocol):
     so one is demanded of every other peer.
     """
 
-    __slots__ = ("_deadline", "_make", "_peer", "_peers", "_received", "_transport", "service")
+    __slots__ = ("_deadline", "_make", "_peer", "_peers", "_received", "_transport", "server_state")
 
     _transport: asyncio.Transport
 
-    def __init__(self, service: Service, make: Callable[[Service], Connection], peers: Peers) -> None:
-        self.service = service
+    def __init__(
+        self, server_state: ServerState, make: Callable[[ServerState], Connection], peers: Peers
+    ) -> None:
+        self.server_state = server_state
         self._make = make
         self._peers = peers
         self._received = b""
         self._peer = "unix:"
-        self._deadline = service.now + service.settings.timeout_request_header
+        self._deadline = server_state.now + server_state.settings.timeout_request_header
 
     def __repr__(self) -> str:
         return f"<Introduction by {self._peer}, {len(self._received)} bytes>"
@@ -48,7 +50,7 @@ class Introduction(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass, but has its methods
-        self.service.connections.add(self)
+        self.server_state.connections.add(self)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, (tuple, list)) and len(peer) >= 2:
             self._peer = str(peer[0])
@@ -74,20 +76,20 @@ class Introduction(asyncio.Protocol):
             self._refuse("it ended within the PROXY header")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.service.left(self)
+        self.server_state.left(self)
 
     def _make_way(self, origin: Origin, rest: bytes) -> None:
-        connection = self._make(self.service)
+        connection = self._make(self.server_state)
         self._transport.set_protocol(connection)
         connection.connection_made(self._transport)
         # After the other is in, lest a draining server take itself for empty.
-        self.service.connections.discard(self)
+        self.server_state.connections.discard(self)
         introduce(connection, origin, self._peers)
         if rest:
             connection.data_received(rest)
 
     def _refuse(self, reason: str) -> None:
-        self.service.log.warning(
+        self.server_state.log.warning(
             "Connection from %s closed: %s", "unix socket" if self._peer == "unix:" else self._peer, reason
         )
         self._transport.close()
@@ -126,7 +128,7 @@ def introduce(connection: Connection, origin: Origin, peers: Peers) -> None:
         # The real endpoints stay, but behind the proxy is somebody it does not vouch for.
         connection.trusted = False
         return
-    forwarding = connection.service.proxies is not None
+    forwarding = connection.server_state.proxies is not None
     connection.client = origin.client
     # "*" is for who connects here. An address in a header is anybody's.
     connection.trusted = forwarding and peers.names(origin.client[0] if origin.client else "unix:")

@@ -65,8 +65,8 @@ class CompletedConnection(Connection):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         if isinstance(cycle, CompletedCycle):
             cycle.sent += len(data)
-        elif self._pending and self.service.log_handshakes:
-            log_handshake(self.service.log, cycle.scope, self._status)
+        elif self._pending and self.server_state.log_handshakes:
+            log_handshake(self.server_state.log, cycle.scope, self._status)
         super().body(cycle, data, more)
 
 

@@ -14,7 +14,7 @@ from ostler.worker.http.request import ENDLESS, Fields, Head, Refusal, read_head
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.http.send_progress import HUSH, progress
 from ostler.worker.http.write_buffer import JOIN, Burst
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 MakeParser = Callable[[Sink, int], Parser]
 TakeUpgrade = Callable[["Connection", Head], "Cycle | None"]
@@ -37,8 +37,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_active", "_burst", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
         "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_status", "_take_upgrade", "_taken", "_transport", "client", "scheme", "server", "service", "tls",
-        "trusted", "write_paused",
+        "_status", "_take_upgrade", "_taken", "_transport", "client", "scheme", "server", "server_state",
+        "tls", "trusted", "write_paused",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -48,11 +48,11 @@ class Connection(asyncio.Protocol):
     """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
 
     def __init__(
-        self, service: Service, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
+        self, server_state: ServerState, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
     ) -> None:
-        self.service = service
+        self.server_state = server_state
         self._take_upgrade = take_upgrade
-        self._parser = make_parser(self, service.settings.limit_request_head)
+        self._parser = make_parser(self, server_state.settings.limit_request_head)
         self._state = OPEN
         self._active: Cycle | None = None
         """The cycle whose response is next on the wire; it stays here until its request is read, too."""
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass, but has its methods
-        service = self.service
+        server_state = self.server_state
         info = transport.get_extra_info
         peer, own = info("peername"), info("sockname")
         if isinstance(peer, (tuple, list)) and len(peer) >= 2:
@@ -108,15 +108,15 @@ class Connection(asyncio.Protocol):
             self.server = (str(own[0]), int(own[1]))
         elif isinstance(own, str) and own:
             # The kernel names a Unix socket as it was bound, which is not where clients find it.
-            self.server = (service.settings.uds or own, None)
+            self.server = (server_state.settings.uds or own, None)
         ssl_object = info("ssl_object")
         if ssl_object is not None:
             self._over_tls(ssl_object)
-        if service.proxies is not None:
-            self.trusted = service.proxies.trusts(self.client[0] if self.client else "unix:")
-        service.connections.add(self)
+        if server_state.proxies is not None:
+            self.trusted = server_state.proxies.trusts(self.client[0] if self.client else "unix:")
+        server_state.connections.add(self)
         # A client that connects and sends nothing is let go as silently.
-        self._deadline = service.now + service.settings.timeout_request_header
+        self._deadline = server_state.now + server_state.settings.timeout_request_header
 
     def _over_tls(self, ssl_object: Any) -> None:
         from ostler.worker.tls.asgi_extension import tls_facts
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         self._let_go()
         if self.tls is not None:
             self._transport.close()  # or asyncio of 3.10 warns that nobody has
-        self.service.left(self)
+        self.server_state.left(self)
 
     def _let_go(self) -> None:
         """Be done with the transport, which is lost or another protocol's."""
@@ -240,7 +240,7 @@ class Connection(asyncio.Protocol):
         The app is in the call stack, and asyncio runs a reader in the context of whoever added it
         (cpython#140947): the next requests would see this one's context variables.
         """
-        self.service.context.copy().run(self._read_on)
+        self.server_state.context.copy().run(self._read_on)
 
     def _read_on(self) -> None:
         if self._held and not self._queue and self._state == OPEN:
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
         """Nothing is under way: give a head that has begun its time, once."""
         if self._parser.in_head and not self._in_head:
             self._in_head = True
-            self._deadline = self.service.now + self.service.settings.timeout_request_header
+            self._deadline = self.server_state.now + self.server_state.settings.timeout_request_header
 
     def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
         """The parser found a complete head: serve it, or queue it behind the one that is served."""
@@ -301,7 +301,7 @@ class Connection(asyncio.Protocol):
         if self._paused:
             self._transport.resume_reading()
         self._let_go()
-        self.service.left(self)
+        self.server_state.left(self)
         return self._transport, rest
 
     def on_body(self, data: bytes) -> None:
@@ -326,29 +326,29 @@ class Connection(asyncio.Protocol):
         self._active = cycle
         self._in_head = False
         self._deadline = inf
-        service = self.service
-        if service.health_path is not None and cycle.head.asks_for(service.health_path):
+        server_state = self.server_state
+        if server_state.health_path is not None and cycle.head.asks_for(server_state.health_path):
             # Not at once: the request is still being read, and a pipeline of probes would pile up frames.
-            service.loop.call_soon(self._answer_probe, cycle)
+            server_state.loop.call_soon(self._answer_probe, cycle)
             return
-        limit = service.limit_concurrency
+        limit = server_state.limit_concurrency
         if limit is None:
-            cycle.run_in_task(service.app)
-        elif service.turning_away and self._keep_alive is not None:
+            cycle.run_in_task(server_state.app)
+        elif server_state.turning_away and self._keep_alive is not None:
             self._close()  # the client asks again, as for any kept connection that ends (RFC 9112, 9.3.1)
-        elif service.turning_away:
-            cycle.run_in_task(service.app)  # its client had connected before
-        elif len(service.connections) >= limit or len(service.requests) >= limit:
-            service.log.warning("Exceeded concurrency limit.")
-            cycle.run_in_task(service.overloaded or service_unavailable)
+        elif server_state.turning_away:
+            cycle.run_in_task(server_state.app)  # its client had connected before
+        elif len(server_state.connections) >= limit or len(server_state.requests) >= limit:
+            server_state.log.warning("Exceeded concurrency limit.")
+            cycle.run_in_task(server_state.overloaded or service_unavailable)
         else:
-            cycle.run_in_task(service.app)
+            cycle.run_in_task(server_state.app)
 
     def _answer_probe(self, cycle: Cycle) -> None:
         """Say how the instance fares, as far as load balancers are concerned."""
         if self._active is not cycle or self._state != OPEN or cycle.gone:
             return
-        if self.service.withdrawn:
+        if self.server_state.withdrawn:
             cycle.answer(503, b"stopping\n")
         else:
             cycle.answer(200, b"ready\n")
@@ -357,10 +357,10 @@ class Connection(asyncio.Protocol):
         """The active request is read and answered: on to the next one, or to waiting for it."""
         self._active = None
         self._discarded = 0
-        service = self.service
+        server_state = self.server_state
         if self._queue:
             # Not in the context of the request before it, whose app is in the call stack.
-            service.context.copy().run(self._serve, self._queue.popleft())
+            server_state.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
@@ -368,7 +368,7 @@ class Connection(asyncio.Protocol):
             self._close()
             return
         else:
-            self._deadline = service.idle_until
+            self._deadline = server_state.idle_until
             if self._parser.in_head:
                 self._await_head()
         if self._paused:
@@ -382,14 +382,14 @@ class Connection(asyncio.Protocol):
 
     def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
         """Render the response's head; it leaves with the first of the body."""
-        service = self.service
+        server_state = self.server_state
         head = cycle.head
         # What nearly always holds first: the rest is asked only where it makes a difference.
         keep = head.keep_alive and (
-            (cycle.arrived and not self._eof and service.keeps) or self._may_keep(cycle)
+            (cycle.arrived and not self._eof and server_state.keeps) or self._may_keep(cycle)
         )
         self._pending, length, self._chunked, self._keep_alive = render_head(
-            status, fields, head, keep, service.names, service.heads, service.static
+            status, fields, head, keep, server_state.names, server_state.heads, server_state.static
         )
         self._status = status
         return length
@@ -397,10 +397,10 @@ class Connection(asyncio.Protocol):
     def _may_keep(self, cycle: Cycle) -> bool:
         """Whether the connection can serve another request after this one, whose client would have it so."""
         head = cycle.head
-        service = self.service
-        if not service.timeout_keep_alive:
+        server_state = self.server_state
+        if not server_state.timeout_keep_alive:
             return False
-        if not service.keeps and not self._queue and not self._held:
+        if not server_state.keeps and not self._queue and not self._held:
             return False
         if not cycle.arrived:
             # A client that waits for 100 might never send its body; a long one is not worth reading.
@@ -415,7 +415,7 @@ class Connection(asyncio.Protocol):
         if head:
             self._pending = b""
             # Not before it leaves: an app that fails until then gets another one, and a request one line.
-            access = self.service.access
+            access = self.server_state.access
             if access is not None and cycle.scope:  # a probe has none
                 cycle.log(access, self._status)
         if more or self._chunked or self._burst is not None:
@@ -436,7 +436,7 @@ class Connection(asyncio.Protocol):
             elif not more:
                 tail = b"0\r\n\r\n"
         if self._burst is None:
-            self._burst = Burst(self._transport, self.service.loop)
+            self._burst = Burst(self._transport, self.server_state.loop)
         self._burst.add(head, data, tail, more=more)
         if not more:
             self._burst = None
@@ -457,7 +457,7 @@ class Connection(asyncio.Protocol):
         else:
             # The rest of the body is read and dropped, within bounds of size and time.
             self._discarded = 0
-            self._deadline = self.service.now + LINGER
+            self._deadline = self.server_state.now + LINGER
             self._unclog()
 
     def cut(self, cycle: Cycle) -> None:
@@ -473,7 +473,7 @@ class Connection(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until the transport takes more, or is gone."""
         while self.write_paused and self._state != CLOSED:
-            waiter: asyncio.Future[None] = self.service.loop.create_future()
+            waiter: asyncio.Future[None] = self.server_state.loop.create_future()
             if self._drains is None:
                 self._drains = []
             self._drains.append(waiter)
@@ -508,14 +508,14 @@ class Connection(asyncio.Protocol):
             self._queue.pop()  # not begun, and never to be
 
     def _answer_refusal(self, refusal: Refusal) -> None:
-        service = self.service
+        server_state = self.server_state
         peer = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
-        service.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
+        server_state.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
         self._transport.write(
             render_refusal(
                 refusal.status,
                 refusal.reason,
-                service.static[0],
+                server_state.static[0],
                 body=refusal.has_body,
                 upgrade=refusal.upgrade,
             )
@@ -528,13 +528,13 @@ class Connection(asyncio.Protocol):
         self._last = True
         self._held = b""
         self._discarded = 0
-        self._deadline = self.service.now + LINGER
+        self._deadline = self.server_state.now + LINGER
         if self.tls is None:
             self._transport.write_eof()
         else:
             # No side can be closed alone, and after ours is, another byte from there would end all: the
             # answer says where it ends, and a client that has it leaves, or falls silent.
-            self.service.loop.call_later(HUSH, self._hush, 0)
+            self.server_state.loop.call_later(HUSH, self._hush, 0)
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -545,7 +545,7 @@ class Connection(asyncio.Protocol):
             if self._discarded == before:
                 self._close()
             else:
-                self.service.loop.call_later(HUSH, self._hush, self._discarded)
+                self.server_state.loop.call_later(HUSH, self._hush, self._discarded)
 
     def _discard(self, size: int) -> None:
         self._discarded += size
@@ -566,10 +566,10 @@ class Connection(asyncio.Protocol):
                 self._burst.flush()
             self._state = CLOSING
             self._last = True
-            self._deadline = self.service.now + LINGER
+            self._deadline = self.server_state.now + LINGER
             if self.tls is not None:
                 # Once all is delivered, nobody need wait for the client's good-bye (RFC 8446, section 6.1).
-                self._deadline = self.service.now + HUSH
+                self._deadline = self.server_state.now + HUSH
                 if self._paused:
                     # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
                     self._paused = False
@@ -610,7 +610,7 @@ class Connection(asyncio.Protocol):
         taken = progress(self._transport, tls=self.tls is not None, closing=self._state != OPEN)
         if 0 < taken != self._taken:
             self._taken = taken
-            self._deadline = self.service.now + LINGER
+            self._deadline = self.server_state.now + LINGER
         elif self._state == OPEN:
             self._close()
         else:

@@ -14,7 +14,7 @@ from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
 from ostler.worker.http.request import Head, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 
 HIGH_WATER = 64 * 1024
 """Bytes of a body held for an app that does not read; above it, the socket is not read either."""
@@ -26,7 +26,7 @@ EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 class Stream(Protocol):
     """What carries one cycle at a time."""
 
-    service: Service
+    server_state: ServerState
     server: tuple[str, int | None] | None
     client: tuple[str, int] | None
     scheme: str
@@ -101,13 +101,13 @@ class Cycle:
 
     def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
-        service = self.stream.service
-        self._fill_scope(service)
-        service.requests.add(self)
-        if service.eager_tasks is None:
-            self.task = service.create_task(self.run(app))
+        server_state = self.stream.server_state
+        self._fill_scope(server_state)
+        server_state.requests.add(self)
+        if server_state.eager_tasks is None:
+            self.task = server_state.create_task(self.run(app))
         else:
-            service.eager_tasks.add(self, app)
+            server_state.eager_tasks.add(self, app)
 
     def answer(self, status: int, body: bytes) -> None:
         """Answer in the app's place: without a scope, a task or a count."""
@@ -116,10 +116,10 @@ class Cycle:
         self.stream.body(self, b"" if length == BODILESS else body, False)
         self.stream.complete(self)
 
-    def _fill_scope(self, service: Service) -> None:
+    def _fill_scope(self, server_state: ServerState) -> None:
         stream = self.stream
         head = self.head
-        root_path = service.root_path
+        root_path = server_state.root_path
         path, raw_path, query = split_target(head.target, root_path)
         self.scope = scope = {
             "type": "http",
@@ -134,13 +134,13 @@ class Cycle:
             "raw_path": raw_path,
             "query_string": query,
             "headers": head.headers,
-            "state": service.state.copy(),
+            "state": server_state.state.copy(),
         }
         if stream.tls is not None:
             scope["extensions"] = {"tls": stream.tls}
         if head.forwarded and stream.trusted:
-            assert service.proxies is not None
-            service.proxies.apply(scope)
+            assert server_state.proxies is not None
+            server_state.proxies.apply(scope)
 
     def log(self, access: AccessLog, status: int) -> None:
         """Write the response's line."""
@@ -189,7 +189,7 @@ class Cycle:
 
     def cancel(self) -> None:
         """Cancel the app's task."""
-        eager = self.stream.service.eager_tasks
+        eager = self.stream.server_state.eager_tasks
         task = self.task
         if task is None and eager is not None and not eager.remove(self):
             task = asyncio.current_task()  # the app is in its first step, and is the one who cancels
@@ -202,7 +202,7 @@ class Cycle:
 
     def _cancelled(self, _: asyncio.Task[None] | None = None) -> None:
         self._give_up(503, "Service Unavailable")
-        self.stream.service.returned(self)
+        self.stream.server_state.returned(self)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, None
@@ -229,7 +229,7 @@ class Cycle:
             if self.hung_up:
                 return {"type": "http.disconnect"}
             # One future for each caller: a shared one would be cancelled with the first of them.
-            waiter: asyncio.Future[None] = stream.service.loop.create_future()
+            waiter: asyncio.Future[None] = stream.server_state.loop.create_future()
             if self._waiters is None:
                 self._waiters = [waiter]
             else:
@@ -283,7 +283,7 @@ class Cycle:
             return
         self._close()
         if left > 0:
-            stream.service.log.error("Response content shorter than Content-Length")
+            stream.server_state.log.error("Response content shorter than Content-Length")
             stream.cut(self)
         else:
             stream.complete(self)
@@ -295,43 +295,43 @@ class Cycle:
         self.held = 0
         if self._waiters is not None:
             self._wake()
-        self.stream.service.count()
+        self.stream.server_state.count()
 
     # -- the app's run
 
     async def run(self, app: Application) -> None:
         """Let the app answer, and see to what it leaves undone."""
-        service = self.stream.service
+        server_state = self.stream.server_state
         try:
             # A WSGI-minded app returns something: uvicorn's users know the message it gets.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except BaseException as error:  # noqa: BLE001 - whatever an app raises, the worker lives on
-            self._failed(error, service)
+            self._failed(error, server_state)
         else:
             if self.state != COMPLETE or result is not None:
-                self._returned_early(result, service)
+                self._returned_early(result, server_state)
         finally:
-            service.requests.discard(self)
-            if service.draining:
-                service.returned(self)
+            server_state.requests.discard(self)
+            if server_state.draining:
+                server_state.returned(self)
 
-    def _failed(self, error: BaseException, service: Service) -> None:
-        if service.cancelled and isinstance(error, asyncio.CancelledError):
+    def _failed(self, error: BaseException, server_state: ServerState) -> None:
+        if server_state.cancelled and isinstance(error, asyncio.CancelledError):
             self._give_up(503, "Service Unavailable")
             return
         if not (self.gone and _says_disconnected(error)):
-            service.log.error("Exception in ASGI application\n", exc_info=error)
+            server_state.log.error("Exception in ASGI application\n", exc_info=error)
         self._give_up(500, "Internal Server Error")
 
-    def _returned_early(self, result: object, service: Service) -> None:
+    def _returned_early(self, result: object, server_state: ServerState) -> None:
         if result is not None:
-            service.log.error("ASGI callable should return None, but returned '%s'.", result)
+            server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
         elif self.gone:
             pass  # it was told, and stopped
         elif self.state == EXPECTING:
-            service.log.error("ASGI callable returned without starting response.")
+            server_state.log.error("ASGI callable returned without starting response.")
         else:
-            service.log.error("ASGI callable returned without completing response.")
+            server_state.log.error("ASGI callable returned without completing response.")
         self._give_up(500, "Internal Server Error")
 
     def _give_up(self, status: int, text: str) -> None:

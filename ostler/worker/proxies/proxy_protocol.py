@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from ostler.records import frozen
+from ostler.records import record
 
 LONGEST = 4096
 """Bytes of a header with all its TLVs; nginx takes as many. A length of 16 bits could announce 64 KiB."""
@@ -40,7 +40,7 @@ class Malformed(ValueError):
     """The bytes are no header that this module takes; the text says why."""
 
 
-@frozen
+@record
 class Origin:
     """Who is at the other end of the connection, as its header says."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ostler.records import frozen
+from ostler.records import record
 
 
 class Failure(Exception):
@@ -17,7 +17,7 @@ class Failure(Exception):
         self.reason = reason
 
 
-@frozen
+@record
 class Limits:
     """What the settings say about messages."""
 

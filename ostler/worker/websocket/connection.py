@@ -11,7 +11,7 @@ from typing import Protocol
 from ostler.worker.asgi import Message
 from ostler.worker.http.parser import PIECE
 from ostler.worker.http.send_progress import HUSH, progress
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import Codec, Failure
 
 HIGH_WATER = 64 * 1024
@@ -47,7 +47,7 @@ class WebSocket(asyncio.Protocol):
     __slots__ = (
         "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
         "_ping", "_pinged_at", "_queue", "_size", "_state", "_taken", "_tls", "_transport", "low", "paused",
-        "service", "write_paused",
+        "server_state", "write_paused",
     )  # fmt: skip
 
     _codec: Codec
@@ -55,11 +55,11 @@ class WebSocket(asyncio.Protocol):
     _tls: bool
     _transport: asyncio.Transport
 
-    def __init__(self, service: Service, cycle: Peer) -> None:
-        self.service = service
+    def __init__(self, server_state: ServerState, cycle: Peer) -> None:
+        self.server_state = server_state
         self._cycle = cycle
         self._queue = cycle.messages
-        self._limit = service.settings.ws_max_queue
+        self._limit = server_state.settings.ws_max_queue
         self.low = self._limit // 4
         """So few messages have to be left before the socket is read again."""
         self._state = OPEN
@@ -77,7 +77,7 @@ class WebSocket(asyncio.Protocol):
         """Something has come since the last ping."""
         self._taken = 0
         self._closed_by_peer = False
-        self._deadline = service.now + (service.settings.ws_ping_interval or inf)
+        self._deadline = server_state.now + (server_state.settings.ws_ping_interval or inf)
         self.paused = False
         self.write_paused = False
 
@@ -93,7 +93,7 @@ class WebSocket(asyncio.Protocol):
         self.write_paused = write_paused
         if data:
             self.data_received(data)
-        if self.service.draining:
+        if self.server_state.draining:
             self.on_drain()
 
     # -- asyncio.Protocol
@@ -122,7 +122,7 @@ class WebSocket(asyncio.Protocol):
         self.resume_writing()
         # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
         del self._codec, self._cycle
-        self.service.left(self)
+        self.server_state.left(self)
 
     def pause_writing(self) -> None:
         self.write_paused = True
@@ -211,7 +211,7 @@ class WebSocket(asyncio.Protocol):
     def on_pong(self, payload: bytes) -> None:
         if payload == self._ping and self._state == OPEN and payload:
             self._ping = b""
-            self._deadline = self._pinged_at + self.service.settings.ws_ping_interval
+            self._deadline = self._pinged_at + self.server_state.settings.ws_ping_interval
 
     def on_close(self, code: int, reason: str) -> None:
         if self._state == OPEN:
@@ -236,7 +236,7 @@ class WebSocket(asyncio.Protocol):
     async def writable(self) -> None:
         """Wait until the peer has read enough to send it more, or is gone."""
         while self.write_paused and self._state != CLOSED:
-            waiter: asyncio.Future[None] = self.service.loop.create_future()
+            waiter: asyncio.Future[None] = self.server_state.loop.create_future()
             if self._drains is None:
                 self._drains = []
             self._drains.append(waiter)
@@ -247,7 +247,7 @@ class WebSocket(asyncio.Protocol):
         if self._state != OPEN:
             return
         self._state = CLOSING
-        self._deadline = self.service.now + CLOSING_TIME
+        self._deadline = self.server_state.now + CLOSING_TIME
         self._transport.write(self._codec.close(code, cut(reason)))
         # The peer's answer is behind whatever else it has sent; that is read, and dropped.
         if self.paused:
@@ -261,11 +261,11 @@ class WebSocket(asyncio.Protocol):
         self._held = b""
         # Closed at once, with input unread, the connection would be reset, and the reason with it.
         self._state = LINGERING
-        self._deadline = self.service.now + LINGER
+        self._deadline = self.server_state.now + LINGER
         if self._tls:
             # No side can be closed alone, and after ours is, another byte from there would end all.
             self._heard = False
-            self.service.loop.call_later(HUSH, self._hush)
+            self.server_state.loop.call_later(HUSH, self._hush)
         else:
             self._transport.write_eof()
         self._resume()
@@ -277,7 +277,7 @@ class WebSocket(asyncio.Protocol):
                 self._leave()
             else:
                 self._heard = False
-                self.service.loop.call_later(HUSH, self._hush)
+                self.server_state.loop.call_later(HUSH, self._hush)
 
     def _resume(self) -> None:
         if self.paused:
@@ -288,10 +288,10 @@ class WebSocket(asyncio.Protocol):
         """Send what is written, then be gone."""
         if self._state < LEAVING:
             self._state = LEAVING
-            self._deadline = self.service.now + LINGER
+            self._deadline = self.server_state.now + LINGER
             if self._tls:
                 # Once all is delivered, nobody need wait for the peer's good-bye (RFC 8446, section 6.1).
-                self._deadline = self.service.now + HUSH
+                self._deadline = self.server_state.now + HUSH
                 self._resume()  # what lies there unread would make OpenSSL's good-bye fail
             self._transport.close()
 
@@ -306,7 +306,7 @@ class WebSocket(asyncio.Protocol):
         elif self._state == CLOSING:
             self._leave()
         elif self._progresses():
-            self._deadline = self.service.now + LINGER
+            self._deadline = self.server_state.now + LINGER
         elif self._state == LINGERING:
             self._leave()
         else:
@@ -314,7 +314,7 @@ class WebSocket(asyncio.Protocol):
 
     def _keep_alive(self) -> None:
         """It is time for a ping, or for the answer to the last one."""
-        now, settings = self.service.now, self.service.settings
+        now, settings = self.server_state.now, self.server_state.settings
         if self._ping and settings.ws_ping_timeout:
             # Busy is not dead: the pong may be behind other messages, or behind what we do not read
             # ourselves, and the ping behind what the peer has yet to read.

@@ -15,7 +15,7 @@ from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
 from ostler.worker.http.request import Head, split_target
-from ostler.worker.server_state import Service
+from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import Limits, MakeCodec
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.upgrade import asks, check, render_accept, subprotocols, values
@@ -43,7 +43,7 @@ class WebSocketCycle(Cycle):
         self._sent_close = False
         """The app has closed: whatever it sends now is its own mistake."""
 
-    def _fill_scope(self, service: Service) -> None:
+    def _fill_scope(self, server_state: ServerState) -> None:
         stream, head = self.stream, self.head
         scope: dict[str, Any] = {
             "type": "websocket",
@@ -52,24 +52,24 @@ class WebSocketCycle(Cycle):
             "server": stream.server,
             "client": stream.client,
             "scheme": "wss" if stream.scheme == "https" else "ws",
-            "root_path": service.root_path,
+            "root_path": server_state.root_path,
             "headers": head.headers,
             "subprotocols": subprotocols(head),
-            "state": service.state.copy(),
+            "state": server_state.state.copy(),
             "extensions": {"websocket.http.response": {}},
         }
         if stream.tls is not None:
             scope["extensions"]["tls"] = stream.tls
         self.scope = scope
-        path, raw_path, query = split_target(head.target, service.root_path)
+        path, raw_path, query = split_target(head.target, server_state.root_path)
         scope["path"], scope["raw_path"], scope["query_string"] = path, raw_path, query
         if head.forwarded and stream.trusted:
-            assert service.proxies is not None
-            service.proxies.apply(scope)
+            assert server_state.proxies is not None
+            server_state.proxies.apply(scope)
 
     def log(self, access: AccessLog | None, status: int | None) -> None:
         """Write the handshake's line to the error log, as uvicorn does: access formatters expect a method."""
-        log_handshake(self.stream.service.log, self.scope, status)
+        log_handshake(self.stream.server_state.log, self.scope, status)
 
     @property
     def streaming(self) -> bool:
@@ -99,7 +99,7 @@ class WebSocketCycle(Cycle):
             if self.gone or self.state == COMPLETE:
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             # Only woken, it takes the message itself: a receive that is cancelled meanwhile loses none.
-            waiter: asyncio.Future[None] = self.stream.service.loop.create_future()
+            waiter: asyncio.Future[None] = self.stream.server_state.loop.create_future()
             if self._waiters is None:
                 self._waiters = [waiter]
             else:
@@ -174,24 +174,24 @@ class WebSocketCycle(Cycle):
 
     def _accept(self, message: Message) -> None:
         stream, head = self.stream, self.head
-        service = stream.service
-        settings = service.settings
-        socket = WebSocket(service, self)
+        server_state = stream.server_state
+        settings = server_state.settings
+        socket = WebSocket(server_state, self)
         codec = self._make_codec(
             socket,
             Limits(settings.ws_max_size, settings.ws_per_message_deflate),
             [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
         )
         response = render_accept(
-            head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), service.static
+            head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), server_state.static
         )
-        if service.log_handshakes:
+        if server_state.log_handshakes:
             self.log(None, None)
         self.state = SENDING
         self._socket = socket
-        service.count()
+        server_state.count()
         # It is in before HTTP is out, lest a draining server take itself for empty.
-        service.connections.add(socket)
+        server_state.connections.add(socket)
         paused = stream.write_paused
         transport, rest = stream.hand_over(socket)
         transport.write(response)
@@ -205,12 +205,12 @@ class WebSocketCycle(Cycle):
 
     # -- the app's run
 
-    def _returned_early(self, result: object, service: Service) -> None:
+    def _returned_early(self, result: object, server_state: ServerState) -> None:
         if self._socket is None:
-            super()._returned_early(result, service)
+            super()._returned_early(result, server_state)
             return
         if result is not None:
-            service.log.error("ASGI callable should return None, but returned '%s'.", result)
+            server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
         self._end(1000)
 
     def _give_up(self, status: int, text: str) -> None:
@@ -218,7 +218,7 @@ class WebSocketCycle(Cycle):
         if self._socket is None:
             super()._give_up(status, text)
         else:
-            self._end(1012 if self.stream.service.cancelled else 1011)
+            self._end(1012 if self.stream.server_state.cancelled else 1011)
 
 
 class Upgrades:

@@ -67,7 +67,7 @@ def test_connections_come_only_where_they_are_steered_to(host: str) -> None:
 
 def test_who_is_steered_away_from_is_absent_on_the_board() -> None:
     with opened() as (queues, _):
-        cells = queues.neighbourhood(1).board.cells
+        cells = queues.shared_queues(1).board.cells
         cells[0] = cells[1] = 7
         queues.steer({2})
         assert cells[:2].tolist() == [ABSENT, 7]
@@ -77,8 +77,8 @@ def test_a_slot_beyond_the_spare_queues_shares_one() -> None:
     with opened() as (queues, _):
         count = 2 + spares(2)
         assert queues.sockets(count + 1) == queues.sockets(1)
-        assert queues.neighbourhood(1).queues[0] == ()
-        assert sum(len(group) for group in queues.neighbourhood(1).queues) == count - 1
+        assert queues.shared_queues(1).queues[0] == ()
+        assert sum(len(group) for group in queues.shared_queues(1).queues) == count - 1
 
 
 def test_a_port_that_is_shared_already_is_an_error() -> None:

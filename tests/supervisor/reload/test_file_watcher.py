@@ -11,7 +11,7 @@ import pytest
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
-from ostler.supervisor.event_loop import Loop
+from ostler.supervisor.event_loop import EventLoop
 from ostler.supervisor.reload.file_watcher import Watch, Watcher
 from ostler.supervisor.reload.reloader import Reloader
 
@@ -70,7 +70,7 @@ class Told:
     """A loop, and what a watcher has told it."""
 
     def __init__(self) -> None:
-        self.loop = Loop()
+        self.loop = EventLoop()
         self.paths: list[Path] = []
 
     def __call__(self, paths: list[Path]) -> None:
@@ -106,7 +106,7 @@ class Scripted:
     def __init__(self, directory: Path) -> None:
         self.watch = Watch((directory,), files=(directory / "o.toml",))
 
-    def start(self, loop: Loop, changed: Any) -> None:
+    def start(self, loop: EventLoop, changed: Any) -> None:
         self.say = changed
 
     def stop(self) -> None:
@@ -114,7 +114,7 @@ class Scripted:
 
 
 def test_what_follows_a_reload_within_the_delay_is_one_more(tmp_path: Path) -> None:
-    loop = Loop()
+    loop = EventLoop()
     watcher = Scripted(tmp_path)
     reloader = Reloader(watcher, delay=0.05, directory=str(tmp_path))  # type: ignore[arg-type]
     asked: list[tuple[str, bool]] = []

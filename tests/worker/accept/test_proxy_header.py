@@ -9,8 +9,8 @@ import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.proxies.trusted import TrustedProxies
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, echo, get, hello, post, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, echo, get, hello, post, respond
 from tests.worker.proxies.test_proxy_protocol import UNIX, V4, V6, ssl, v2
 
 V1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"
@@ -63,7 +63,7 @@ def test_a_header_may_be_cut_at_any_byte(introduced: Any, header: bytes) -> None
         client = server.connect()
         client.send(data[:cut])
         seen = f"{cut} bytes"
-        server.until(lambda seen=seen: any(seen in repr(each) for each in server.service.connections))
+        server.until(lambda seen=seen: any(seen in repr(each) for each in server.server_state.connections))
         client.send(data[cut:])
         assert b"203.0.113.9" in client.answer().body
         client.close()
@@ -139,7 +139,7 @@ def test_a_peer_that_is_not_trusted_is_closed_with_one_line(
     client = server.connect()
 
     assert client.ended()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     assert server.errors.lines == [
         "Connection from 127.0.0.1 closed: the peer is not in --forwarded-allow-ips"
     ]
@@ -171,7 +171,7 @@ def test_a_wrong_header_is_closed_with_one_line(introduced: Any, data: bytes, re
     client.send(data)
 
     assert client.ended()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     assert server.errors.lines == [f"Connection from 127.0.0.1 closed: {reason}"]
 
 
@@ -183,7 +183,7 @@ def test_a_header_that_takes_too_long_is_closed(introduced: Any) -> None:
     server = introduced(timeout_request_header=5)
     client = server.connect()
     client.send(V1[:10])
-    server.until(lambda: any("10 bytes" in repr(c) for c in server.service.connections))
+    server.until(lambda: any("10 bytes" in repr(c) for c in server.server_state.connections))
 
     server.advance(4)
     assert client.quiet()
@@ -197,7 +197,7 @@ def test_after_its_header_a_connection_has_the_deadlines_of_any_other(introduced
     server = introduced(timeout_request_header=5)
     client = server.connect()
     client.send(V1 + b"GET /")
-    server.until(lambda: any("203.0.113.9" in repr(c) for c in server.service.connections))
+    server.until(lambda: any("203.0.113.9" in repr(c) for c in server.server_state.connections))
 
     server.advance(6)
 
@@ -208,7 +208,7 @@ def test_after_its_header_a_connection_has_the_deadlines_of_any_other(introduced
 def test_a_look_whether_the_port_is_open_leaves_no_line(introduced: Any, way_out: str) -> None:
     server = introduced(timeout_request_header=5)
     client = server.connect()
-    server.until(lambda: len(server.service.connections) == 1)
+    server.until(lambda: len(server.server_state.connections) == 1)
 
     if way_out == "says nothing":
         server.advance(6)
@@ -216,7 +216,7 @@ def test_a_look_whether_the_port_is_open_leaves_no_line(introduced: Any, way_out
         client.finish_sending()
 
     assert client.ended()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     assert server.errors.lines == []
 
 
@@ -233,12 +233,12 @@ def test_a_peer_that_leaves_within_its_header_leaves_one_line(introduced: Any) -
 def test_a_connection_accepted_before_a_drain_is_still_introduced_and_served(introduced: Any) -> None:
     server = introduced()
     client = server.connect()
-    server.until(lambda: len(server.service.connections) == 1)
+    server.until(lambda: len(server.server_state.connections) == 1)
     emptied: list[int] = []
 
     def drain() -> None:
-        server.service.on_change = lambda: emptied.append(len(server.service.connections))
-        server.service.drain()
+        server.server_state.on_change = lambda: emptied.append(len(server.server_state.connections))
+        server.server_state.drain()
 
     server.call(drain)
     answer = client.ask(V1 + get())
@@ -255,11 +255,11 @@ def test_a_connection_that_is_not_introduced_yet_goes_when_the_server_does(intro
     server = introduced()
     client = server.connect()
     client.send(V1[:5])
-    server.until(lambda: any("5 bytes" in repr(c) for c in server.service.connections))
+    server.until(lambda: any("5 bytes" in repr(c) for c in server.server_state.connections))
 
-    server.call(getattr(server.service, end))
+    server.call(getattr(server.server_state, end))
 
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     assert server.errors.lines == []
 
 

@@ -18,8 +18,8 @@ from cryptography import x509
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.tls.distinguished_name import subject
 from tests.certificates import Authority
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, TlsClient, Way, echo, get, hello, post, read_body, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, TlsClient, Way, echo, get, hello, post, read_body, respond
 from tests.worker.proxies.test_proxy_protocol import V4, V6, v2
 from tests.worker.proxies.test_proxy_protocol import ssl as tlv
 
@@ -244,7 +244,7 @@ def test_a_large_upload_waits_for_the_app(serve: Serve, authority: Authority) ->
     go = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        from tests.worker.http.harness import opened
+        from tests.worker.harness import opened
 
         await opened(go.is_set)
         await respond(send, b"%d" % len(await read_body(receive)))
@@ -253,7 +253,7 @@ def test_a_large_upload_waits_for_the_app(serve: Serve, authority: Authority) ->
     client = server.connect()
     sender = threading.Thread(target=client.send, args=(post(body=b"x" * 10_000_000),))
     sender.start()
-    server.until(lambda: server.service.in_flight)
+    server.until(lambda: server.server_state.in_flight)
     go.set()
     sender.join()  # one SSLSocket is not for two threads at once
     assert client.answer().body == b"10000000"

@@ -13,8 +13,8 @@ from ostler.settings.declarations import Settings
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.interfaces.wsgi import WsgiAdapter
 from ostler.worker.protocols import http_protocol
-from ostler.worker.server_state import Service
-from tests.worker.http.harness import Way, part, respond, start
+from ostler.worker.server_state import ServerState
+from tests.worker.harness import Way, part, respond, start
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,14 +57,14 @@ async def main(way: Way, interface: str) -> None:
     served: Application = app
     if interface == "wsgi":
         served = WsgiAdapter(wsgi_app, threads=4, multiprocess=False)
-    service = Service(settings, served, state={}, loop=loop)
+    server_state = ServerState(settings, served, state={}, loop=loop)
     factory = http_protocol(settings)
     listener = socket.create_server(("127.0.0.1", 0))
-    await loop.create_server(lambda: factory(service), sock=listener)
+    await loop.create_server(lambda: factory(server_state), sock=listener)
     print(listener.getsockname()[1], flush=True)
     while True:
         await asyncio.sleep(1)  # the tick
-        service.tick(time.monotonic())
+        server_state.tick(time.monotonic())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import pytest
 from ostler.logging import TRACE
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.protocols import http_protocol
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, get, hello, part, post, read_body, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, get, hello, part, post, read_body, respond, start
 
 ALL = (
     "%(h)s|%(l)s|%(u)s|%(m)s|%(U)s|%(q)s|%(r)s|%(H)s|%(s)s|%(st)s|%(B)s|%(b)s|%(f)s|%(a)s|%(p)s"
@@ -140,9 +140,9 @@ def test_a_client_that_leaves_is_logged_with_what_it_got(serve: Serve) -> None:
         client.send(get(path))
         if until:
             client.until(until)
-        server.until(lambda: server.service.requests)
+        server.until(lambda: server.server_state.requests)
         client.reset()
-        server.until(lambda: not server.service.requests)
+        server.until(lambda: not server.server_state.requests)
 
     assert lines(server, 2) == ["/begun 200 100", "/silent 499 0"]
     assert server.errors.lines == []
@@ -206,7 +206,7 @@ def test_at_trace_level_connections_are_logged(serve: Serve) -> None:
     before.ask(get())
     logging.getLogger("ostler.error").setLevel(TRACE)
     try:
-        protocol: Any = http_protocol(before.settings)(before.service)
+        protocol: Any = http_protocol(before.settings)(before.server_state)
     finally:
         logging.getLogger("ostler.error").setLevel(logging.DEBUG)
     assert type(protocol).__name__ == "Traced"

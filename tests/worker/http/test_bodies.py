@@ -10,8 +10,8 @@ from typing import Any, cast
 from ostler.worker.asgi import Message, Receive, Scope, Send
 from ostler.worker.http.cycle import Cycle, Stream
 from ostler.worker.http.request import Head
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import echo, get, hello, opened, part, post, read_body, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import echo, get, hello, opened, part, post, read_body, respond, start
 
 CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
@@ -56,7 +56,7 @@ def test_a_request_without_a_body_has_one_empty_message(serve: Serve) -> None:
     client.send(get())
     server.until(lambda: app.messages)
     client.close()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert app.messages == [END, GONE]
 
 
@@ -70,7 +70,7 @@ def test_receive_after_the_body_waits_for_the_client_to_leave(serve: Serve) -> N
     client.reset()
     server.until(lambda: len(app.messages) == 2)
     assert app.messages[1] == GONE
-    server.until(lambda: not server.service.connections and not server.service.in_flight)
+    server.until(lambda: not server.server_state.connections and not server.server_state.in_flight)
     assert server.errors.lines == []
 
 
@@ -79,7 +79,7 @@ def test_receive_after_the_response_says_disconnect(serve: Serve) -> None:
     server = serve(app)
     client = server.connect()
     assert client.ask(get()).body == b"early"
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert app.messages == [GONE]
     assert client.ask(get()).body == b"early"
 
@@ -97,7 +97,7 @@ def test_several_callers_of_receive_are_all_told(serve: Serve) -> None:
 
     server = serve(app)
     assert server.ask(get()).body == b"x"
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert isinstance(told[0], asyncio.CancelledError)
     assert told[1:] == [GONE, GONE]
 
@@ -109,7 +109,7 @@ def test_a_client_that_leaves_amid_its_body_is_told_to_the_app(serve: Serve) -> 
     client.send(get("/", "Content-Length: 10", method="POST") + b"abc")
     server.until(lambda: app.messages)
     client.finish_sending()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert app.messages == [{"type": "http.request", "body": b"abc", "more_body": True}, GONE]
     assert server.errors.lines == []
 
@@ -140,7 +140,7 @@ def test_100_continue_is_sent_when_the_app_first_reads(serve: Serve) -> None:
     server = serve(app)
     client = server.connect()
     client.send(get("/", EXPECT, "Content-Length: 6", method="POST"))
-    server.until(lambda: server.service.in_flight)
+    server.until(lambda: server.server_state.in_flight)
     assert client.quiet()
     asked.set()
     assert client.answer().status == 100

@@ -11,8 +11,8 @@ import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.interfaces.wsgi import WsgiAdapter
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, opened, post, read_body, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, opened, post, read_body, respond
 
 seen: ContextVar[str] = ContextVar("seen", default="nothing")
 outside: ContextVar[str] = ContextVar("outside", default="nothing")
@@ -53,7 +53,7 @@ def test_a_request_after_a_paused_body_sees_nothing_when_it_is_reset(serve: Serv
     sender = threading.Thread(target=client.send, args=(post("/first", body=body),))
     sender.start()
     # Reading is taken up again in the first request's task: asyncio then reads in that one's context.
-    server.until(lambda: any(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     go.set()
     assert client.answer().body == b"nothing nothing"
     sender.join()
@@ -70,7 +70,7 @@ def test_what_is_set_where_a_request_begins_is_seen_unless_that_is_reset(serve: 
 
     async def create() -> None:
         outside.set("instrumented")
-        await server.service.create_task(record())
+        await server.server_state.create_task(record())
 
     server.wait(create())
     assert answers == ["nothing" if reset else "instrumented"]

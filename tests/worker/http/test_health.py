@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, hello, opened, post, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, hello, opened, post, respond
 
 
 async def never(scope: Scope, receive: Receive, send: Send) -> None:
@@ -24,7 +24,7 @@ def test_a_probe_is_answered_without_the_app_and_leaves_no_trace(serve: Serve) -
         assert (answer.status, answer.body, answer.keeps) == (200, b"ready\n", True)
         assert answer.get("content-type") == "text/plain; charset=utf-8"
     assert server.access.lines == []
-    assert server.call(lambda: (server.service.served, server.service.in_flight)) == (0, 0)
+    assert server.call(lambda: (server.server_state.served, server.server_state.in_flight)) == (0, 0)
 
 
 def test_head_is_answered_without_a_body(serve: Serve) -> None:
@@ -60,7 +60,7 @@ def test_an_instance_that_stops_answers_503_and_lets_go_of_its_connections(serve
     server = serve(hello, health_path="/healthz")
     probe, other = server.connect(), server.connect()
     assert probe.ask(get("/healthz")).status == 200
-    server.call(server.service.withdraw)
+    server.call(server.server_state.withdraw)
     answer = probe.ask(get("/healthz"))
     assert (answer.status, answer.body, answer.keeps) == (503, b"stopping\n", False)
     assert probe.ended()
@@ -73,7 +73,7 @@ def test_a_worker_that_drains_for_its_successor_tells_nobody_that_the_instance_s
     server = serve(hello, health_path="/healthz")
     client = server.connect()
     assert client.ask(get("/healthz")).keeps
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     answer = client.ask(get("/healthz"))
     assert (answer.status, answer.keeps) == (200, False)
     assert client.ended()
@@ -89,7 +89,7 @@ def test_a_probe_is_answered_where_the_limit_of_concurrency_is_reached(serve: Se
     server = serve(slow, health_path="/healthz", limit_concurrency=2)
     busy = server.connect()
     busy.send(get("/"))
-    server.until(lambda: server.service.in_flight == 1)
+    server.until(lambda: server.server_state.in_flight == 1)
     other = server.connect()
     assert other.ask(get("/healthz")).status == 200
     assert other.ask(get("/")).status == 503
@@ -112,7 +112,7 @@ def test_a_probe_whose_client_is_gone_harms_nobody(serve: Serve) -> None:
     client = server.connect()
     client.send(get("/healthz"))
     client.reset()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     half = server.connect()
     half.send(get("/healthz"))
     half.finish_sending()

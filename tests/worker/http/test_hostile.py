@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, Way, get, post, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, Way, get, post, respond
 from tests.worker.http.test_refusals import BROKEN_CHUNKS, REFUSED
 
 CHUNKED = b"Host: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -118,7 +118,7 @@ def checked(server: Server) -> None:
     assert server.errors.tracebacks == []
     assert [record.getMessage() for record in server.asyncio.kept if record.levelname != "DEBUG"] == []
     assert server.ask(get()).status == 200
-    server.until(lambda: not server.service.requests)
+    server.until(lambda: not server.server_state.requests)
 
 
 @pytest.mark.c_libraries

@@ -6,8 +6,8 @@ import contextvars
 from typing import Any
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, post, read_body, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, post, read_body, respond
 
 
 def test_what_an_app_changes_in_its_scope_stays_there(serve: Serve) -> None:

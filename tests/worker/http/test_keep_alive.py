@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import (
+from tests.worker.conftest import Serve
+from tests.worker.harness import (
     Client,
     Server,
     echo,
@@ -82,7 +82,7 @@ def test_nothing_after_a_closing_request_is_served(serve: Serve) -> None:
     client.send(get("/1", "Connection: close") + get("/2") + b"\0garbage\r\n\r\n")
     assert client.answer().status == 200
     assert client.ended()
-    assert server.service.served == 1
+    assert server.server_state.served == 1
     assert server.errors.lines == []
 
 
@@ -107,8 +107,8 @@ def test_thousands_of_pipelined_requests_are_answered_and_few_are_held(serve: Se
     total = 20_000
     sender = threading.Thread(target=client.send, args=(get("/x") * total,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
-    (connection,) = server.service.connections
+    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    (connection,) = server.server_state.connections
     assert len(connection._queue) < 600  # type: ignore[attr-defined]
     gate.open.add("/x")
     for _ in range(total):
@@ -140,7 +140,7 @@ def test_without_keep_alive_time_each_response_closes(serve: Serve) -> None:
 def test_a_fresh_connection_that_stays_silent_is_closed_silently(serve: Serve) -> None:
     server = serve(hello, timeout_request_header=10.0)
     client = server.connect()
-    server.until(lambda: server.service.connections)
+    server.until(lambda: server.server_state.connections)
     server.advance(9.9)
     assert client.quiet()
     server.advance(0.2)
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_amid_a_head_is_forgotten(serve: Serve) -> None:
     server.until(lambda: server.received)
     client.finish_sending()
     assert client.ended()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     assert server.errors.lines == []
 
 
@@ -267,8 +267,8 @@ def test_draining_answers_in_flight_and_idle_connections_and_closes_them(serve: 
     busy.send(get("/busy"))
     server.until(lambda: "/busy" in gate.entered)
     emptied = threading.Event()
-    server.service.on_change = emptied.set
-    server.call(server.service.drain)
+    server.server_state.on_change = emptied.set
+    server.call(server.server_state.drain)
     assert idle.quiet()
     gate.open.add("/busy")
     answer = busy.answer()
@@ -300,14 +300,14 @@ def test_a_drain_does_not_tell_the_app_that_its_client_left(serve: Serve) -> Non
     server = serve(app)
     client = server.connect()
     client.send(get())
-    server.until(lambda: server.service.in_flight)
-    server.call(server.service.drain)
+    server.until(lambda: server.server_state.in_flight)
+    server.call(server.server_state.drain)
     server.advance(20)
     assert seen == []
     go.set()
     assert client.answer().body == b"whole"
     assert client.ended()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert (seen, server.errors.lines) == (["http.disconnect"], [])
 
 
@@ -317,7 +317,7 @@ def test_draining_answers_what_was_pipelined(serve: Serve) -> None:
     client = server.connect()
     client.send(get("/1") + get("/2") + get("/3"))
     server.until(lambda: gate.entered)
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     gate.open |= {"/1", "/2", "/3"}
     answers = [client.answer() for _ in range(3)]
     assert [answer.keeps for answer in answers] == [True, True, False]
@@ -328,7 +328,7 @@ def test_draining_lets_an_idle_connection_wait_out_its_time(serve: Serve) -> Non
     server = serve(hello, timeout_keep_alive=5.0)
     client = server.connect()
     client.ask(get())
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     server.advance(4)
     assert client.quiet()
     server.advance(2)
@@ -345,13 +345,13 @@ def test_past_the_grace_what_is_in_flight_is_cancelled_and_counted(serve: Serve)
     streaming.send(get("/2"))
     server.until(lambda: len(gate.entered) == 3)
     emptied = threading.Event()
-    server.service.on_change = emptied.set
-    server.call(server.service.drain)
-    assert server.call(server.service.cancel) == 2
+    server.server_state.on_change = emptied.set
+    server.call(server.server_state.drain)
+    assert server.call(server.server_state.cancel) == 2
     assert [client.answer().status for client in (waiting, streaming)] == [503, 503]
     assert all(client.ended() for client in (idle, waiting, streaming))
     assert emptied.wait(5)
-    server.until(lambda: server.service.in_flight == 0)
+    server.until(lambda: server.server_state.in_flight == 0)
     assert sorted(gate.cancelled) == ["/1", "/2"]
     assert server.errors.lines == []
 
@@ -359,17 +359,17 @@ def test_past_the_grace_what_is_in_flight_is_cancelled_and_counted(serve: Serve)
 def test_a_request_cancelled_before_its_first_step_is_answered_too(serve: Serve) -> None:
     server = serve(hello)
     client = server.connect()
-    server.until(lambda: server.service.connections)
-    (connection,) = server.service.connections
+    server.until(lambda: server.server_state.connections)
+    (connection,) = server.server_state.connections
 
     def at_once() -> int:
         connection.data_received(get())  # type: ignore[attr-defined]
-        return server.service.cancel()
+        return server.server_state.cancel()
 
     assert server.call(at_once) == 1
     assert client.answer().status == 503
     assert client.ended()
-    server.until(lambda: server.service.in_flight == 0)
+    server.until(lambda: server.server_state.in_flight == 0)
 
 
 def test_abort_cuts_everything_at_once(serve: Serve) -> None:
@@ -378,8 +378,8 @@ def test_abort_cuts_everything_at_once(serve: Serve) -> None:
     client = server.connect()
     client.send(get("/1"))
     server.until(lambda: gate.entered)
-    server.call(server.service.abort)
-    server.until(lambda: not server.service.connections and not server.service.in_flight)
+    server.call(server.server_state.abort)
+    server.until(lambda: not server.server_state.connections and not server.server_state.in_flight)
     with pytest.raises((ConnectionError, AssertionError)):
         client.answer()
 
@@ -396,11 +396,11 @@ def test_a_task_outlives_its_connection_and_is_still_counted(serve: Serve) -> No
     assert client.ask(get()).body == b"done"
     assert client.ask(get()).body == b"done"
     client.close()
-    server.until(lambda: not server.service.connections)
-    assert server.call(lambda: server.service.in_flight) == 2
-    assert server.service.served == 2
+    server.until(lambda: not server.server_state.connections)
+    assert server.call(lambda: server.server_state.in_flight) == 2
+    assert server.server_state.served == 2
     release.set()
-    server.until(lambda: server.service.in_flight == 0)
+    server.until(lambda: server.server_state.in_flight == 0)
 
 
 # -- counts
@@ -409,8 +409,8 @@ def test_a_task_outlives_its_connection_and_is_still_counted(serve: Serve) -> No
 def test_the_service_tells_once_that_it_has_served_enough(serve: Serve) -> None:
     told: list[int] = []
     server = serve(hello)
-    server.service.retire_after = 2
-    server.service.on_served = lambda: told.append(server.service.served)
+    server.server_state.retire_after = 2
+    server.server_state.on_served = lambda: told.append(server.server_state.served)
     client = server.connect()
     for _ in range(4):
         client.ask(get())
@@ -425,7 +425,7 @@ def test_too_many_connections_are_told_so(serve: Serve) -> None:
     answer = second.ask(get())
     assert (answer.status, answer.body, answer.keeps) == (503, b"Service Unavailable", False)
     assert second.ended()
-    server.until(lambda: len(server.service.connections) == 1)
+    server.until(lambda: len(server.server_state.connections) == 1)
     assert first.ask(get()).status == 200
     assert server.errors.lines == ["Exceeded concurrency limit."]
 
@@ -447,10 +447,10 @@ def test_work_that_outlives_its_response_counts_for_the_limit(serve: Serve) -> N
     server = serve(app, limit_concurrency=2)
     for _ in range(2):
         assert server.ask(get("/work", "Connection: close")).body == b"done"
-        server.until(lambda: not server.service.connections)
+        server.until(lambda: not server.server_state.connections)
     assert server.ask(get()).status == 503
     release.set()
-    server.until(lambda: not server.service.in_flight and not server.service.connections)
+    server.until(lambda: not server.server_state.in_flight and not server.server_state.connections)
     assert server.ask(get()).status == 200
 
 
@@ -485,7 +485,7 @@ def test_a_reader_that_stopped_is_cut_in_the_end(serve: Serve) -> None:
     server = serve(app)
     client = slow_reader(server)
     client.until(b"\r\n\r\n")
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     for _ in range(4):
         server.advance(6)
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)

@@ -17,8 +17,8 @@ from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import HIGH_WATER, Cycle
 from ostler.worker.http.request import Head
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
 
 MB = 1_000_000
 ROOT = Path(__file__).parents[3]
@@ -123,7 +123,7 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
         target=client.send, args=(get("/", f"Content-Length: {total}", method="POST") + b"x" * total,)
     )
     sender.start()
-    server.until(lambda: any(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     # What the last reads brought is kept; a loop reads 256 KiB at once, at most.
     assert HIGH_WATER < server.received < HIGH_WATER + 2 * 256 * 1024
     go.set()
@@ -144,7 +144,7 @@ def test_a_client_that_does_not_read_stops_the_app(serve: Serve) -> None:
     server = serve(app)
     client = server.connect(receive_buffer=4096)
     client.send(get())
-    server.until(lambda: any(c.write_paused for c in server.service.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.write_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     assert sum(sent) < 20 * MB
     assert len(client.answer().body) == 1000 * 65_536
     assert len(sent) == 1000
@@ -164,9 +164,9 @@ def test_an_app_that_waits_for_a_slow_client_is_told_when_it_leaves(serve: Serve
     server = serve(app)
     client = server.connect(receive_buffer=4096)
     client.send(get())
-    server.until(lambda: any(c.write_paused for c in server.service.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.write_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     client.reset()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert len(raised) == 1
     assert server.errors.lines == []
 
@@ -187,7 +187,7 @@ def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collector(serv
                 if not data.endswith(b"HT"):
                     client.answer()
                 client.close()
-        server.until(lambda: not server.service.connections)
+        server.until(lambda: not server.server_state.connections)
         left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, Head))]
         assert len(left) < 5, "the last one may still be on somebody's stack"
     finally:

@@ -15,6 +15,8 @@ import pytest
 
 from ostler.worker.asgi import Application
 from tests.certificates import Authority
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, Way
 from tests.worker.http import (
     test_bodies,
     test_health,
@@ -24,8 +26,6 @@ from tests.worker.http import (
     test_requests,
     test_responses,
 )
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, Way
 
 NOT_OVER_TLS = {
     "test_httpx_is_content",  # says http; test_tls.py has it with https

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, get, hello, opened, part, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, get, hello, opened, part, respond, start
 
 HEADERS = {"header": ("X-A: 1",), "server_header": False, "date_header": False}
 
@@ -138,7 +138,7 @@ def test_a_cancelled_request_has_one_line_and_that_says_503(serve: Serve) -> Non
     client = server.connect()
     client.send(get())
     server.until(entered.is_set)
-    server.call(server.service.cancel)
+    server.call(server.server_state.cancel)
     assert client.answer().status == 503
     assert access(server) == [503]
 
@@ -154,9 +154,9 @@ def test_who_leaves_before_the_answer_has_no_line(serve: Serve) -> None:
     server = serve(app)
     client = server.connect()
     client.send(get())
-    server.until(lambda: server.service.in_flight)
+    server.until(lambda: server.server_state.in_flight)
     client.reset()
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
     gone.set()
     assert access(server) == []
     assert server.errors.lines == []
@@ -170,5 +170,5 @@ def test_a_probe_has_no_line(serve: Serve) -> None:
 
 def access(server: Server) -> list[Any]:
     """The statuses in the access log, once no request is in flight."""
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     return [record.args[4] for record in server.access.kept if isinstance(record.args, tuple)]

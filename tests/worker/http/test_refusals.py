@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import echo, get, hello, post, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import echo, get, hello, post, respond
 
 HOST = b"Host: a\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_refused(serve: Serve, status: int, data: bytes) -> Non
     assert client.ended()
     assert len(server.errors.lines) == 1
     assert server.errors.tracebacks == []
-    assert server.service.served == 0
+    assert server.server_state.served == 0
     assert server.ask(get()).status == 200
 
 
@@ -147,7 +147,7 @@ def test_a_refused_client_that_never_stops_sending_is_left(serve: Serve) -> None
     client.send(b"BAD\r\n\r\n")
     with pytest.raises(ConnectionError):
         client.send(b"x" * 65_536_000)
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
 
 
 def test_a_refused_client_that_does_not_leave_is_left(serve: Serve) -> None:
@@ -156,7 +156,7 @@ def test_a_refused_client_that_does_not_leave_is_left(serve: Serve) -> None:
     client.send(b"BAD\r\n\r\n")
     assert client.answer().status == 400
     server.advance(10)
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
 
 
 BROKEN_CHUNKS = {
@@ -184,12 +184,12 @@ def test_a_broken_body_is_refused_and_the_app_is_told_that_the_client_is_gone(
     server = serve(app)
     client = server.connect()
     client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
-    server.until(lambda: server.service.in_flight)
+    server.until(lambda: server.server_state.in_flight)
     client.send(body)
     answer = client.answer()
     assert answer.status // 100 == 4
     assert client.ended()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert seen[-1] == "http.disconnect"
     assert server.errors.tracebacks == []
 
@@ -208,4 +208,4 @@ def test_a_broken_body_after_the_response_began_cuts_it(serve: Serve) -> None:
     client.until(b"one\r\n")
     client.send(b"nonsense\r\n")
     assert client.rest() == b""
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)

@@ -11,8 +11,8 @@ import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.interfaces.asgi2 import from_asgi2
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, get, hello, post, read_body, respond
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, get, hello, post, read_body, respond
 
 
 class Recorder:
@@ -79,8 +79,8 @@ def test_every_request_has_the_version_of_its_own_line(
     app = Recorder()
     server = serve(app)
     client = server.connect()
-    server.until(lambda: server.service.connections)
-    (connection,) = server.service.connections
+    server.until(lambda: server.server_state.connections)
+    (connection,) = server.server_state.connections
     for piece in pieces:
         server.call(partial(connection.data_received, piece))  # type: ignore[attr-defined]
     assert [client.answer().status for _ in versions or "1"] == ([200] * len(versions) or [400])

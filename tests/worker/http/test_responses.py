@@ -12,8 +12,8 @@ import pytest
 
 from ostler.worker.asgi import Application, ClientDisconnected, Receive, Scope, Send
 from ostler.worker.server_state import imf_fixdate
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, get, opened, part, post, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, get, opened, part, post, respond, start
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -60,11 +60,11 @@ def test_the_apps_server_and_date_go_before_ours(serve: Serve, own: tuple[bytes,
 
 def test_the_date_moves_with_the_tick(serve: Serve) -> None:
     server = serve(with_fields())
-    before = server.service.static
-    server.service.static = (b"date: old\r\n",) * 4
+    before = server.server_state.static
+    server.server_state.static = (b"date: old\r\n",) * 4
     server.advance(1)
-    assert server.service.static[0][:5] == before[0][:5]
-    assert b"old" not in server.service.static[0]
+    assert server.server_state.static[0][:5] == before[0][:5]
+    assert b"old" not in server.server_state.static[0]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_names_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None:
     client = server.connect()
     for n in range(10):
         assert client.ask(get(f"/?{n}")).status == 200
-    assert len(server.service.names) <= 1024
+    assert len(server.server_state.names) <= 1024
 
 
 def test_the_app_may_close_the_connection(serve: Serve) -> None:
@@ -324,7 +324,7 @@ def test_less_than_the_length_closes_the_connection_and_is_logged(serve: Serve) 
     client = server.connect()
     client.send(get())
     assert client.rest().endswith(b"\r\n\r\nabc")
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert server.errors.lines == ["Response content shorter than Content-Length"]
 
 
@@ -332,7 +332,7 @@ def test_less_than_the_length_closes_the_connection_and_is_logged(serve: Serve) 
 
 
 def one_log(server: Server) -> list[str]:
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     return server.errors.lines
 
 
@@ -481,9 +481,9 @@ def test_send_fails_once_the_client_is_gone_and_that_is_no_error(
     client.send(get())
     client.until(b"xxx")
     client.reset()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert server.errors.lines == []
-    assert server.service.served == 1
+    assert server.server_state.served == 1
 
 
 def test_a_real_error_after_the_client_left_is_logged(serve: Serve) -> None:
@@ -495,7 +495,7 @@ def test_a_real_error_after_the_client_left_is_logged(serve: Serve) -> None:
     server = serve(app)
     client = server.connect()
     client.send(post(body=b"x"))
-    server.until(lambda: server.service.in_flight)
+    server.until(lambda: server.server_state.in_flight)
     client.reset()
     assert one_log(server) == ["Exception in ASGI application\n"]
 
@@ -536,7 +536,7 @@ def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None
     client = server.connect()
     for n in range(600):
         assert client.ask(get(f"/?{n}")).status == 200
-    assert len(server.service.heads) <= 256
+    assert len(server.server_state.heads) <= 256
 
 
 def test_dates_are_written_as_the_standard_library_writes_them() -> None:

@@ -14,9 +14,9 @@ import pytest
 from ostler.settings.declarations import Settings
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.eager_tasks import EagerTasks
-from ostler.worker.server_state import Service
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, hello, respond
+from ostler.worker.server_state import ServerState
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, hello, respond
 
 
 def test_each_request_has_a_task_of_its_own(serve: Serve) -> None:
@@ -46,8 +46,8 @@ def test_requests_begin_in_their_order_and_not_while_they_are_read(serve: Serve)
 
     server = serve(app)
     clients = [server.connect() for _ in range(4)]
-    server.until(lambda: len(server.service.connections) == 4)
-    connections = {c.client[1]: c for c in server.service.connections}  # type: ignore[attr-defined]
+    server.until(lambda: len(server.server_state.connections) == 4)
+    connections = {c.client[1]: c for c in server.server_state.connections}  # type: ignore[attr-defined]
     paths = ["/0", "/1", "/2", "/3"]
 
     def read_all() -> list[str]:
@@ -65,22 +65,22 @@ def test_an_app_that_cancels_everything_is_cancelled_itself_and_what_waits_never
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         entered.append(scope["path"])
-        assert server.service.cancel() == 2
+        assert server.server_state.cancel() == 2
         await asyncio.sleep(0)
         entered.append("not cancelled")
 
     server = serve(app)
     clients = [server.connect() for _ in range(2)]
-    server.until(lambda: len(server.service.connections) == 2)
+    server.until(lambda: len(server.server_state.connections) == 2)
 
     def read_both() -> None:
-        for connection in server.service.connections:
+        for connection in server.server_state.connections:
             connection.data_received(get())  # type: ignore[attr-defined]
 
     server.call(read_both)
     assert [client.answer().status for client in clients] == [503, 503]
     assert all(client.ended() for client in clients)
-    server.until(lambda: server.service.in_flight == 0)
+    server.until(lambda: server.server_state.in_flight == 0)
     assert entered == ["/"]
     assert server.errors.lines == []
 
@@ -113,8 +113,8 @@ class OwnLoop(asyncio.SelectorEventLoop):
 
 def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
     with closing(asyncio.new_event_loop()) as usual, closing(OwnLoop()) as own:
-        services = [Service(Settings(), hello, state={}, loop=loop) for loop in (usual, own)]
-        assert [service.eager_tasks is not None for service in services] == [
+        services = [ServerState(Settings(), hello, state={}, loop=loop) for loop in (usual, own)]
+        assert [server_state.eager_tasks is not None for server_state in services] == [
             sys.version_info >= (3, 12),
             False,
         ]

@@ -12,8 +12,8 @@ import pytest
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http import write_buffer
 from ostler.worker.http.write_buffer import Burst
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import PATIENCE, get, part, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, get, part, start
 
 LONG = b"x" * 16 * 1024
 

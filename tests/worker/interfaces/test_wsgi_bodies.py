@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from ostler.worker.interfaces.wsgi import HIGH_WATER
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import PATIENCE, Server, get, post
+from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, Server, get, post
 from tests.worker.interfaces.wsgi_apps import MB, TEXT, Closing, Environ, StartResponse, giving, wsgi
 
 
 def paused(server: Server) -> bool:
-    return any(connection.write_paused for connection in server.service.connections)  # type: ignore[attr-defined]
+    return any(connection.write_paused for connection in server.server_state.connections)  # type: ignore[attr-defined]
 
 
 def test_a_client_that_does_not_read_stops_the_iteration(serve: Serve) -> None:
@@ -46,7 +46,7 @@ def test_a_client_that_leaves_ends_the_iteration_and_closes(serve: Serve) -> Non
     server.until(lambda: paused(server))
     client.reset()
     assert body.closed.wait(PATIENCE)
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert server.errors.lines == []
 
 
@@ -72,7 +72,7 @@ def test_a_client_that_leaves_is_noticed_by_empty_blocks_and_by_write(serve: Ser
         client.until(b"\r\n\r\n")
         client.reset()
         assert ended.acquire(timeout=PATIENCE)
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert server.errors.lines == []
 
 
@@ -118,7 +118,7 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
     data = get("/", f"Content-Length: {total}", method="POST") + b"x" * total
     sender = threading.Thread(target=client.send, args=(data,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.service.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     # One piece is fetched ahead, one is held by the server.
     assert server.received < 2 * HIGH_WATER + 4 * 256 * 1024
     go.set()
@@ -176,7 +176,7 @@ def test_a_client_that_leaves_amid_its_body_is_an_error_to_whoever_reads(serve: 
     client.send(get("/", framing, method="POST") + b"3\r\nabc")
     assert begun.wait(PATIENCE)
     client.reset()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert len(raised) == 1
     assert server.errors.lines == []
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from ostler.worker.proxies.trusted import TrustedProxies
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, post
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, post
 from tests.worker.interfaces.wsgi_apps import Environ, Recorder, wsgi
 
 

@@ -9,8 +9,8 @@ from wsgiref.validate import validator
 
 import pytest
 
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import PATIENCE, get, post
+from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, get, post
 from tests.worker.interfaces.wsgi_apps import TEXT, Closing, Environ, StartResponse, giving, wsgi
 
 
@@ -189,7 +189,7 @@ def test_an_error_before_anything_was_sent_is_a_500_and_logged_once(
 ) -> None:
     server = serve(wsgi(app))
     assert server.ask(get()).status == 500
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     (record,) = server.errors.tracebacks
     assert record.exc_info
     assert says in f"{record.exc_info[1]!r}"
@@ -217,7 +217,7 @@ def test_a_failing_close_is_logged_and_hurts_nobody(serve: Serve) -> None:
 
     server = serve(wsgi(giving(Failing([b"x"]), headers=[("Content-Length", "1")])))
     assert server.ask(get()).body == b"x"
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert len(server.errors.tracebacks) == 1
 
 
@@ -228,7 +228,7 @@ def test_more_than_the_length_is_not_sent_and_logged(serve: Serve) -> None:
     assert body.closed.wait(PATIENCE)
     assert body.taken == 3
     assert server.errors.lines == ["The WSGI application gave more than its Content-Length"]
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
 
 
 def test_less_than_the_length_closes_the_connection_and_is_logged(serve: Serve) -> None:
@@ -263,7 +263,7 @@ def test_a_bodiless_response_ends_an_endless_iterable(serve: Serve, method: str,
         answer = client.ask(get(method=method), method)
         assert (answer.status, answer.keeps) == (int(status[:3]), True)
         assert answer.get("content-length") is None
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert server.errors.lines == []
 
 
@@ -286,7 +286,7 @@ def test_a_file_is_sent_and_closed(serve: Serve, tmp_path: Any) -> None:
 
     server = serve(wsgi(app))
     assert server.ask(get()).body == path.read_bytes()
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     assert opened[0].closed
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ostler.worker.asgi import Message, Scope
 from ostler.worker.interfaces.threads import Threads
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import PATIENCE, Client, get, until
+from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, Client, get, until
 from tests.worker.interfaces.wsgi_apps import TEXT, Environ, Recorder, StartResponse, wsgi
 
 
@@ -43,7 +43,7 @@ def test_a_thread_is_begun_only_when_none_is_idle(serve: Serve) -> None:
     for _ in range(20):
         client.ask(get())
         # The thread is idle a moment after its answer.
-        until(lambda: server.service.app._threads._crew.idle)  # type: ignore[attr-defined]
+        until(lambda: server.server_state.app._threads._crew.idle)  # type: ignore[attr-defined]
     assert names == {"wsgi-1"}
 
 
@@ -74,11 +74,11 @@ def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> 
     first, second = server.connect(), server.connect()
     first.send(get("/first?x"))
     until(lambda: any(thread.name == "wsgi-1" for thread in threading.enumerate()))
-    server.until(lambda: server.service.in_flight == 1)
+    server.until(lambda: server.server_state.in_flight == 1)
     second.send(get("/second"))
-    server.until(lambda: server.service.in_flight == 2)
-    until(lambda: server.call(lambda: server.service.app._threads._crew.idle) == -1)  # type: ignore[attr-defined]
-    assert server.call(server.service.cancel) == 2
+    server.until(lambda: server.server_state.in_flight == 2)
+    until(lambda: server.call(lambda: server.server_state.app._threads._crew.idle) == -1)  # type: ignore[attr-defined]
+    assert server.call(server.server_state.cancel) == 2
     assert first.answer().status == second.answer().status == 503
     (line,) = server.errors.lines
     assert line.startswith('"GET /first?x" still runs in a thread')
@@ -102,7 +102,7 @@ def test_a_thread_that_waits_for_the_body_is_let_go_when_its_request_is_cancelle
     client: Client = server.connect()
     client.send(get("/", "Content-Length: 10", "Expect: 100-continue", method="POST"))
     client.until(b"Continue\r\n\r\n")
-    server.call(server.service.cancel)
+    server.call(server.server_state.cancel)
     assert raised.wait(PATIENCE)
     assert client.answer().status == 503
 

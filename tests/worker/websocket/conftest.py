@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import WAYS, Server, Way
+from tests.worker.conftest import Serve
+from tests.worker.harness import WAYS, Server, Way
 
 
 @pytest.fixture(params=WAYS, ids=str)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ostler.worker.asgi import Message, Receive, Scope, Send
-from tests.worker.http.harness import Answer, Client, Server
+from tests.worker.harness import Answer, Client, Server
 
 KEY = base64.b64encode(bytes(range(16)))
 ACCEPT = "AAECAwQFBgcICQoLDA0ODw=="

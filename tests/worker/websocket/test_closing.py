@@ -11,7 +11,7 @@ import pytest
 from ostler.worker.asgi import ClientDisconnected, Receive, Scope, Send
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.cycle import WebSocketCycle
-from tests.worker.http.conftest import Serve
+from tests.worker.conftest import Serve
 from tests.worker.websocket.harness import CLOSE, TEXT, Recorder, accept, close, echo, frame, opened, text
 
 
@@ -41,7 +41,7 @@ def test_the_app_closes_with_code_and_reason(serve: Serve, message: Any, seen: A
     assert peer.read_close() == seen
     peer.send(frame(TEXT, b"was on its way") + close(seen[0]))
     assert peer.ended()
-    server.until(lambda: len(told) == 2 and not server.service.connections)
+    server.until(lambda: len(told) == 2 and not server.server_state.connections)
     assert told[0]["type"] == "websocket.disconnect"
     assert told[0]["code"] == seen[0]
     assert not server.errors.tracebacks
@@ -103,7 +103,7 @@ def test_a_connection_lost_without_a_close_is_a_1006(serve: Serve, how: str) -> 
     peer.text("x")
     server.until(lambda: app.messages)
     getattr(peer.client, how)()
-    server.until(lambda: app.left and not server.service.connections)
+    server.until(lambda: app.left and not server.server_state.connections)
     assert app.left == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
 
 
@@ -125,7 +125,7 @@ def test_to_send_after_the_disconnect_raises_an_oserror_which_is_no_error_of_the
 
     server = serve(app)
     opened(server).send(close(1001))
-    server.until(lambda: len(told) == 3 and not server.service.requests)
+    server.until(lambda: len(told) == 3 and not server.server_state.requests)
     assert told[0] == told[1] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
     assert not server.errors.tracebacks
 
@@ -157,13 +157,13 @@ def test_a_drain_closes_with_1012_and_tells_the_app(serve: Serve) -> None:
     app = Recorder()
     server = serve(app)
     peer = opened(server)
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     assert peer.read_close() == (1012, "")
     server.until(lambda: app.left)
     assert app.left == {"type": "websocket.disconnect", "code": 1012, "reason": ""}
     peer.send(close(1012))
     assert peer.ended()
-    server.until(lambda: not server.service.connections and not server.service.requests)
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)
 
 
 def test_a_handshake_during_a_drain_is_closed_with_1012_once_it_is_accepted(serve: Serve) -> None:
@@ -172,7 +172,7 @@ def test_a_handshake_during_a_drain_is_closed_with_1012_once_it_is_accepted(serv
     client = server.connect()
     client.send(b"GET")
     server.until(lambda: server.received == 3)
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     client.send(
         b" / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n\r\n"
@@ -195,10 +195,10 @@ def test_past_the_grace_an_app_that_stays_is_cancelled_and_counted(serve: Serve)
 
     server = serve(app)
     peer = opened(server)
-    server.call(server.service.drain)
+    server.call(server.server_state.drain)
     assert peer.read_close() == (1012, "")
-    assert server.call(server.service.cancel) == 1
-    server.until(lambda: ended and not server.service.requests)
+    assert server.call(server.server_state.cancel) == 1
+    server.until(lambda: ended and not server.server_state.requests)
     assert peer.ended()
     assert not server.errors.tracebacks
 
@@ -207,8 +207,8 @@ def test_to_stop_at_once_cuts(serve: Serve) -> None:
     app = Recorder()
     server = serve(app)
     opened(server)
-    server.call(server.service.abort)
-    server.until(lambda: not server.service.connections and not server.service.requests)
+    server.call(server.server_state.abort)
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)
 
 
 # -- pings
@@ -264,7 +264,7 @@ def test_an_app_that_does_not_receive_costs_no_connection(serve: Serve) -> None:
     peer = opened(server)
     peer.text("x")
     peer.text("y")
-    server.until(lambda: any(getattr(each, "paused", False) for each in server.service.connections))
+    server.until(lambda: any(getattr(each, "paused", False) for each in server.server_state.connections))
     for _ in range(5):
         server.advance(21)
     assert {peer.read().opcode for _ in range(5)} == {9}
@@ -289,7 +289,7 @@ def test_a_closed_websocket_leaves_nothing_for_the_garbage_collector(serve: Serv
     try:
         peer.send(close(1000))
         assert peer.read_close()[0] == 1000
-        server.until(lambda: not server.service.connections and not server.service.requests)
+        server.until(lambda: not server.server_state.connections and not server.server_state.requests)
         server.until(lambda: not any(type(each) in (WebSocket, WebSocketCycle) for each in gc.get_objects()))
     finally:
         gc.enable()

@@ -8,8 +8,8 @@ from typing import Any
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.websocket.connection import WebSocket
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Client, Server, until
+from tests.worker.conftest import Serve
+from tests.worker.harness import Client, Server, until
 from tests.worker.websocket.harness import (
     DEFLATE,
     PING,
@@ -65,7 +65,7 @@ def held(server: Server) -> list[int]:
 
 
 def sockets(server: Server) -> list[WebSocket]:
-    return [each for each in server.service.connections if isinstance(each, WebSocket)]
+    return [each for each in server.server_state.connections if isinstance(each, WebSocket)]
 
 
 def test_an_app_that_does_not_receive_stops_the_client(serve: Serve) -> None:
@@ -157,7 +157,7 @@ def test_a_sender_that_waits_hears_that_the_client_is_gone(serve: Serve) -> None
     peer = opened(server, receive_buffer=4096)
     server.until(lambda: any(each.write_paused for each in sockets(server)))
     peer.client.reset()
-    server.until(lambda: told and not server.service.requests)
+    server.until(lambda: told and not server.server_state.requests)
     assert not server.errors.tracebacks
 
 
@@ -224,5 +224,5 @@ def test_two_that_receive_at_once_share_the_messages(serve: Serve) -> None:
     for number in range(50):
         peer.text(str(number))
     peer.send(close(1000))
-    server.until(lambda: not server.service.requests)
+    server.until(lambda: not server.server_state.requests)
     assert sorted(map(int, got)) == list(range(50))

@@ -12,8 +12,8 @@ import pytest
 
 from ostler.worker.asgi import Application
 from tests.certificates import Authority
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Server, Way
+from tests.worker.conftest import Serve
+from tests.worker.harness import Server, Way
 from tests.worker.websocket import test_closing, test_flow, test_protocol, test_upgrade
 
 NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
@@ -28,7 +28,7 @@ for _module in (test_closing, test_flow, test_protocol, test_upgrade):
             and inspect.isfunction(_test)
             and _name not in NOT_OVER_TLS
             # These clients leave a good-bye unanswered: the connection is there until the clock ticks.
-            and "not server.service.connections" not in inspect.getsource(_test)
+            and "not server.server_state.connections" not in inspect.getsource(_test)
             and "finish_sending" not in inspect.getsource(_test)
             and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
         ):

@@ -8,8 +8,8 @@ import struct
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Client, hello
+from tests.worker.conftest import Serve
+from tests.worker.harness import Client, hello
 from tests.worker.websocket.harness import (
     BINARY,
     CLOSE,
@@ -118,7 +118,7 @@ def test_a_broken_frame_is_a_1002(serve: Serve, what: str) -> None:
     assert code == 1002
     assert peer.ended()
     peer.client.close()
-    server.until(lambda: app.left and not server.service.connections)
+    server.until(lambda: app.left and not server.server_state.connections)
     assert app.left == {"type": "websocket.disconnect", "code": 1002, "reason": reason}
     assert not server.errors.tracebacks
 
@@ -151,7 +151,7 @@ def test_a_close_is_answered_and_told_with_code_and_reason(serve: Serve, code: i
     peer.send(frame(TEXT, b"last") + close(code, "adiós".encode()) + frame(TEXT, b"too late"))
     assert peer.read_close() == (code, "adiós")
     assert peer.ended()
-    server.until(lambda: app.left and not server.service.connections)
+    server.until(lambda: app.left and not server.server_state.connections)
     assert app.messages == ["last"]
     assert app.left == {"type": "websocket.disconnect", "code": code, "reason": "adiós"}
 
@@ -292,7 +292,7 @@ def test_garbage_after_the_upgrade_is_never_a_traceback(serve: Serve) -> None:
         peer.client.rest()
         peer.client.close()
         clients.append(peer.client)
-    server.until(lambda: not server.service.connections and not server.service.requests)
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)
     assert not server.errors.tracebacks
     assert all("accepted" in line for line in server.errors.lines)
 
@@ -313,5 +313,5 @@ def test_garbage_in_the_handshake_is_never_a_traceback(serve: Serve) -> None:
         client.finish_sending()
         client.rest()
         client.close()
-    server.until(lambda: not server.service.connections and not server.service.requests)
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)
     assert all("exception" not in line.lower() for line in server.errors.lines)

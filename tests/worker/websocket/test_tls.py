@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority
-from tests.worker.http.conftest import Serve
+from tests.worker.conftest import Serve
 from tests.worker.websocket.harness import (
     DEFLATE,
     PING,
@@ -60,7 +60,7 @@ def test_it_is_closed_and_gone_although_the_client_says_no_good_bye(
     assert peer.read_close() == (1000, "done")
     assert peer.ended()
     server.advance(1)
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
 
 
 def test_a_client_that_is_still_sending_learns_why_it_is_refused(serve: Serve, tls: dict[str, Any]) -> None:
@@ -78,5 +78,5 @@ def test_a_client_that_vanishes_is_an_abnormal_end(serve: Serve, tls: dict[str, 
     app = Recorder()
     server = serve(app, **tls)
     opened(server).client.close()
-    server.until(lambda: app.left is not None and not server.service.connections)
+    server.until(lambda: app.left is not None and not server.server_state.connections)
     assert app.left == {"type": "websocket.disconnect", "code": 1006, "reason": ""}

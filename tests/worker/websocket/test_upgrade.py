@@ -11,8 +11,8 @@ import pytest
 
 from ostler.worker.asgi import ClientDisconnected, Receive, Scope, Send
 from ostler.worker.proxies.trusted import TrustedProxies
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import get, hello, part, post, respond, start
+from tests.worker.conftest import Serve
+from tests.worker.harness import get, hello, part, post, respond, start
 from tests.worker.websocket.harness import (
     KEY,
     TEXT,
@@ -112,7 +112,7 @@ def test_what_would_break_the_response_is_the_apps_error(serve: Serve, fields: d
     assert client.ended()
     client.close()
     assert len(server.errors.tracebacks) == 1
-    server.until(lambda: not server.service.connections)
+    server.until(lambda: not server.server_state.connections)
 
 
 @pytest.mark.parametrize("headers", [["Sec-WebSocket-Protocol: "], ["Upgrade: h2c"], ["Connection: close"]])
@@ -183,7 +183,7 @@ def test_what_comes_with_the_handshake_waits_until_it_is_accepted(serve: Serve) 
     server = serve(app)
     client = server.connect()
     client.send(request() + frame(TEXT, b"one") + frame(TEXT, b"two")[:5])
-    server.until(lambda: server.service.requests)
+    server.until(lambda: server.server_state.requests)
     client.send(frame(TEXT, b"two")[5:])
     big = b"x" * 300_000  # more than is held: the socket is not read
     client.send(frame(TEXT, big))
@@ -238,7 +238,7 @@ def test_to_close_before_accepting_is_a_403(serve: Serve) -> None:
     assert told[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     host, port = client.socket.getsockname()
     assert server.errors.lines == [f'{host}:{port} - "WebSocket /a?b=c" 403']
-    assert server.service.served == 1
+    assert server.server_state.served == 1
 
 
 @pytest.mark.parametrize("length", [True, False])
@@ -278,7 +278,7 @@ def test_a_denial_that_fails_before_its_body_has_one_line(serve: Serve, format: 
 
     server = serve(app, access_log_format=format)
     assert server.ask(request()).status == 500
-    server.until(lambda: not server.service.in_flight)
+    server.until(lambda: not server.server_state.in_flight)
     lines = [line.partition(" - ")[2] for line in server.errors.lines if "WebSocket" in line]
     assert lines == ['"WebSocket /" 500']
 
@@ -322,9 +322,9 @@ def test_a_client_that_leaves_before_it_is_accepted_is_told_to_the_app(serve: Se
     server = serve(app)
     client = server.connect()
     client.send(request())
-    server.until(lambda: server.service.requests)
+    server.until(lambda: server.server_state.requests)
     getattr(client, how)()
-    server.until(lambda: len(told) == 2 and not server.service.connections)
+    server.until(lambda: len(told) == 2 and not server.server_state.connections)
     assert told[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     assert not server.errors.tracebacks
 
@@ -348,7 +348,7 @@ def test_handshakes_count_as_requests(serve: Serve) -> None:
     server = serve(echo)
     opened(server)
     opened(server)
-    assert server.service.served == 2
+    assert server.server_state.served == 2
 
 
 def test_without_the_access_log_no_handshake_is_logged(serve: Serve) -> None:

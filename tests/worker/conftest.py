@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import pytest
 
 from ostler.worker.asgi import Application
-from tests.worker.http.harness import WAYS, Server, Way
+from tests.worker.harness import WAYS, Server, Way
 
 
 class Serve(Protocol):

@@ -21,7 +21,7 @@ from ostler.worker.accept.handshake import Handshakes
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
 from ostler.worker.protocols import http_connection, http_protocol
 from ostler.worker.proxies.trusted import TrustedProxies
-from ostler.worker.server_state import Proxies, Service
+from ostler.worker.server_state import Proxies, ServerState
 from ostler.worker.tls.credentials import Credentials
 
 T = TypeVar("T")
@@ -124,7 +124,9 @@ class Server:
         """What clients trust; with it they speak TLS."""
         self.loop = way.new_loop()
         self.settings = Settings(http=way.http, **settings)  # type: ignore[arg-type]
-        self.service = Service(self.settings, app, state=state or {}, loop=self.loop, proxies=proxies)
+        self.server_state = ServerState(
+            self.settings, app, state=state or {}, loop=self.loop, proxies=proxies
+        )
         if uds is None:
             self.socket = socket.create_server(("127.0.0.1", 0))
         else:
@@ -141,7 +143,9 @@ class Server:
             self._server = self.call(self._accept)
         else:
             factory = http_protocol(self.settings)
-            self._server = self.wait(self._listen(lambda: Tap(factory(self.service), self), uds is not None))
+            self._server = self.wait(
+                self._listen(lambda: Tap(factory(self.server_state), self), uds is not None)
+            )
 
     def _accept(self) -> Acceptor:
         """Accept as a server does that speaks TLS."""
@@ -150,10 +154,10 @@ class Server:
         peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
         connection = http_connection(settings)
 
-        def make(service: Service) -> Any:
-            return Tap(connection(service), self) if peers is None else connection(service)
+        def make(server_state: ServerState) -> Any:
+            return Tap(connection(server_state), self) if peers is None else connection(server_state)
 
-        handshakes = Handshakes(self.service, self.credentials, make, peers)
+        handshakes = Handshakes(self.server_state, self.credentials, make, peers)
         acceptor = Acceptor(self.loop, self.socket, handshakes.welcome)
         acceptor.start()
         return acceptor
@@ -187,8 +191,8 @@ class Server:
 
     def advance(self, seconds: float) -> None:
         """Let time pass, as far as the service can tell."""
-        self.call(lambda: self.service.tick(self.service.now + seconds))
-        self.call(lambda: self.service.tick(self.service.now))
+        self.call(lambda: self.server_state.tick(self.server_state.now + seconds))
+        self.call(lambda: self.server_state.tick(self.server_state.now))
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until the condition, looked at in the server's thread, holds."""
@@ -201,7 +205,9 @@ class Server:
             client = TlsClient(self.address, self.trust, receive_buffer=receive_buffer)
             own = client.socket.getsockname() or None
             # With TLS 1.3 a client is through with its handshake before the server is.
-            self.until(lambda: any(getattr(each, "client", 0) == own for each in self.service.connections))
+            self.until(
+                lambda: any(getattr(each, "client", 0) == own for each in self.server_state.connections)
+            )
         self.clients.append(client)
         return client
 
@@ -215,8 +221,8 @@ class Server:
         for client in self.clients:
             client.close()
         self.call(self._server.close)
-        self.call(self.service.abort)
-        self.until(lambda: not self.service.connections and not self.service.requests)
+        self.call(self.server_state.abort)
+        self.until(lambda: not self.server_state.connections and not self.server_state.requests)
         self.wait(self._settle())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(PATIENCE)

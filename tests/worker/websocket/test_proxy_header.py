@@ -9,8 +9,8 @@ import pytest
 
 from ostler.worker.proxies.trusted import TrustedProxies
 from tests.certificates import Authority
-from tests.worker.http.conftest import Serve
-from tests.worker.http.harness import Client, Server, TlsClient
+from tests.worker.conftest import Serve
+from tests.worker.harness import Client, Server, TlsClient
 from tests.worker.proxies.test_proxy_protocol import V4, V6, ssl, v2
 from tests.worker.websocket.harness import Peer, Recorder, frame, request
 
