@@ -77,6 +77,7 @@ OUTSIDE = {"ostler.gunicorn"}
 
 PURE = {
     "ostler.errors",
+    "ostler.ipc.drain_delay",
     "ostler.ipc.messages",
     "ostler.records",
     "ostler.settings.access_format",

@@ -1,4 +1,8 @@
-"""Hides secrets of the command line from ps(1), as far as the kernel lets a process do so."""
+"""Writes over a process's own arguments: a worker's title in ps(1), and asterisks for secrets.
+
+Relies on Linux keeping the arguments in the process's own memory (proc(5): /proc/self/stat, fields 48 and 49)
+and on /proc/self/mem being writable. Where either is missing, nothing is changed and nothing is said.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +41,18 @@ def masked(arguments: bytes, flags: list[bytes]) -> bytes:
         elif index + 1 < len(parts):
             parts[index + 1] = b"*" * len(parts[index + 1])
     return b"\0".join(parts)
+
+
+def set_title(title: str) -> None:
+    """Show `title` in ps(1) and top(1): Linux keeps a process's arguments in its own memory (proc(5))."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("ostler worker")
+        with open("/proc/self/stat") as stat:
+            # Fields are counted after the name, which may hold spaces: 48 and 49 of the line.
+            fields = stat.read().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        room = end - start - 1
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(title.encode()[:room].ljust(room + 1, b"\0"))

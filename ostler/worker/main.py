@@ -20,6 +20,7 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system import privileges
 from ostler.system.pipes import PipeEnd
+from ostler.system.process_title import set_title
 from ostler.system.sd_notify import Notifier
 from ostler.worker import application, event_loops, fresh_bytecode
 from ostler.worker.heartbeat import Heartbeat
@@ -43,7 +44,7 @@ def run_worker(assignment: Assignment) -> NoReturn:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
     settings = assignment.settings
-    _set_title(f"ostler: worker {assignment.slot} {settings.app}")
+    set_title(f"ostler: worker {assignment.slot} {settings.app}")
     pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
     others = [] if assignment.shared_queues is None else assignment.shared_queues.filenos()
     for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets] + others:
@@ -157,18 +158,3 @@ def _take_terminal() -> None:
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115
-
-
-def _set_title(title: str) -> None:
-    """Show `title` in ps(1) and top(1): Linux keeps a process's arguments in its own memory (proc(5))."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open("/proc/self/comm", "w") as comm:
-            comm.write("ostler worker")
-        with open("/proc/self/stat") as stat:
-            # Fields are counted after the name, which may hold spaces: 48 and 49 of the line.
-            fields = stat.read().rpartition(")")[2].split()
-        start, end = int(fields[45]), int(fields[46])
-        room = end - start - 1
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            memory.seek(start)
-            memory.write(title.encode()[:room].ljust(room + 1, b"\0"))
