@@ -10,12 +10,13 @@ BENCH_VENV ?= .venv-bench
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test test-pure chaos lint docs bench clean
+.PHONY: run test test-pure chaos lint docs site picture bench clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
 INSTALLED_TEST = $(VENV)/.installed-test
 INSTALLED_LINT = $(VENV)/.installed-lint
+INSTALLED_DOCS = $(VENV)/.installed-docs
 
 run: $(INSTALLED)
 	$(BIN)/ostler page:app --app-dir examples --workers $(WORKERS) $(if $(PORT),--port $(PORT))
@@ -48,8 +49,18 @@ lint: $(INSTALLED_LINT)
 	$(BIN)/mypy --strict ostler tests tools examples benchmarks
 	$(BIN)/python -m tools.generate_docs --check
 
+# The generated pages and blocks of docs/.
 docs: $(INSTALLED)
 	$(BIN)/python -m tools.generate_docs
+
+# The docs as pages for a browser, in site/; a link to nothing is an error, which --quiet would hide. The variable
+# silences an advertisement.
+site: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The README's picture, from a real run of ostler under load.
+picture: $(INSTALLED)
+	$(BIN)/python -m tools.draw_bad_deploy
 
 # Peers and ostler in an environment of their own; QUICK=1 for three workloads. It takes wrk (Debian: apt install wrk).
 bench: $(BENCH_VENV)/.installed
@@ -61,7 +72,7 @@ $(BENCH_VENV)/.installed: pyproject.toml benchmarks/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -92,3 +103,7 @@ $(PURE_VENV)/.installed: pyproject.toml tests/pure_requirements.py | $(BIN)/pyth
 $(INSTALLED_LINT): pyproject.toml | $(BIN)/python
 	$(PIP) install --editable '.[test,lint]'
 	@touch $@ $(INSTALLED) $(INSTALLED_TEST)
+
+$(INSTALLED_DOCS): pyproject.toml | $(BIN)/python
+	$(PIP) install --editable '.[docs]'
+	@touch $@ $(INSTALLED)
