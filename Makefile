@@ -94,9 +94,9 @@ $(INSTALLED_TEST): pyproject.toml | $(BIN)/python
 $(PURE_VENV)/.installed: pyproject.toml tests/pure_requirements.py | $(BIN)/python
 	$(BIN)/python -m venv --clear $(PURE_VENV)
 	$(PURE_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --no-deps --editable .
-	$(PURE_VENV)/bin/python tests/pure_requirements.py > $(PURE_VENV)/requirements.txt
+	$(PURE_VENV)/bin/python -m tests.pure_requirements > $(PURE_VENV)/requirements.txt
 	$(PURE_VENV)/bin/python -m pip --disable-pip-version-check --quiet install -r $(PURE_VENV)/requirements.txt
-	$(PURE_VENV)/bin/python tests/pure_requirements.py --check
+	$(PURE_VENV)/bin/python -m tests.pure_requirements --check
 	@touch $@
 
 # Types are checked against what the tests import.

@@ -65,7 +65,12 @@ def test_a_missing_page_is_stale(tmp_path: Path) -> None:
     assert generate_docs.stale(tmp_path) == list(generate_docs.PAGES)
 
 
-PAGES = [ROOT / "README.md", *DOCS.rglob("*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    ROOT / "systemd" / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *DOCS.rglob("*.md"),
+]
 
 
 def anchors(page: Path) -> set[str]:
@@ -109,3 +114,11 @@ def test_the_diagram_has_every_way_from_state_to_state_in_the_table() -> None:
             [line] = [x for x in drawn.splitlines() if f" {state.name} --> {following.name}: " in x]
             assert event.__name__ in line.partition(": ")[2].split(", ")
     assert generate_docs.life_diagram() in (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    named = set(re.findall(r"`([\w/]+/\w+\.py)`", (DOCS / "architecture.md").read_text(encoding="utf-8")))
+    assert len(named) > 40
+    assert {
+        name for name in named if not any((ROOT / top / name).exists() for top in ("", "ostler"))
+    } == set()

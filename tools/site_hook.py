@@ -11,9 +11,10 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parent.parent
 FIRST_PAGE = "README.md"
@@ -23,6 +24,8 @@ LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 
 def on_files(files: Files, /, *, config: Any) -> Files:
     """Add README and what is linked outside of docs/, directly or through another page that is added."""
+    from mkdocs.structure.files import File  # here: the rest of this module works without mkdocs
+
     waiting = [FIRST_PAGE, *(f"docs/{file.src_uri}" for file in files.documentation_pages())]
     seen = set(waiting)
     while waiting:
