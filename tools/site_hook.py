@@ -20,6 +20,10 @@ ROOT = Path(__file__).parent.parent
 FIRST_PAGE = "README.md"
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=(?:#[^)\s]*)?\))")
 """The path in `[text](path#heading)`; links with a scheme have a colon."""
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^>]*>", re.IGNORECASE
+)
+"""A tag for which a browser asks another host."""
 
 
 def on_files(files: Files, /, *, config: Any) -> Files:
@@ -43,6 +47,19 @@ def on_files(files: Files, /, *, config: Any) -> Files:
 def on_page_markdown(markdown: str, /, *, page: Any, config: Any, files: Files) -> str:
     """Change links between files of the repository to links between files of the site."""
     return in_site(repository_path(page.file.src_uri), markdown)
+
+
+def on_post_page(output: str, /, *, page: Any, config: Any) -> str:
+    """Refuse a page for which a browser would ask another host.
+
+    Raises:
+        PluginError: it has a script, a style or a picture from elsewhere.
+    """
+    from mkdocs.exceptions import PluginError
+
+    if outside := FETCHED.search(output):
+        raise PluginError(f"{page.file.src_uri} is not to need another host: {outside[0]}")
+    return output
 
 
 def in_site(path: str, text: str) -> str:
