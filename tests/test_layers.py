@@ -41,7 +41,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "ostler.ipc": COMMON | {"ostler.settings", "ostler.system"},
     # the arbiter
     "ostler.supervisor": BELOW | {"ostler.supervisor.*"},
-    "ostler.supervisor.event_loop": frozenset(),
+    "ostler.supervisor.event_loop": frozenset({"ostler.ipc"}),
     "ostler.supervisor.fleet": COMMON | {"ostler.ipc"},
     "ostler.supervisor.processes": BELOW
     | {"ostler.supervisor.event_loop", "ostler.supervisor.fleet", "ostler.supervisor.balancing"}

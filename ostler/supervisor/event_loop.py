@@ -1,7 +1,7 @@
 """The arbiter's event loop: descriptors to read, timers and signals, in one thread.
 
-asyncio has all that and a hundred things more: with the ssl that it imports, it was a fifth of the arbiter's
-memory and a third of the time until the first worker was spawned. The names are asyncio's.
+Not asyncio's: with the ssl module that asyncio imports, that was a fifth of the arbiter's memory and a third
+of the time until the first worker was spawned. The names are asyncio's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol
 
-LONGEST = 24 * 3600.0
-"""Seconds of one sleep at the most: the system calls count milliseconds in an int."""
+from ostler.ipc.contract import PIPE_SIZE
 
-_PIPE_SIZE = 65536
+# Seconds of one sleep at the most: the system calls count milliseconds in an int.
+_LONGEST_SLEEP = 24 * 3600.0
 
 
 class HasFileno(Protocol):
@@ -39,29 +39,29 @@ class Timer:
         self._call: Callable[[], object] | None = call
 
     def cancel(self) -> None:
-        """Forget the call; one that was made already stays made."""
+        """Forget the call, unless it has been made."""
         self._call = None
 
     @property
-    def over(self) -> bool:
-        """Whether there is nothing to be called any more."""
+    def done(self) -> bool:
+        """Whether the call has been made or cancelled."""
         return self._call is None
 
     def take(self) -> Callable[[], object] | None:
-        """Return what is to be called, for once; None if it was cancelled."""
+        """Return what is to be called, and forget it; None if the timer is done."""
         call, self._call = self._call, None
         return call
 
 
 class EventLoop:
-    """Sleeps until something happens, and calls whoever waits for it.
+    """Sleeps until a descriptor can be read, a timer is due or a signal comes, and calls the callback for it.
 
-    `defect` is called with an exception that one of those raises, and with what was called; then it goes on.
+    `exception_handler` is called with a callback and the exception that it raised; then the loop goes on.
     Only `call_soon_threadsafe` may be called from another thread.
     """
 
     def __init__(self) -> None:
-        self.defect: Callable[[Callable[..., object], Exception], None] = _raise
+        self.exception_handler: Callable[[Callable[..., object], Exception], None] = _raise
         self._selector = selectors.DefaultSelector()
         self._soon: deque[Callable[[], object]] = deque()
         self._timers: list[tuple[float, int, Timer]] = []
@@ -72,16 +72,16 @@ class EventLoop:
         self._wake_reader, self._wake_writer = os.pipe()
         for end in (self._wake_reader, self._wake_writer):
             os.set_blocking(end, False)
-        self.add_reader(self._wake_reader, self._woken)
+        self.add_reader(self._wake_reader, self._read_wakeups)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._selector.get_map())} descriptors"
-        return f"<Loop {state}, {len(self._timers)} timers>"
+        return f"<EventLoop {state}, {len(self._timers)} timers>"
 
     # --- what to wait for -------------------------------------------------------------------------
 
     def add_reader(self, file: int | HasFileno, callback: Callable[..., object], *arguments: Any) -> None:
-        """Call back whenever there is something to read, or its end; nobody else is called back any more."""
+        """Call `callback` whenever `file` can be read or has ended. It replaces an earlier callback."""
         data = (callback, arguments)
         try:
             self._selector.register(file, selectors.EVENT_READ, data)
@@ -89,16 +89,16 @@ class EventLoop:
             self._selector.modify(file, selectors.EVENT_READ, data)
 
     def remove_reader(self, file: int | HasFileno) -> None:
-        """Wait for nothing there any more; nobody waits: nothing. Before the descriptor is closed."""
+        """Wait for `file` no more. Call this before its descriptor is closed. Without a reader: a no-op."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(file)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Call back in the next round."""
+        """Call `callback` in the next round."""
         self._soon.append(callback)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *arguments: Any) -> None:
-        """Call back in the next round, from any thread.
+        """Call `callback` in the next round. This may be called from any thread.
 
         Raises:
             RuntimeError: the loop is closed.
@@ -109,22 +109,22 @@ class EventLoop:
         self._wake()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        """Call back in so many seconds."""
+        """Call `callback` in `delay` seconds."""
         timer = Timer(callback)
         heapq.heappush(self._timers, (time.monotonic() + delay, next(self._numbers), timer))
         return timer
 
     def add_signal_handler(self, number: signal.Signals, handler: Callable[[], object]) -> None:
         """Call `handler`, between other callbacks, once for each delivery of a signal. Main thread only."""
-        # What the interpreter would say of a full pipe it says from within its C handler, behind a lock: with
-        # the next signal of a flood in that same moment the process would wait for itself (`system.signals`).
+        # No warning when the pipe is full: in a flood of signals it makes the process wait for itself
+        # (`ostler.system.signals.forgive_full_wakeup`).
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         self._handlers[number] = handler
-        signal.signal(number, _nothing)  # only with a handler is the descriptor written to
+        signal.signal(number, _do_nothing)  # without a handler, nothing is written to the descriptor
         signal.siginterrupt(number, False)
 
     def remove_signal_handler(self, number: signal.Signals) -> None:
-        """Take the handler off; the signal does nothing. Whoever wants its default back sets that."""
+        """Remove the handler: the signal does nothing. The caller may set its default again."""
         self._handlers.pop(number, None)
         if not self._handlers:
             signal.set_wakeup_fd(-1)
@@ -142,7 +142,7 @@ class EventLoop:
         self._stopped = True
 
     def close(self) -> None:
-        """Let go of everything. Closed already: nothing."""
+        """Close the descriptors and forget all callbacks; a second call is a no-op."""
         if self._closed:
             return
         self._closed = True
@@ -153,14 +153,14 @@ class EventLoop:
         os.close(self._wake_writer)
 
     def _round(self) -> None:
-        """Sleep until something is to be done, and do it: what was asked, what can be read, what is due."""
-        events = self._selector.select(self._patience())
+        """Sleep until there is something to do; then call what `call_soon` asked for, readers, due timers."""
+        events = self._selector.select(self._timeout())
         for _ in range(len(self._soon)):
             self._call(self._soon.popleft())
         for key, _ in events:
-            # Not to whoever has been removed, or replaced, in this very round.
-            now_there = self._selector.get_map().get(key.fd)
-            if now_there is not None and now_there.data is key.data:
+            # A callback of this round may have removed or replaced this reader.
+            current = self._selector.get_map().get(key.fd)
+            if current is not None and current.data is key.data:
                 callback, arguments = key.data
                 self._call(callback, *arguments)
         now = time.monotonic()
@@ -169,35 +169,36 @@ class EventLoop:
             if call is not None:
                 self._call(call)
 
-    def _patience(self) -> float | None:
+    def _timeout(self) -> float | None:
+        """Return how many seconds the loop may sleep; None: until a descriptor can be read."""
         if self._soon:
             return 0
-        while self._timers and self._timers[0][2].over:
+        while self._timers and self._timers[0][2].done:
             heapq.heappop(self._timers)
         if not self._timers:
             return None
-        return min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST)
+        return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_SLEEP)
 
     def _call(self, callback: Callable[..., object], *arguments: Any) -> None:
         try:
             callback(*arguments)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-            self.defect(callback, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is handled there
+            self.exception_handler(callback, error)
 
-    def _woken(self) -> None:
-        """Read what the interpreter has written: a byte for each signal, its number; 0 is from a thread."""
+    def _read_wakeups(self) -> None:
+        """Read the interpreter's wake-ups: a byte for each signal, its number; 0 is from `_wake`."""
         with contextlib.suppress(BlockingIOError):
-            for number in os.read(self._wake_reader, _PIPE_SIZE):
+            for number in os.read(self._wake_reader, PIPE_SIZE):
                 if (handler := self._handlers.get(number)) is not None:
                     self._call(handler)
 
     def _wake(self) -> None:
-        # Full: whoever sleeps there is woken anyway. Closed in between: nobody sleeps.
+        # A full pipe wakes the loop anyway. A pipe closed meanwhile belongs to a loop that has ended.
         with contextlib.suppress(OSError):
             os.write(self._wake_writer, b"\0")
 
 
-def _nothing(*_: object) -> None:
+def _do_nothing(*_: object) -> None:
     pass
 
 

@@ -1,4 +1,4 @@
-"""What each generation of workers is started with, and how the next one's settings are read."""
+"""The configuration of each generation of workers, and how the next one's is read (SIGHUP, --reload)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ostler.supervisor.fleet.events import Timings
 
 logger = logging.getLogger("ostler.error")
 
-# Settings that a running arbiter cannot change: its sockets are open, its watcher watches.
+# Settings that a running arbiter cannot change: its sockets are open, its file watcher runs.
 _FIXED = (
     *("host", "port", "uds", "uds_permissions", "fd", "backlog", "reuse_port", "pid_file"),
     *("reload", "reload_dir", "reload_include", "reload_exclude", "reload_delay"),
@@ -21,17 +21,20 @@ _FIXED = (
 
 
 class Generations:
-    """Configurations by generation: a worker that is spawned again gets what its generation was started with.
+    """Configurations by generation: a respawned worker gets what its generation was started with.
 
-    `load` reads the settings anew. Where nobody is hurried (--reload), workers may start and think as long as
-    they like.
+    Args:
+        configuration: the first generation's.
+        load: reads the settings anew; raises SettingsError if they are wrong.
+        timeouts: whether workers have deadlines to start and to send heartbeats; False under --reload, where
+            a developer may sit at a debugger's prompt for any time.
     """
 
     def __init__(
-        self, configuration: Configuration, load: Callable[[], Configuration], *, hurried: bool
+        self, configuration: Configuration, load: Callable[[], Configuration], *, timeouts: bool
     ) -> None:
         self._load = load
-        self._hurried = hurried
+        self._timeouts = timeouts
         self._configurations = {1: configuration}
         self.newest = 1
 
@@ -43,20 +46,19 @@ class Generations:
 
     @property
     def configuration(self) -> Configuration:
-        """The newest."""
+        """The newest generation's."""
         return self._configurations[self.newest]
 
     @property
     def settings(self) -> Settings:
-        """The newest."""
+        """The newest generation's."""
         return self.configuration.settings
 
     @property
     def timings(self) -> Timings:
-        """How long each phase of a newest worker's life may take."""
+        """How long each phase of the life of a worker of the newest generation may take."""
         settings = self.settings
-        if not self._hurried:
-            # Whoever sits at a debugger's prompt may think as long as they like.
+        if not self._timeouts:
             return Timings(startup=inf, healthcheck=inf, graceful=settings.timeout_graceful_shutdown)
         return Timings(
             startup=settings.timeout_worker_startup,
@@ -65,7 +67,7 @@ class Generations:
         )
 
     def read(self) -> Configuration:
-        """Return the settings as they are now, checked; the arbiter logs as they say.
+        """Read and check the settings, and let the arbiter log as they say.
 
         Raises:
             SettingsError: they are wrong; nothing has changed.
@@ -75,7 +77,12 @@ class Generations:
         return configuration
 
     def begin(self, configuration: Configuration, cause: str) -> Settings:
-        """Let the next generation have this configuration; return the settings of the one before it."""
+        """Begin the next generation with this configuration; return the settings of the one before.
+
+        Args:
+            configuration: read and checked.
+            cause: what the log names as the cause, such as SIGHUP.
+        """
         before = self.settings
         for name in _FIXED:
             if getattr(configuration.settings, name) != getattr(before, name):

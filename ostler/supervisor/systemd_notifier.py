@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
 from ostler.supervisor.fleet.fleet import Fleet
-from ostler.supervisor.systemd_status import Announcements, facts
 from ostler.system.sd_notify import Notifier
 
-# Seconds after which a manager that had no room for a message is told again.
+if TYPE_CHECKING:
+    from ostler.supervisor.systemd_status import Announcements
+
+# Seconds after which a message is sent again that the service manager had no room for.
 _RETRY = 1.0
 
 
-class Herald:
-    """Tells a service manager how a fleet fares; nobody, when there is none."""
+class SystemdNotifier:
+    """Tells the service manager the state of a fleet. Without a service manager, each method is a no-op."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._announcements = Announcements(os.getpid(), notifier.watchdog)
+        self._announcements: Announcements | None = None
+        if notifier.listens or notifier.held:
+            # Imported with a service manager only: the arbiter stays small.
+            from ostler.supervisor.systemd_status import Announcements, facts
+
+            self._announcements = Announcements(os.getpid(), notifier.watchdog)
+            self._facts = facts
 
     def hand_over(self, pid: int) -> None:
-        """Name the arbiter that speaks for the service from now on, and say no more."""
+        """Name the arbiter that speaks for the service from now on, and send nothing more."""
         self._notifier.send(f"MAINPID={pid}")
         self._notifier.held = True
 
-    def begin(self, fleet: Fleet) -> None:
-        """Speak for the service: the arbiter that did has named us."""
+    def take_over(self, fleet: Fleet) -> None:
+        """Speak for the service from now on: the old arbiter has named this one."""
         self._notifier.held = False
         self.update(fleet)
 
     def deadline(self) -> float | None:
-        """When to call `update`, if nothing happens before. None: not at all."""
-        if not self._notifier.listens:
+        """Return the monotonic time at which to call `update`; None: only when something has changed."""
+        if self._announcements is None or not self._notifier.listens:
             return None
         due = self._announcements.deadline()
         if self._notifier.pending:
@@ -40,28 +49,32 @@ class Herald:
         return due
 
     def update(self, fleet: Fleet) -> None:
-        """Tell what has changed."""
-        if self._notifier.listens:
+        """Send what has changed."""
+        if self._announcements is not None and self._notifier.listens:
             self._notifier.flush()
             now = time.monotonic()
-            for fields in self._announcements.update(facts(fleet, now), now):
+            for fields in self._announcements.update(self._facts(fleet, now), now):
                 self._notifier.send(*fields)
 
     def reload_asked(self) -> None:
-        """SIGHUP has come."""
-        for fields in self._announcements.reload_asked(time.monotonic()):
-            self._notifier.send(*fields)
+        """Send that SIGHUP has come."""
+        if self._announcements is not None:
+            for fields in self._announcements.reload_asked(time.monotonic()):
+                self._notifier.send(*fields)
 
     def reload_refused(self, reason: str, fleet: Fleet) -> None:
-        """The reload changes nothing."""
-        self._announcements.reload_refused(reason)
-        self.update(fleet)
+        """Send that the reload changes nothing, and why."""
+        if self._announcements is not None:
+            self._announcements.reload_refused(reason)
+            self.update(fleet)
 
     def reload_begins(self, generation: int) -> None:
-        """The reload is a rolling restart to this generation."""
-        self._announcements.reload_begins(generation)
+        """Note that the reload is a rolling restart to this generation."""
+        if self._announcements is not None:
+            self._announcements.reload_begins(generation)
 
     def stop_asked(self, fleet: Fleet) -> None:
-        """An order to stop has come, whether or not the fleet drains already."""
-        self._announcements.stop_asked()
-        self.update(fleet)
+        """Send that an order to stop has come, whether or not the fleet drains already."""
+        if self._announcements is not None:
+            self._announcements.stop_asked()
+            self.update(fleet)

@@ -180,7 +180,7 @@ def test_one_that_raises_is_told_and_keeps_nobody_else_from_its_turn(loop: Event
     def fails() -> None:
         raise ValueError("x")
 
-    loop.defect = lambda callback, error: defects.append((callback, str(error)))
+    loop.exception_handler = lambda callback, error: defects.append((callback, str(error)))
     loop.call_soon(fails)
     loop.call_soon(lambda: told.append("next"))
     loop.call_soon(loop.stop)

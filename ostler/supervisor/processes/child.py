@@ -1,56 +1,28 @@
-"""One spawned process, seen from the arbiter: start, hear, signal, reap."""
+"""One running worker process, as the arbiter sees it: read its pipes, send it signals, reap it."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import multiprocessing
 import os
 import signal
-import sys
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container
 from multiprocessing.context import SpawnProcess
-from socket import socket
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ostler.ipc.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIABLE, Assignment
-from ostler.ipc.load_board import SharedQueues
+from ostler.ipc.contract import PIPE_SIZE, STACK_SIGNAL
 from ostler.ipc.messages import Decoder, Message
-from ostler.settings.declarations import Settings
-from ostler.system import pipes
 from ostler.system.pipes import PipeEnd
-from ostler.system.signals import HURRY_SIGNAL
+from ostler.system.signals import signal_another_thread
 
 if TYPE_CHECKING:
     import psutil
 
-_spawn = multiprocessing.get_context("spawn")
-
-# What a worker handles or ignores: blocked across the spawn; the child lets them through.
-_BLOCKED = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    HURRY_SIGNAL,
-)
-
-# A pipe's capacity (pipe(7)): one read takes all that can be pending.
-_PIPE_SIZE = 65536
-
-# What Child.show_stack() sends; a worker registers faulthandler on it.
-STACK_SIGNAL = signal.SIGUSR2
-
 
 class Child:
-    """A worker's process and the arbiter's ends of its pipes.
+    """A worker's process and the arbiter's ends of its pipes (what each is for: `ostler.ipc.assignment`).
 
-    `messages()` and `stacks()` read what is pending and never block; `has_exited()` looks, `reap()` collects.
+    `messages()` and `stacks()` read what is pending and never block. `exit_status()` looks whether the
+    process has ended, `reap()` collects it.
     """
 
     def __init__(
@@ -70,82 +42,22 @@ class Child:
         self._lifeline = lifeline
         self._gate = gate
         self._terminal = terminal
-        self._relatives: list[psutil.Process] = []
+        self._descendants: list[psutil.Process] = []
         self._decoder = Decoder()
         self._garbled = False
-        self._unfinished = b""
+        self._unfinished_line = b""
 
     def __repr__(self) -> str:
         return f"<Child pid={self.pid}>"
 
-    @classmethod
-    def start(
-        cls,
-        entry: Callable[[Assignment], None],
-        *,
-        slot: int,
-        generation: int,
-        settings: Settings,
-        environment: Mapping[str, str],
-        directory: str,
-        sockets: tuple[socket, ...],
-        shared_queues: SharedQueues | None = None,
-        gated: bool = False,
-        terminal: bool = False,
-    ) -> Child:
-        """Spawn a worker; if `gated`, it imports the application once `admit` is called.
-
-        Raises:
-            OSError: there is no process, memory or descriptor to be had, or `directory` is gone.
-        """
-        # A deploy may have replaced the directory behind the same path, and the child starts where we are.
-        os.chdir(directory)
-        if not os.access(sys.executable, os.X_OK):
-            raise FileNotFoundError(errno.ENOENT, "the Python that ostler was started with", sys.executable)
-        with contextlib.ExitStack() as opened, contextlib.ExitStack() as theirs:
-
-            def pipe() -> tuple[PipeEnd, PipeEnd]:
-                reader, writer = pipes.pipe()
-                opened.callback(reader.close)
-                opened.callback(writer.close)
-                return reader, writer
-
-            beats, beats_writer = pipe()
-            stacks, stacks_writer = pipe()
-            lifeline_reader, lifeline = pipe()
-            gate_reader, gate = pipe() if gated else (None, None)
-            for end in (beats_writer, stacks_writer, lifeline_reader, gate_reader):
-                if end is not None:
-                    theirs.callback(end.close)
-            assignment = Assignment(
-                slot=slot,
-                generation=generation,
-                settings=settings,
-                directory=directory,
-                sockets=sockets,
-                shared_queues=shared_queues,
-                beats=beats_writer,
-                stacks=stacks_writer,
-                lifeline=lifeline_reader,
-                gate=gate_reader,
-                terminal=terminal,
-            )
-            # Not a daemon: an application may have processes of its own (multiprocessing forbids them those).
-            process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
-            place = {SLOT_VARIABLE: str(slot), GENERATION_VARIABLE: str(generation)}
-            with _signals_blocked(), _without_main(), _environment({**environment, **place}):
-                process.start()
-            for end in (beats, stacks):
-                os.set_blocking(end.fileno(), False)
-            opened.pop_all()
-        return cls(process, beats, stacks, lifeline, gate, terminal)
+    # --- pipes ------------------------------------------------------------------------------------
 
     def messages(self) -> list[Message]:
-        """Return what the worker has said since the last call.
+        """Return the messages that have come since the last call.
 
         Raises:
-            EOFError: it has closed its end: the process is ending.
-            ValueError: what came is not from a worker of ours; nothing is read any more.
+            EOFError: the worker has closed its end: the process is ending.
+            ValueError: the bytes are not from a worker of ours; nothing is read any more.
         """
         if self._garbled:
             return []
@@ -161,29 +73,43 @@ class Child:
         Raises:
             EOFError: the worker has closed its end.
         """
-        # faulthandler writes word by word, so that a line may still be on its way.
-        *lines, self._unfinished = (self._unfinished + _read(self.stacks_pipe)).split(b"\n")
+        # faulthandler writes word by word: the rest of the last line may still come.
+        *lines, self._unfinished_line = (self._unfinished_line + _read(self.stacks_pipe)).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
 
+    def admit(self) -> None:
+        """Let the worker import the application."""
+        if self._gate is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._gate.fileno(), b"\0")
+
+    def withdraw(self) -> None:
+        """Tell the worker that the whole instance is going to stop: its health checks say so from now on."""
+        with contextlib.suppress(BrokenPipeError):  # the worker is ending
+            os.write(self._lifeline.fileno(), b"\0")
+
+    def close_lifeline(self) -> None:
+        """Let the worker take the arbiter for gone: it drains, and exits by itself."""
+        if not self._lifeline.closed:
+            self._lifeline.close()
+
+    # --- signals ----------------------------------------------------------------------------------
+
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the worker's process alone."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._bystander() if number == STACK_SIGNAL else self.pid, number)
+        """Send a signal to the worker's process alone.
 
-    def _bystander(self) -> int:
-        """Return a thread of the worker that is not its main one, to be interrupted by a signal instead.
-
-        A call in C that a signal interrupts may give up, as sleep(3) does: to ask where it hangs must change
-        nothing. Linux lets the thread that is named by kill(2) take a signal, if it can. The first thread is
-        the pulse; each can show the stacks of all.
+        STACK_SIGNAL goes to another thread than the main one. A call in C that a signal interrupts may give
+        up, as sleep(3) does: to ask where a worker hangs must change nothing. Each thread can show the stacks
+        of all.
         """
-        with contextlib.suppress(OSError):
-            others = sorted(int(name) for name in os.listdir(f"/proc/{self.pid}/task"))
-            return next((thread for thread in others if thread != self.pid), self.pid)
-        return self.pid
+        with contextlib.suppress(ProcessLookupError):
+            if number == STACK_SIGNAL:
+                signal_another_thread(self.pid, number)
+            else:
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Send SIGKILL to the worker and to whatever it has spawned into its process group."""
+        """Send SIGKILL to the worker and to the processes that it has spawned into its process group."""
         self.signal(signal.SIGKILL)
         self.kill_group()
 
@@ -195,26 +121,25 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, signal.SIGKILL)
-        for relative in self._relatives:
-            if relative.is_running():
-                relative.kill()
-        self._relatives = []
+        for descendant in self._descendants:
+            if descendant.is_running():
+                descendant.kill()
+        self._descendants = []
 
-    def note_relatives(self) -> None:
-        """Remember what the worker has spawned, for `kill_group`: one at a terminal leads no group."""
+    def note_descendants(self) -> None:
+        """Remember the processes that the worker has spawned, for `kill_group`.
+
+        A worker that shares the terminal leads no process group by which they could be found.
+        """
         if not self._terminal:
             return
-        import psutil  # the arbiter does without it else
+        import psutil  # under --reload only: the arbiter stays small
 
         with contextlib.suppress(psutil.Error):
             found = psutil.Process(self.pid).children(recursive=True)
-            self._relatives = [*{*self._relatives, *found}]
+            self._descendants = [*{*self._descendants, *found}]
 
-    def admit(self) -> None:
-        """Let the worker import the application."""
-        if self._gate is not None:
-            with contextlib.suppress(BrokenPipeError):
-                os.write(self._gate.fileno(), b"\0")
+    # --- the end ----------------------------------------------------------------------------------
 
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
@@ -228,6 +153,13 @@ class Child:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
+    def wait(self, seconds: float) -> None:
+        """Wait for the process to end, and kill it if it has not within `seconds`."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            self.kill()
+            self._process.join()
+
     def reap(self) -> None:
         """Collect the process, which has ended, and close the arbiter's ends of its pipes."""
         self._process.join()
@@ -236,28 +168,11 @@ class Child:
         self.stacks_pipe.close()
         if self._gate is not None:
             self._gate.close()
-        self.let_go()
-
-    def withdraw(self) -> None:
-        """Tell the worker that the whole instance is going to stop: its health checks say so from now on."""
-        with contextlib.suppress(BrokenPipeError):  # it is ending
-            os.write(self._lifeline.fileno(), b"\0")
-
-    def wait(self, seconds: float) -> None:
-        """Wait for the process to end, and kill it when it has not within `seconds`."""
-        self._process.join(seconds)
-        if self._process.exitcode is None:
-            self.kill()
-            self._process.join()
-
-    def let_go(self) -> None:
-        """Close the lifeline: the worker takes the arbiter for gone, drains, and exits by itself."""
-        if not self._lifeline.closed:
-            self._lifeline.close()
+        self.close_lifeline()
 
 
-def reap_strangers(known: Container[int]) -> None:
-    """Collect orphans of whatever ran in this container, which fall to PID 1; never judge them."""
+def reap_orphans(known: Container[int]) -> None:
+    """As PID 1: collect processes of this container whose parent has ended; never those in `known`."""
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in known:
@@ -269,14 +184,14 @@ def _read(pipe: PipeEnd) -> bytes:
     """Return all that is pending in a pipe.
 
     Raises:
-        EOFError: nothing is pending and nobody can write any more.
+        EOFError: nothing is pending and every write end is closed.
     """
     if pipe.closed:
         return b""
     data = b""
     while True:
         try:
-            more = os.read(pipe.fileno(), _PIPE_SIZE)
+            more = os.read(pipe.fileno(), PIPE_SIZE)
         except BlockingIOError:
             return data
         if not more:
@@ -284,48 +199,5 @@ def _read(pipe: PipeEnd) -> bytes:
                 return data
             raise EOFError
         data += more
-        if len(more) < _PIPE_SIZE:  # that was all, or what comes next is for the next time
+        if len(more) < PIPE_SIZE:  # the pipe was empty then; what comes later is for the next call
             return data
-
-
-@contextlib.contextmanager
-def _signals_blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(added: Mapping[str, str]) -> Iterator[None]:
-    """Let a child inherit our environment with `added`, and without what is meant for us alone.
-
-    By inheritance, because what multiprocessing itself hands over must fit into a pipe: it writes that before
-    it can notice that the child has died.
-    """
-    before = dict(os.environ)
-    for name in ARBITERS_OWN:
-        os.environ.pop(name, None)
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide `__main__` from multiprocessing, which would run that script again in every child.
-
-    A worker finds the application by its import string: it needs neither ostler's own command in its
-    memory, nor a user's script that calls ostler.run() without a guard.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

@@ -1,4 +1,4 @@
-"""The fleet's processes, all together: spawned, heard, sent signals, buried. Decides nothing."""
+"""All worker processes of the arbiter: spawns them, reads their pipes, signals and reaps them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,69 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from ostler.ipc.assignment import Assignment
+from ostler.ipc.contract import HURRY_SIGNAL, STACK_SIGNAL
 from ostler.ipc.messages import Beat, Ready
 from ostler.settings.sources import Configuration
-from ostler.supervisor.balancing.queues import Queues
 from ostler.supervisor.event_loop import EventLoop
-from ostler.supervisor.fleet.events import Event, Exited, Spawn, SpawnFailed, Started, Told
+from ostler.supervisor.fleet.events import (
+    Abort,
+    Admit,
+    Drain,
+    Event,
+    Exited,
+    Hurry,
+    Kill,
+    Quit,
+    ShowStack,
+    Spawn,
+    SpawnFailed,
+    Started,
+    Told,
+)
 from ostler.supervisor.processes import proc_info
-from ostler.supervisor.processes.child import STACK_SIGNAL, Child, reap_strangers
+from ostler.supervisor.processes.child import Child, reap_orphans
+from ostler.supervisor.processes.spawn import start_worker
 from ostler.system.sockets import Listener
 
 if TYPE_CHECKING:
+    from ostler.supervisor.balancing.queues import Queues
     from ostler.supervisor.reload.terminal import Terminal
 
 logger = logging.getLogger("ostler.error")
 
-# Seconds between two looks at the beats of workers that are ready: to be woken by each of them would cost an
-# idle arbiter several times the CPU. A silence is noticed later by this much at the most, and before a worker
-# counts as inattentive (`ostler.supervisor.fleet.crew`).
-_LOOK = 1.5
-# What part of the time that a silence may last, where that is short.
-_LOOK_SHARE = 1 / 12
+# Seconds between two reads of the heartbeats of workers that are ready. To be woken by each heartbeat would
+# cost an idle arbiter several times the CPU. A silence is noticed this much later at the most, and that is
+# before a worker counts as inattentive (`Fleet.attentive`).
+_READ_INTERVAL = 1.5
+# The same as a share of the time that a silence may last, where that time is short.
+_READ_INTERVAL_SHARE = 1 / 12
+
+ProcessAction: TypeAlias = Admit | Drain | Hurry | ShowStack | Quit | Abort | Kill
+
+_SIGNALS: Mapping[type[ProcessAction], signal.Signals] = {
+    Drain: signal.SIGTERM,
+    Hurry: HURRY_SIGNAL,
+    Quit: signal.SIGQUIT,
+    Abort: signal.SIGABRT,
+}
 
 
 class Children:
-    """Every worker's process, by its pid, from its spawn until it is buried.
+    """Every worker's process, by its pid, from its spawn until it is reaped.
 
-    What they say and how they end goes to `feed`. `entry` is the worker's entry point, `terminal` the one to
-    be shared under --reload, and `name` what the log calls the process with a pid.
+    Args:
+        loop: the arbiter's event loop, which waits on the workers' pipes.
+        entry: the worker's entry point.
+        directory: the working directory of the workers.
+        listeners: the listening sockets, for workers without queues of their own.
+        queues: the queues of each slot (--reuse-port).
+        terminal: the terminal to be shared with the workers, under --reload.
+        handle: called with what the fleet should know: messages and exits.
+        name: returns what the log calls the process with a pid.
     """
 
     def __init__(
@@ -48,7 +80,7 @@ class Children:
         listeners: Sequence[Listener],
         queues: Queues | None,
         terminal: Terminal | None,
-        feed: Callable[[Event], None],
+        handle: Callable[[Event], None],
         name: Callable[[int], str],
     ) -> None:
         self._loop = loop
@@ -57,26 +89,26 @@ class Children:
         self._listeners = listeners
         self._queues = queues
         self._terminal = terminal
-        self._feed = feed
+        self._handle = handle
         self._name = name
         self._children: dict[int, Child] = {}
         self._ready: set[int] = set()
-        """Whose beats are looked at from time to time; what anybody else says is read at once."""
-        self._next_look = 0.0
+        """Workers whose heartbeats are read at intervals; messages of other workers are read at once."""
+        self._next_read = 0.0
         self._withdrawn = False
         self._oom_kills = proc_info.oom_kills()
 
     def __repr__(self) -> str:
         return f"<Children {list(self._children.values())}>"
 
-    # --- orders -----------------------------------------------------------------------------------
+    # --- actions ----------------------------------------------------------------------------------
 
     def spawn(self, order: Spawn, configuration: Configuration) -> Started | SpawnFailed:
         """Spawn a worker with the settings of its generation."""
         queues, terminal = self._queues, self._terminal
         sockets = tuple(listener.socket for listener in self._listeners)
         try:
-            child = Child.start(
+            child = start_worker(
                 self._entry,
                 slot=order.slot,
                 generation=order.generation,
@@ -88,100 +120,104 @@ class Children:
                 gated=terminal is not None,
                 terminal=terminal is not None and terminal.present,
             )
-        except Exception as exc:  # noqa: BLE001 - whatever fails in there, the arbiter looks after the others
+        except Exception as exc:  # noqa: BLE001 - whatever fails, the arbiter serves on with the others
             reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
             return SpawnFailed(order.ticket, str(reason))
         self._children[child.pid] = child
         if self._withdrawn:
             child.withdraw()
-        self._loop.add_reader(child.beats.fileno(), self._hear, child)
-        self._loop.add_reader(child.stacks_pipe.fileno(), self._show, child)
+        self._loop.add_reader(child.beats.fileno(), self._read_messages, child)
+        self._loop.add_reader(child.stacks_pipe.fileno(), self._log_stacks, child)
         return Started(order.ticket, child.pid)
 
-    def send(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to one of them, unless it is gone."""
-        if pid in self._children:
-            if number != STACK_SIGNAL:
-                self._children[pid].note_relatives()
-            self._children[pid].signal(number)
+    def carry_out(self, action: ProcessAction) -> None:
+        """Carry out an action of the fleet on one worker, unless that is gone."""
+        child = self._children.get(action.pid)
+        if child is None:
+            return
+        match action:
+            case Admit():
+                child.admit()
+            case Kill():
+                child.note_descendants()
+                child.kill()
+            case ShowStack():
+                child.signal(STACK_SIGNAL)
+            case _:
+                child.note_descendants()
+                child.signal(_SIGNALS[type(action)])
 
     def send_all(self, number: signal.Signals) -> None:
-        """Send a signal to each of them."""
+        """Send a signal to each worker."""
         for child in self._children.values():
             child.signal(number)
 
-    def admit(self, pid: int) -> None:
-        """Let one of them import the application."""
-        if pid in self._children:
-            self._children[pid].admit()
-
-    def kill(self, pid: int) -> None:
-        """End one of them by force, with whatever it has spawned."""
-        if pid in self._children:
-            self._children[pid].note_relatives()
-            self._children[pid].kill()
-
     def withdraw(self) -> None:
-        """Tell them, and all that are spawned from now on, that the whole instance is going to stop."""
+        """Tell all workers, also those to be spawned, that the whole instance is going to stop."""
         self._withdrawn = True
         for child in self._children.values():
             child.withdraw()
 
-    def let_go(self, seconds: float) -> None:
-        """Let whoever is left drain by itself; wait for its end, for so many seconds each."""
+    def release(self, seconds: float) -> None:
+        """Let the workers that are left drain by themselves; wait `seconds` for the end of each."""
         for child in self._children.values():
-            child.let_go()
+            child.close_lifeline()
         for child in self._children.values():
             child.wait(seconds)
 
-    # --- what they say, and how they end ----------------------------------------------------------
+    # --- messages and exits ----------------------------------------------------------
 
     def deadline(self) -> float | None:
-        """When to call `hear`, if nothing happens before. None: not at all."""
-        return self._next_look if self._ready else None
+        """Return the monotonic time at which to call `read_all`; None: no worker is ready."""
+        return self._next_read if self._ready else None
 
-    def hear(self, patience: float) -> None:
-        """Read everything that any of them has said; a silence may last for `patience` seconds."""
-        self._next_look = time.monotonic() + min(_LOOK, patience * _LOOK_SHARE)
+    def read_all(self, longest_silence: float) -> None:
+        """Read all pending messages of all workers.
+
+        Args:
+            longest_silence: the setting `timeout_worker_healthcheck`, in seconds.
+        """
+        interval = min(_READ_INTERVAL, longest_silence * _READ_INTERVAL_SHARE)
+        self._next_read = time.monotonic() + interval
         for child in list(self._children.values()):
-            self._hear(child)
+            self._read_messages(child)
 
     def reap(self) -> None:
-        """SIGCHLD: collect every process that has ended; as PID 1 also those that are nobody's."""
+        """SIGCHLD: collect every worker that has ended; as PID 1 also orphans of other processes."""
         for child in list(self._children.values()):
             status = child.exit_status()
             if status is not None:
-                self._bury(child, status)
+                self._remove(child, status)
         if os.getpid() == 1:
-            reap_strangers(self._children)
+            reap_orphans(self._children)
 
-    def _hear(self, child: Child) -> None:
-        """Read all that a worker has said; its end of the pipe closes when its process ends."""
+    def _read_messages(self, child: Child) -> None:
+        """Read a worker's pending messages; end-of-file means that its process ends."""
         try:
             messages = child.messages()
         except EOFError:
-            self._turn_from(child)
+            self._stop_reading(child)
             return
         except ValueError as exc:
             logger.error("Worker with pid %d: heartbeat pipe garbled (%s), not read any more", child.pid, exc)
-            self._turn_from(child)
+            self._stop_reading(child)
             return
         for message, following in zip(messages, [*messages, None][1:], strict=True):
             if isinstance(message, Ready):
                 self._loop.remove_reader(child.beats.fileno())
                 self._ready.add(child.pid)
-            # Of beats that came together, the last one tells it all.
+            # Of heartbeats that came together only the last one counts: each holds all figures.
             if not (isinstance(message, Beat) and isinstance(following, Beat)):
-                self._feed(Told(child.pid, message))
+                self._handle(Told(child.pid, message))
 
-    def _turn_from(self, child: Child) -> None:
+    def _stop_reading(self, child: Child) -> None:
         self._loop.remove_reader(child.beats.fileno())
         self._ready.discard(child.pid)
 
-    def _show(self, child: Child) -> None:
+    def _log_stacks(self, child: Child) -> None:
         """Log the stacks that a worker's faulthandler has written, line by line under the worker's name.
 
-        An empty line is the worker's own: what it has said should be read at once.
+        An empty line is from the worker itself: it asks for its message to be read at once.
         """
         try:
             lines = child.stacks()
@@ -192,22 +228,23 @@ class Children:
             if line:
                 logger.warning("%s | %s", self._name(child.pid), line)
         if "" in lines:
-            self._hear(child)
+            self._read_messages(child)
 
-    def _bury(self, child: Child, status: int) -> None:
-        self._hear(child)
-        self._show(child)
+    def _remove(self, child: Child, status: int) -> None:
+        self._read_messages(child)
+        self._log_stacks(child)
         how, name = proc_info.describe_exit(status)
         child.kill_group()
         if self._terminal is not None and status != 0:
-            self._terminal.restore()  # killed at a debugger's prompt, perhaps
-        self._turn_from(child)
+            self._terminal.restore()  # it may have been killed at a debugger's prompt
+        self._stop_reading(child)
         self._loop.remove_reader(child.stacks_pipe.fileno())
         del self._children[child.pid]
         child.reap()
-        self._feed(Exited(child.pid, how, name, self._hint(name)))
+        self._handle(Exited(child.pid, how, name, self._hint(name)))
 
     def _hint(self, signal_name: str | None) -> str:
+        """Return the probable cause of an exit by this signal, where the kernel tells; else nothing."""
         before, self._oom_kills = self._oom_kills, proc_info.oom_kills()
         if signal_name == "SIGKILL" and before is not None and self._oom_kills is not None:
             return "probably the kernel's OOM killer" if self._oom_kills > before else ""

@@ -1,9 +1,15 @@
-"""multiprocessing's resource tracker, started when there is something to track.
+"""Starts multiprocessing's resource tracker only when a process of the tree has something to be tracked.
 
-It looks after the shared memory and semaphores of a whole tree of processes, and each spawn starts it: a
-process of 6 MB, and as much CPU as a worker's interpreter needs, which hardly any application ever tells
-anything. Whoever does writes into a pipe. So workers are given that pipe's end, as ever, and the arbiter
-waits at the other: at the first word the tracker is started, which reads it there.
+The tracker looks after the shared memory and the semaphores of a whole tree of processes. multiprocessing
+starts it with the first spawn: a process of 6 MB, and as much CPU as a worker's interpreter needs, and hardly
+any application ever uses it. A process uses it by writing into a pipe, whose write end every spawned process
+inherits. Here that pipe exists from the start, and the arbiter waits at its read end: with the first message,
+it starts the tracker, which reads the message there.
+
+This relies on private names of CPython, the same from 3.10 to 3.13: `resource_tracker._resource_tracker` with
+`_fd` and `_pid`, whose `getfd()` calls `ensure_running()` before a spawn; `util.spawnv_passfds` and
+`util._args_from_interpreter_flags`. `_supported` checks that they are there. Where one is missing, nothing is
+changed, and multiprocessing starts its tracker with the first worker as usual.
 """
 
 from __future__ import annotations
@@ -12,65 +18,86 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from multiprocessing import resource_tracker, spawn, util
 from typing import Any
 
 from ostler.supervisor.event_loop import EventLoop
 
-# What multiprocessing.resource_tracker has blocked while it starts the process, which ignores them.
+# Signals that the tracker ignores: multiprocessing.resource_tracker blocks them while it starts it.
 _IGNORED = (signal.SIGINT, signal.SIGTERM)
 
+_TRACKER: Any = getattr(resource_tracker, "_resource_tracker", None)
 
-class LateTracker:
-    """Stands in for the tracker of this process, and of all that it spawns, until somebody needs it.
 
-    Where a tracker runs already, it stays as it is. `start` and `close` are for the main thread.
+def _supported(tracker: Any, utilities: Any) -> bool:
+    """Return whether multiprocessing has the private names that this module relies on.
+
+    Args:
+        tracker: `resource_tracker._resource_tracker`, or None if there is no such name.
+        utilities: the module `multiprocessing.util`.
+    """
+    methods = (getattr(tracker, "ensure_running", None), getattr(tracker, "getfd", None))
+    functions = (
+        getattr(utilities, "_args_from_interpreter_flags", None),
+        getattr(utilities, "spawnv_passfds", None),
+    )
+    return all(map(callable, (*methods, *functions))) and all(hasattr(tracker, n) for n in ("_fd", "_pid"))
+
+
+class LazyResourceTracker:
+    """Stands in for the tracker of this process, and of all that it spawns, until it is needed.
+
+    A tracker that runs already stays as it is. `start` and `close` are for the main thread.
     """
 
-    def __init__(self, loop: EventLoop) -> None:
+    def __init__(
+        self,
+        loop: EventLoop,
+        tracker: Any = _TRACKER,
+        utilities: Any = util,
+    ) -> None:
         self._loop = loop
-        # What has to be known of multiprocessing's inside: the same that its own spawn hands to a child.
-        self._tracker: Any = resource_tracker._resource_tracker
+        self._tracker = tracker
+        self._utilities = utilities
         self._reader = -1
 
     def start(self) -> None:
-        """Wait for somebody who has something to be tracked."""
-        if getattr(self._tracker, "_fd", 0) is not None:
+        """Wait for the first message to the tracker."""
+        if not _supported(self._tracker, self._utilities) or self._tracker._fd is not None:
             return
         self._reader, self._tracker._fd = os.pipe()
-        # Its own way to make sure is a word into the pipe.
-        self._tracker.ensure_running = _nothing
-        self._loop.add_reader(self._reader, self._needed)
+        # multiprocessing's own check whether the tracker runs is a message into the pipe.
+        self._tracker.ensure_running = _do_nothing
+        self._loop.add_reader(self._reader, self._start_tracker)
 
     def close(self) -> None:
-        """Put things back: whatever comes after in this process starts a tracker of its own."""
+        """Put multiprocessing's state back: what comes later in this process starts a tracker of its own."""
         if self._reader < 0:
             return
-        self._end_waiting()
+        self._stop_waiting()
         if self._tracker._fd is not None:
             os.close(self._tracker._fd)
         self._tracker._fd = None
 
-    def _needed(self) -> None:
-        """Start what reads the pipe from here on, as multiprocessing would have started it."""
-        interpreter_flags: Callable[[], list[str]] = getattr(util, "_args_from_interpreter_flags")  # noqa: B009
+    def _start_tracker(self) -> None:
+        """Start the process that reads the pipe from now on, as multiprocessing would have started it."""
         code = f"from multiprocessing.resource_tracker import main;main({self._reader})"
         program = os.fsdecode(spawn.get_executable())
-        command = [program, *interpreter_flags(), "-c", code]
+        command = [program, *self._utilities._args_from_interpreter_flags(), "-c", code]
         descriptors = [self._reader]
         with contextlib.suppress(AttributeError, OSError, ValueError):
             descriptors.append(sys.stderr.fileno())
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         try:
-            self._tracker._pid = util.spawnv_passfds(os.fsencode(program), command, descriptors)
+            pid = self._utilities.spawnv_passfds(os.fsencode(program), command, descriptors)
+            self._tracker._pid = pid
         except OSError:
-            pass  # there is none then: whoever writes finds the pipe broken, and starts one for itself
+            pass  # there is no tracker then: the next to write finds the pipe broken, and starts its own
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._end_waiting()
+            self._stop_waiting()
 
-    def _end_waiting(self) -> None:
+    def _stop_waiting(self) -> None:
         self._loop.remove_reader(self._reader)
         os.close(self._reader)
         self._reader = -1
@@ -78,5 +105,5 @@ class LateTracker:
             del self._tracker.ensure_running
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

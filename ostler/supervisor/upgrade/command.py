@@ -1,4 +1,4 @@
-"""The command line that this process was started with, to be carried out once more."""
+"""Starts another arbiter by the command line that this one was started with (SIGUSR2)."""
 
 from __future__ import annotations
 
@@ -16,30 +16,37 @@ from ostler.records import record
 
 @record
 class Command:
-    """A command line, its directory and environment; `refusal` says why it cannot be carried out again."""
+    """A command line, its directory and environment."""
 
     arguments: tuple[str, ...]
     directory: str
     """The working directory, symbolic links kept: looked up anew each time."""
     environment: Mapping[str, str]
     refusal: str = ""
+    """Why it cannot be carried out again; empty where it can."""
 
     def start(self, added: Mapping[str, str], descriptors: Sequence[int]) -> tuple[int, int]:
-        """Start it, with `added` in its environment and `descriptors` inherited; return its pid and stderr.
+        """Start it; return its pid and the read end of a pipe that is its stderr.
 
-        It is an orphan from the start, and so a child of the service manager's: systemd takes a main process
-        for an alien that is another's child when it is named, and kills it at a stop without waiting for it.
+        The process is an orphan from the start, and so becomes a child of the service manager. If it were the
+        old arbiter's child when MAINPID names it, systemd would take it for an alien, and at a stop kill it
+        without waiting for its end. So a process forked in between starts it, and ends.
+
+        Args:
+            added: variables to add to its environment.
+            descriptors: those that it inherits, by the same numbers.
 
         Raises:
             OSError: the program or the directory is gone, or there is no process to be had.
         """
         stderr, stderr_writer = os.pipe()
         answer, answer_writer = os.pipe()
-        # A signal that comes to the process in between must not be taken for ours.
+        # The process in between would write a signal of its own into our wake-up pipe.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of threads: none is needed in between
+                # Since Python 3.12, of a fork beside other threads: the child needs none of them.
+                warnings.simplefilter("ignore", DeprecationWarning)
                 between = os.fork()
             if not between:
                 self._start_from_between(added, descriptors, stderr_writer, answer_writer, before)
@@ -65,7 +72,7 @@ class Command:
         answer: int,
         mask: Iterable[int],
     ) -> NoReturn:
-        """In a process forked for nothing else: start the command, say its pid, or why there is none."""
+        """In the process in between: start the command, and write its pid, or an errno and a file name."""
         try:
             signal.set_wakeup_fd(-1)
             environment = {**self.environment, **added}
@@ -85,7 +92,7 @@ class Command:
             except FileNotFoundError:
                 if os.sep in self.arguments[0]:
                     raise
-                # The first argument is what the caller has made of it, and need not be in PATH.
+                # The first argument is chosen by the program that started us, and need not be in PATH.
                 process = popen([sys.executable, *self.arguments[1:]])
             os.write(answer, b"%d" % process.pid)
         except OSError as error:
@@ -97,12 +104,17 @@ class Command:
 def this_command(directory: str, environment: Mapping[str, str]) -> Command:
     """Return how this process was started.
 
-    A script that was started by its own name is started by it again, so that its first line can name another
-    Python by then: a link to the release may have moved.
+    A script that was started by its own name is started by that name again. Its first line may then name
+    another Python, as the link to the release may have moved.
+
+    Args:
+        directory: the working directory, symbolic links kept.
+        environment: the one that this process was started with.
     """
     original = list(sys.orig_argv)
     file = getattr(sys.modules["__main__"], "__file__", None)
-    # For one process alone: sockets are handed over otherwise, and the watchdog is for whoever serves.
+    # These variables name one process: sockets are handed over in another way, and the watchdog goes with the
+    # place.
     kept = {n: v for n, v in environment.items() if not n.startswith("LISTEN_") and n != "WATCHDOG_PID"}
     if file in (None, "<stdin>") and "-c" not in original:
         return Command((), directory, kept, "ostler was not started by a command line that can be repeated")
@@ -118,7 +130,7 @@ def this_command(directory: str, environment: Mapping[str, str]) -> Command:
 
 
 def first_line(script: str) -> list[str]:
-    """Return what runs a script according to its `#!` line, as words; [] if there is none."""
+    """Return the words of a script's `#!` line, without `env` and its -S; [] if it has none."""
     try:
         with open(script, "rb") as file:
             line = file.readline(1024)

@@ -1,4 +1,8 @@
-"""Replacing the arbiter itself, in effect: the old one's side (`Upgrade`) and the new one's (`Takeover`)."""
+"""The old arbiter's side of an upgrade (SIGUSR2): it starts the new one, and hands over when that is ready.
+
+`ostler.supervisor.upgrade.decision` decides; this module carries it out. The arbiter imports both when it
+starts, though they are seldom used: by the time of the signal, the files on disk are another release's.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from math import ceil
 
-from ostler.errors import SettingsError
+from ostler.ipc.contract import PIPE_SIZE
 from ostler.settings.declarations import Settings
 from ostler.supervisor.event_loop import EventLoop
 from ostler.supervisor.fleet.events import Report
@@ -28,24 +32,23 @@ from ostler.supervisor.upgrade.decision import (
     State,
     Succession,
 )
-from ostler.supervisor.upgrade.handover import Inherited
 from ostler.system.sockets import Listener
-
-if TYPE_CHECKING:
-    from ostler.supervisor.fleet.fleet import Fleet
-    from ostler.system.pid_file import PidFile
 
 logger = logging.getLogger("ostler.error")
 
-_PIPE_SIZE = 65536
-# How much longer than its workers' grace an arbiter has to stop.
+# Seconds past its workers' grace that an arbiter has to stop.
 _MARGIN = 5.0
 
 
-class Upgrade:
-    """Starts the new arbiter, listens to it, and tells `hand_over` when it is ready.
+class OldArbiter:
+    """What an arbiter does to be replaced: start the new one, listen to it, hand over when it is ready.
 
-    `settings` are those that the sockets were opened with.
+    Args:
+        loop: the arbiter's event loop.
+        command: what starts the new arbiter; None where it is not known how this one was started.
+        listeners: the listening sockets.
+        settings: those that the sockets were opened with.
+        hand_over: called with the new arbiter's pid when that has the place.
     """
 
     def __init__(
@@ -61,13 +64,18 @@ class Upgrade:
         self._listeners = listeners
         self._settings = settings
         self._hand_over = hand_over
-        self._postponed: dict[signal.Signals, Callable[[], None]] = {}
-        self._succession = Succession()
+        self._decision = Succession()
+        self._channel: socket.socket | None = None
+        """Our end of the socket pair to the new arbiter; None: there is no new arbiter."""
         self._stderr: int | None = None
-        self._line: socket.socket | None = None
-        self._heard = b""
-        self._unfinished = b""
-        self._put_off: list[signal.Signals] = []
+        """Read end of the pipe that is the new arbiter's stderr until it has the arbiter's own."""
+        self._unfinished_word = b""
+        self._unfinished_line = b""
+        self._signal_actions: dict[signal.Signals, Callable[[], None]] = {}
+        self._postponed: list[signal.Signals] = []
+
+    def __repr__(self) -> str:
+        return f"<OldArbiter {self._decision!r}>"
 
     @property
     def obstacle(self) -> str:
@@ -82,59 +90,76 @@ class Upgrade:
             return "as it is not known how ostler was started"
         return self._command.refusal and f"as {self._command.refusal}"
 
-    def ask(self, settings: Settings, *, stopping: bool, served: bool, newcomer: bool) -> None:
-        """SIGUSR2: `settings` are the current ones, for their time-outs."""
+    # --- signals ----------------------------------------------------------------------------------
+
+    def upgrade(self, settings: Settings, *, stopping: bool, served: bool, newcomer: bool) -> None:
+        """SIGUSR2: start the new arbiter, unless something speaks against it.
+
+        Args:
+            settings: the current ones, for their time-outs.
+            stopping: whether an order to stop has come.
+            served: whether a worker has ever been ready.
+            newcomer: whether this arbiter is itself the new one of an upgrade that is under way.
+        """
         grace = settings.timeout_graceful_shutdown + _MARGIN
-        given = Circumstances(
-            self.obstacle, stopping, served, newcomer, settings.timeout_worker_startup, grace
-        )
-        self._carry_out(self._succession.ask(given, time.monotonic()))
+        startup = settings.timeout_worker_startup
+        given = Circumstances(self.obstacle, stopping, served, newcomer, startup, grace)
+        self._carry_out(self._decision.ask(given, time.monotonic()))
 
     def postponing(self, number: signal.Signals, action: Callable[[], None]) -> Callable[[], None]:
-        """Return what to do on a signal that has to wait, in an upgrade, until there is one arbiter again."""
+        """Return a handler that does `action` on a signal, but in an upgrade only when that is over.
 
-        def act() -> None:
-            if not self._succession.under_way:
+        If the upgrade succeeds, the new arbiter gets the signal instead.
+        """
+
+        def handle() -> None:
+            if not self._decision.under_way:
                 action()
                 return
-            self._put_off.append(number)
+            self._postponed.append(number)
             logger.info("%s: waits until the upgrade is over", number.name)
 
-        self._postponed[number] = action
-        return act
+        self._signal_actions[number] = action
+        return handle
 
-    def copy(self, number: signal.Signals) -> None:
-        """Let the new arbiter have a signal as well, once it can take it."""
-        if self._succession.under_way:
-            self._put_off.append(number)
+    def forward(self, number: signal.Signals) -> None:
+        """In an upgrade: send the new arbiter this signal too, once it has the place."""
+        if self._decision.under_way:
+            self._postponed.append(number)
 
     def stop(self, number: signal.Signals) -> None:
-        """Everything stops: the new arbiter, too."""
+        """Stop the new arbiter, as this one is told to stop."""
         name = "SIGQUIT" if number == signal.SIGQUIT else "SIGTERM"
-        self._carry_out(self._succession.stop(name, time.monotonic()))  # type: ignore[arg-type]
+        self._carry_out(self._decision.stop(name, time.monotonic()))  # type: ignore[arg-type]
+
+    # --- time -------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
-        """When to call `ring`, if nothing happens before. None: not at all."""
-        return self._succession.deadline()
+        """Return the monotonic time at which to call `tick`; None: no deadline is set."""
+        return self._decision.deadline()
 
-    def ring(self) -> None:
+    def tick(self) -> None:
         """Read all that is pending, and act on a deadline that has passed."""
-        self._listen()
-        self._carry_out(self._succession.tick(time.monotonic()))
+        self._read_channel()
+        self._carry_out(self._decision.tick(time.monotonic()))
 
     def close(self) -> None:
-        """The end of this arbiter: an arbiter that is told to go is waited for."""
-        pid = self._succession.pid
-        if self._succession.state is State.GOING and self._line is not None and pid is not None:
-            grace = (self._succession.deadline() or 0.0) - time.monotonic()
-            end = time.monotonic() + max(0.0, grace)
-            while self._line is not None and (left := end - time.monotonic()) > 0:
-                select.select([self._line], [], [], left)
-                self._listen()
-            if self._line is not None:
+        """At the end of this arbiter: wait for a new arbiter that has been told to go."""
+        pid = self._decision.pid
+        if self._decision.state is State.GOING and self._channel is not None and pid is not None:
+            end = max(self._decision.deadline() or 0.0, time.monotonic())
+            # Not select(2): it cannot wait for descriptors over 1023.
+            poll = select.poll()
+            poll.register(self._channel, select.POLLIN)
+            while self._channel is not None and (left := end - time.monotonic()) > 0:
+                poll.poll(ceil(left * 1000))
+                self._read_channel()
+            if self._channel is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self._let_go()
+        self._close_pipes()
+
+    # --- actions ----------------------------------------------------------------------------------
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -147,178 +172,107 @@ class Upgrade:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.Signals[name])
                 case HandOver(pid=pid):
-                    for listener in self._listeners:
-                        listener.owned = False
-                    self._hand_over(pid)
-                    assert self._line is not None
-                    with contextlib.suppress(OSError):
-                        self._line.sendall(handover.GO + b"\n")
-                    for number in self._put_off:
-                        os.kill(pid, number)
-                    self._put_off.clear()
+                    self._give_place(pid)
                 case Resume():
-                    put_off, self._put_off[:] = list(self._put_off), []
-                    for number in put_off:
-                        if number in self._postponed:  # the others were heeded at once
-                            self._postponed[number]()
+                    postponed, self._postponed = self._postponed, []
+                    for number in postponed:
+                        if number in self._signal_actions:  # the others were handled when they came
+                            self._signal_actions[number]()
 
     def _launch(self) -> None:
-        assert self._command is not None
         ours, theirs = socket.socketpair()
         stderr = os.dup(2)
         try:
-            text = handover.offer(self._listeners, self._settings, line=theirs.fileno(), stderr=stderr)
-            sockets = [
-                sock.fileno() for listener in self._listeners for sock in (listener.socket, *listener.further)
-            ]
-            descriptors = (*sockets, theirs.fileno(), stderr)
-            pid, self._stderr = self._command.start({handover.VARIABLE: text}, descriptors)
-        except OSError as error:
+            pid, self._stderr = self._start_process(theirs.fileno(), stderr)
+        except Exception as error:  # noqa: BLE001 - whatever half an installation raises, this arbiter serves on
             ours.close()
-            where = f": {error.filename}" if error.filename else ""
-            self._carry_out(self._succession.unlaunched(f"{error.strerror}{where}"))
+            self._carry_out(self._decision.unlaunched(_reason(error)))
             return
         finally:
             theirs.close()
             os.close(stderr)
         ours.setblocking(False)
         os.set_blocking(self._stderr, False)
-        self._line, self._heard, self._unfinished = ours, b"", b""
-        self._loop.add_reader(ours, self._listen)
-        self._loop.add_reader(self._stderr, self._relay)
-        self._carry_out(self._succession.launched(pid))
+        self._channel, self._unfinished_word, self._unfinished_line = ours, b"", b""
+        self._loop.add_reader(ours, self._read_channel)
+        self._loop.add_reader(self._stderr, self._log_stderr)
+        self._carry_out(self._decision.launched(pid))
 
-    def _listen(self) -> None:
-        """Hear what the new arbiter says over the line, whose other end is closed when it ends."""
-        if self._line is None:
+    def _start_process(self, channel: int, stderr: int) -> tuple[int, int]:
+        """Start the new arbiter; return its pid and the read end of the pipe that is its stderr."""
+        assert self._command is not None
+        text = handover.offer(self._listeners, self._settings, channel=channel, stderr=stderr)
+        sockets = [sock.fileno() for item in self._listeners for sock in (item.socket, *item.further)]
+        return self._command.start({handover.VARIABLE: text}, (*sockets, channel, stderr))
+
+    def _give_place(self, pid: int) -> None:
+        for listener in self._listeners:
+            listener.owned = False
+        self._hand_over(pid)
+        assert self._channel is not None
+        with contextlib.suppress(OSError):
+            self._channel.sendall(handover.GO + b"\n")
+        for number in self._postponed:
+            os.kill(pid, number)
+        self._postponed.clear()
+
+    # --- what the new arbiter says ----------------------------------------------------------------
+
+    def _read_channel(self) -> None:
+        """Read what the new arbiter says; end-of-file means that it has ended, or has closed the channel."""
+        if self._channel is None:
             return
         ended = False
         try:
-            while data := self._line.recv(_PIPE_SIZE):
-                self._heard += data
+            while data := self._channel.recv(PIPE_SIZE):
+                self._unfinished_word += data
             ended = True
         except BlockingIOError:
             pass
         except OSError:
             ended = True
-        *lines, self._heard = self._heard.split(b"\n")
-        for line in lines:
-            if line == handover.READY:
-                self._carry_out(self._succession.ready())
-            elif line.startswith(handover.FAILED):
-                self._succession.said(line[len(handover.FAILED) :].decode("utf-8", "replace"))
+        *words, self._unfinished_word = self._unfinished_word.split(b"\n")
+        for word in words:
+            if word == handover.READY:
+                self._carry_out(self._decision.ready())
+            elif word.startswith(handover.FAILED):
+                self._decision.said(word[len(handover.FAILED) :].decode("utf-8", "replace"))
         if ended:
-            self._relay()
-            if self._unfinished:
-                self._log(self._unfinished)
-            self._let_go()
-            self._carry_out(self._succession.ended())
+            self._log_stderr()
+            if self._unfinished_line:
+                self._log_line(self._unfinished_line)
+            self._close_pipes()
+            self._carry_out(self._decision.ended())
 
-    def _relay(self) -> None:
-        """Log what comes from the new process before it has our stderr: a broken installation, as a rule."""
+    def _log_stderr(self) -> None:
+        """Log what the new process writes before it has our stderr: most often of a broken installation."""
         if self._stderr is None:
             return
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._stderr, _PIPE_SIZE):
-                self._unfinished += data
+            while data := os.read(self._stderr, PIPE_SIZE):
+                self._unfinished_line += data
             self._loop.remove_reader(self._stderr)
-        *lines, self._unfinished = self._unfinished.split(b"\n")
+        *lines, self._unfinished_line = self._unfinished_line.split(b"\n")
         for line in lines:
-            self._log(line)
+            self._log_line(line)
 
-    def _log(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         if text:
-            self._succession.said(text)
-            logger.warning("New arbiter process [%s] | %s", self._succession.pid, text)
+            self._decision.said(text)
+            logger.warning("New arbiter process [%s] | %s", self._decision.pid, text)
 
-    def _let_go(self) -> None:
+    def _close_pipes(self) -> None:
         if self._stderr is not None:
             self._loop.remove_reader(self._stderr)
             os.close(self._stderr)
-        if self._line is not None:
-            self._loop.remove_reader(self._line)
-            self._line.close()
-        self._stderr = self._line = None
+        if self._channel is not None:
+            self._loop.remove_reader(self._channel)
+            self._channel.close()
+        self._stderr = self._channel = None
 
 
-class Takeover:
-    """The new arbiter's side: it says when it is ready, and has the place once it is told, or is left alone.
-
-    `enter` is called then. An arbiter that takes over from nobody has its place from the start.
-    """
-
-    def __init__(
-        self,
-        loop: EventLoop,
-        inherited: Inherited | None,
-        listeners: Sequence[Listener],
-        pid_file: PidFile | None,
-        enter: Callable[[], None],
-    ) -> None:
-        self._loop = loop
-        self._listeners = listeners
-        self._pid_file = pid_file
-        self._inherited = inherited
-        self._enter = enter
-        self._announced = False
-        self._alone = False
-        """Whether the old arbiter has died without a word."""
-        self.over = inherited is None
-
-    def start(self) -> None:
-        """Listen to the old arbiter."""
-        if self._inherited is not None:
-            self._inherited.line.setblocking(False)
-            self._loop.add_reader(self._inherited.line, self._listen)
-
-    def update(self, fleet: Fleet) -> None:
-        """Say that all workers are ready, when they are."""
-        if self.over or self._announced or self._inherited is None:
-            return
-        if fleet.ready >= fleet.size and not fleet.stopping:
-            self._announced = True
-            self._inherited.say(handover.READY)
-            if self._alone:
-                self._begin()
-
-    def close(self) -> None:
-        """Close the line."""
-        if self._inherited is not None and not self.over:
-            self._loop.remove_reader(self._inherited.line)
-
-    def _listen(self) -> None:
-        assert self._inherited is not None
-        try:
-            data = self._inherited.line.recv(_PIPE_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data.startswith(handover.GO):
-            self._begin()
-            return
-        self._loop.remove_reader(self._inherited.line)
-        self._alone = True
-        logger.warning("The old arbiter process [%d] has gone before its time", self._inherited.pid)
-        if self._announced:
-            self._begin()
-
-    def _begin(self) -> None:
-        assert self._inherited is not None
-        self.over = True
-        self._loop.remove_reader(self._inherited.line)
-        self._inherited.line.close()
-        for listener in self._listeners:
-            listener.owned = True
-        if self._pid_file is not None:
-            try:
-                self._pid_file.write()
-            except SettingsError as error:
-                logger.error("%s", error)
-        self._enter()
-        logger.info(
-            "Upgrade complete: arbiter process [%d] has taken over from [%d]",
-            os.getpid(),
-            self._inherited.pid,
-        )
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    return f"{type(error).__name__}: {error}"
