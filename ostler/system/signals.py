@@ -1,14 +1,11 @@
 """What each signal means to the arbiter, a worker and a plain server (docs/signals.md follows from here).
 
-Also how to signal one thread of a process, and how to survive a flood of signals.
+Also `forgive_full_wakeup`, against a deadlock in a flood of signals.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
-from collections.abc import Callable
 
 from ostler.records import record
 
@@ -26,57 +23,6 @@ def forgive_full_wakeup() -> None:
     for ever (seen with CPython 3.11).
     """
     signal.set_wakeup_fd(signal.set_wakeup_fd(-1), warn_on_full_buffer=False)
-
-
-def thread_ids(pid: int) -> list[int]:
-    """Return the ids of a process's threads, in ascending order; none where there is no /proc."""
-    with contextlib.suppress(OSError):
-        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
-    return []
-
-
-def signal_another_thread(
-    pid: int,
-    number: int,
-    *,
-    thread_ids: Callable[[int], list[int]] = thread_ids,
-    tgkill: Callable[[int, int, int], None] | None = None,
-) -> None:
-    """Send a signal to a thread of process `pid`, a child not yet reaped, that is not its main thread.
-
-    A thread may end at any time, and its id may then be that of another process. tgkill(2) takes the
-    process's id as well, and sends nothing where the two do not belong together. Without tgkill, or without
-    another thread, the signal goes to the process: the kernel then prefers its main thread.
-
-    Raises:
-        ProcessLookupError: there is no such process.
-    """
-    tgkill = tgkill or _find_tgkill()
-    if tgkill is not None:
-        for thread in thread_ids(pid):
-            if thread == pid:
-                continue
-            with contextlib.suppress(ProcessLookupError):  # this thread has ended
-                tgkill(pid, thread, number)
-                return
-    os.kill(pid, number)
-
-
-def _find_tgkill() -> Callable[[int, int, int], None] | None:
-    """Return tgkill(2), which Python does not offer; None if the C library has none (glibc before 2.30)."""
-    try:
-        import ctypes  # for a worker that hangs only: the arbiter stays small
-
-        function = ctypes.CDLL(None, use_errno=True).tgkill
-    except Exception:  # noqa: BLE001 - also what a Python that is being replaced raises: there is none then
-        return None
-
-    def tgkill(pid: int, thread: int, number: int) -> None:
-        if function(pid, thread, number):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))  # ESRCH makes it a ProcessLookupError
-
-    return tgkill
 
 
 @record

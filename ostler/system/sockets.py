@@ -134,8 +134,12 @@ def bind_tcp(hosts: Iterable[str], port: int, backlog: int) -> list[socket.socke
 
 
 def _bind_host(host: str, port: int, backlog: int, *, dual_stack: bool) -> list[socket.socket]:
+    # A str is encoded by the idna codec, for which Python loads the tables of unicodedata. An IP address
+    # needs no codec: the arbiter stays small.
+    is_address = host.isascii() and (":" in host or host.replace(".", "").isdigit())
+    name = host.encode() if is_address else host
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as exc:
         reason = exc.strerror if isinstance(exc, socket.gaierror) else str(exc)
         raise BindError(f"cannot listen on {host}: no such host ({reason}); check --host") from None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Container
+from collections.abc import Callable, Container
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ostler.ipc.contract import PIPE_SIZE, STACK_SIGNAL
 from ostler.ipc.messages import Decoder, Message
 from ostler.system.pipes import PipeEnd
-from ostler.system.signals import signal_another_thread
 
 if TYPE_CHECKING:
     import psutil
@@ -169,6 +168,61 @@ class Child:
         if self._gate is not None:
             self._gate.close()
         self.close_lifeline()
+
+
+def thread_ids(pid: int) -> list[int]:
+    """Return the ids of a process's threads, in ascending order; none where there is no /proc."""
+    with contextlib.suppress(OSError):
+        return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    return []
+
+
+Tgkill: TypeAlias = Callable[[int, int, int], None]
+"""tgkill(2): process id, thread id, signal."""
+
+
+def find_tgkill() -> Tgkill | None:
+    """Return tgkill(2), which Python does not offer; None if the C library has none (glibc before 2.30)."""
+    try:
+        import ctypes  # for a worker that hangs only: the arbiter stays small
+
+        function = ctypes.CDLL(None, use_errno=True).tgkill
+    except Exception:  # noqa: BLE001 - also what a Python that is being replaced raises: there is none then
+        return None
+
+    def tgkill(pid: int, thread: int, number: int) -> None:
+        if function(pid, thread, number):
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))  # with ESRCH this is a ProcessLookupError
+
+    return tgkill
+
+
+def signal_another_thread(
+    pid: int,
+    number: int,
+    *,
+    thread_ids: Callable[[int], list[int]] = thread_ids,
+    find_tgkill: Callable[[], Tgkill | None] = find_tgkill,
+) -> None:
+    """Send a signal to a thread of process `pid`, a child not yet reaped, that is not its main thread.
+
+    A thread may end at any time, and its id may then be that of another process: kill(2) would hit that one.
+    tgkill(2) takes the process's id as well, and sends nothing where the two do not belong together. Without
+    tgkill or another thread, the signal goes to the process, of which the kernel prefers the main thread.
+
+    Raises:
+        ProcessLookupError: there is no such process.
+    """
+    tgkill = find_tgkill()
+    if tgkill is not None:
+        for thread in thread_ids(pid):
+            if thread == pid:
+                continue
+            with contextlib.suppress(ProcessLookupError):  # this thread has ended
+                tgkill(pid, thread, number)
+                return
+    os.kill(pid, number)
 
 
 def reap_orphans(known: Container[int]) -> None:
