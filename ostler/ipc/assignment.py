@@ -1,4 +1,4 @@
-"""What the arbiter gives a worker at its birth; pickled by multiprocessing, descriptors included."""
+"""What the arbiter gives a worker as it spawns it: settings, sockets, pipes. multiprocessing pickles it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ ARBITERS_OWN = (
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 )
-"""Variables for the arbiter alone: a worker that saw them would answer in its name (sd_listen_fds(3))."""
+"""Variables that only the arbiter may see: a worker with them would take the arbiter's sockets for its own,
+and speak to systemd in its place (sd_listen_fds(3), sd_notify(3))."""
 
 
 @record
 class Assignment:
-    """One worker's place and means. It owns the descriptors: the pipes' ends and the sockets."""
+    """One worker's slot and all that it needs. It owns the descriptors: the pipes' ends and the sockets."""
 
     slot: int
     generation: int
@@ -42,8 +43,8 @@ class Assignment:
     stacks: PipeEnd
     """Write end of the pipe for faulthandler's stacks."""
     lifeline: PipeEnd
-    """Read end of a pipe whose other end only the arbiter holds. A byte means that the whole instance is
-    going to stop, and load balancers should know; end-of-file means that the arbiter is gone."""
+    """Read end of a pipe whose write end only the arbiter holds. A byte means that the whole instance is
+    going to stop, and that health checks should say so. End-of-file means that the arbiter is gone."""
     shared_queues: SharedQueues | None = None
     """The other workers' queues, where each has its own (--reuse-port)."""
     gate: PipeEnd | None = None

@@ -1,6 +1,7 @@
-"""What the workers of one arbiter share besides listening sockets: who is how busy, how to call for help.
+"""The load board: how many connections each worker has, in memory that arbiter and workers share.
 
-Made by the arbiter, handed to every worker at its birth (`ostler.ipc.assignment`), and outliving them all.
+The arbiter makes it, hands it to every worker as it is spawned (`ostler.ipc.assignment`), and keeps it until
+its own end.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from ostler.records import record
 from ostler.system.pipes import PipeEnd
 
 ABSENT = 2**32 - 1
-"""In a queue's cell: nobody reads it. More than any worker has connections, so that nobody calls there."""
+"""In a queue's cell: no worker reads the queue. It is larger than any number of connections, so that no
+worker is called there."""
 
 MOST_QUEUES = 256
-"""A call is one byte, the queue's number."""
+"""The number of queues at the most: a call to another worker is one byte, the queue's number."""
 
 
 class LoadBoard:
-    """The open connections of each queue's worker, in memory that the arbiter and all workers share.
+    """For each queue, the number of open connections of its worker.
 
-    Nobody locks it: what one worker reads of another may be old by a moment, and whoever acts on it must be
-    able to bear that.
+    There is no lock: a number may be out of date by a moment, and what is decided by it must bear that.
+
+    Args:
+        size: the number of queues.
+        fd: the descriptor of a board that exists; None makes a new one.
 
     Raises:
         OSError: there is no memory, or the system has no memfd_create(2).
@@ -43,7 +48,7 @@ class LoadBoard:
         return _board, (len(self.cells), DupFd(self._fd))
 
     def close(self) -> None:
-        """Let go of the memory. Closed already: nothing."""
+        """Unmap the memory and close its descriptor; a second call is a no-op."""
         if not self._memory.closed:
             self.cells.release()
             self._memory.close()
@@ -60,17 +65,17 @@ def _board(size: int, fd: Any) -> LoadBoard:
 
 @record
 class SharedQueues:
-    """Every worker's queues, as one worker has them. It owns the descriptors."""
+    """The queues of all workers, as one worker is given them. It owns the descriptors."""
 
     own: int
     """The number of the worker's own queues, which are among its assignment's sockets as well."""
     queues: tuple[tuple[socket, ...], ...]
-    """By number, one socket for each address; none at `own`."""
+    """For each queue's number, one socket for each address; none at `own`."""
     board: LoadBoard
     calls: PipeEnd
-    """Read end of a pipe on which each byte is the number of queues that have too much to do."""
+    """Read end of a pipe; each byte is the number of a queue whose worker has too many connections."""
     callers: tuple[PipeEnd, ...]
-    """By number, the write ends of those pipes."""
+    """For each queue's number, the write end of its worker's pipe."""
 
     def filenos(self) -> list[int]:
         """Return every descriptor."""

@@ -1,8 +1,7 @@
-"""What a worker tells the arbiter: typed messages and their wire form.
+"""The messages from a worker to the arbiter, and their form on the heartbeat pipe. Pure.
 
-Pure: bytes in, messages out. On the pipe a message is one frame, a kind and a length and then the
-body. A frame is never longer than PIPE_BUF (4096 bytes on Linux), so that one write of it is atomic
-(pipe(7)) even when two threads of a worker write at once.
+On the pipe a message is one frame: a kind, a length and the body. A frame is never longer than PIPE_BUF (4096
+bytes on Linux). So one write of it is atomic (pipe(7)), even if two threads of a worker write at once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _FRAME = struct.Struct("!BH")
 _BEAT = struct.Struct("!QQQQIId?QQ")
 
 MAX_TEXT = 3000
-"""Bytes of text in one message at the most; what is longer is cut."""
+"""Bytes of text in one message at the most; longer texts are cut."""
 
 
 @record
@@ -26,14 +25,14 @@ class Ready:
 
 @record
 class BootFailed:
-    """The worker cannot serve, and says why; it exits by itself after this."""
+    """The worker cannot serve, for this reason; it exits by itself after this."""
 
     reason: str
 
 
 @record
 class RetireAsked:
-    """The worker has reached a limit and asks for a successor; it serves on until then."""
+    """The worker has reached a limit and asks to be replaced; it serves on until its successor is ready."""
 
     reason: str
 
@@ -43,11 +42,12 @@ class Beat:
     """A heartbeat, about once a second."""
 
     loop: int
-    """Moved by the worker's event loop, about once a second."""
+    """A count that the worker's event loop increases, about once a second."""
     thread: int
-    """Moved by a thread of the worker: it stands still only if the process or its GIL does."""
+    """A count that a thread of the worker increases: it stays the same only if the process does not run, or
+    if the GIL is never free."""
     waited: int
-    """Nanoseconds that the loop's thread has waited for a CPU, when `loop` last moved (schedstat)."""
+    """Nanoseconds that the loop's thread has waited for a CPU, when `loop` was last increased (schedstat)."""
     served: int
     """Requests answered since the start."""
     in_flight: int
@@ -58,9 +58,9 @@ class Beat:
     """Seconds by which the loop's last timer came late."""
     draining: bool
     ran: int = 0
-    """Nanoseconds that the loop's thread had been on a CPU, when `loop` last moved (schedstat)."""
+    """Nanoseconds that the loop's thread had been on a CPU, when `loop` was last increased (schedstat)."""
     throttled: int = 0
-    """Nanoseconds for which a quota of its cgroups had kept CPUs from it, when `loop` last moved."""
+    """Nanoseconds for which a quota of its cgroups had kept CPUs from it, when `loop` was last increased."""
 
 
 Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat
@@ -84,7 +84,7 @@ def encode(message: Message) -> bytes:
 
 
 class Decoder:
-    """Turns what is read from a worker's pipe back into messages; keeps an unfinished frame."""
+    """Turns the bytes from a worker's pipe into messages; keeps an unfinished frame for the next call."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -93,7 +93,7 @@ class Decoder:
         """Return the messages that `data` completes, in order.
 
         Raises:
-            ValueError: the bytes are not ours; whoever wrote them is not a worker that can be trusted.
+            ValueError: no worker of ours has written these bytes.
         """
         self._buffer += data
         messages: list[Message] = []

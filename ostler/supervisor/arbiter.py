@@ -352,7 +352,7 @@ class Arbiter:
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Inspect(pid=pid):
-                    self._events.append(proc_info.look(pid))
+                    self._events.append(proc_info.inspect(pid))
                 case Finish():
                     self._outcome = action
                     self._loop.stop()

@@ -1,7 +1,7 @@
-"""A pipe's ends, which the arbiter keeps or hands on to a worker at its birth.
+"""The two ends of a pipe, as objects that multiprocessing can hand to a process that it spawns.
 
-multiprocessing's connections come with sockets, authentication and temporary directories, all of which every
-process of a fleet would have to import.
+Not multiprocessing's connections: these need sockets, authentication and temporary directories, and every
+process of a fleet would have to import all that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 
 class PipeEnd:
-    """One end of a pipe. Pickled while a process is spawned, it is that process's as well."""
+    """One end of a pipe. If it is pickled while a process is spawned, that process gets a copy of its own."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def __repr__(self) -> str:
-        return f"<End {'closed' if self.closed else self._fd}>"
+        return f"<PipeEnd {'closed' if self.closed else self._fd}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _end, (DupFd(self.fileno()),)
@@ -42,14 +42,14 @@ class PipeEnd:
         return self._fd
 
     def close(self) -> None:
-        """Close it. Closed already: nothing."""
+        """Close the descriptor; a second call is a no-op."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:
-    """Return both ends of a new pipe, to read and to write; neither is inherited by itself (PEP 446)."""
+    """Return the read and the write end of a new pipe. A child does not inherit them by itself (PEP 446)."""
     reader, writer = os.pipe()
     return PipeEnd(reader), PipeEnd(writer)
 

@@ -1,7 +1,7 @@
-"""Which queues the kernel gives new connections to: a classic BPF program. Pure.
+"""The classic BPF program that picks the listening queue of each new connection. Pure.
 
-A program attached with SO_ATTACH_REUSEPORT_CBPF is run for each SYN and returns the index of a socket in its
-SO_REUSEPORT group, in the order in which they began to listen (socket(7); Linux,
+The kernel runs a program that was attached with SO_ATTACH_REUSEPORT_CBPF for each SYN. It returns the index
+of a socket in its SO_REUSEPORT group, in the order in which they began to listen (socket(7); Linux,
 Documentation/networking/filter.rst). It may be replaced at any time.
 """
 
@@ -30,10 +30,10 @@ _RANDOM = 2**32 - 0x1000 + 56  # SKF_AD_OFF + SKF_AD_RANDOM
 
 
 def program(queues: Sequence[int]) -> list[Instruction]:
-    """Return what spreads connections evenly, at random, over the queues with these numbers.
+    """Return a program that spreads connections evenly, at random, over the queues with these numbers.
 
-    Not by a hash of the addresses, as the kernel does without a program: a proxy's few connections then
-    meet always the same queues.
+    Without a program, the kernel uses a hash of the addresses. The few connections of a proxy then always
+    meet the same queues.
     """
     *others, last = queues
     load = Instruction(_LOAD_WORD, 0, 0, _RANDOM)

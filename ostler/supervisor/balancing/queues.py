@@ -1,8 +1,28 @@
-"""One queue per slot for each address, kept by the arbiter: a worker's death or stop strands nothing.
+"""One listening queue per slot for each address (SO_REUSEPORT), kept by the arbiter, and steered by BPF.
 
-Each address has its sockets in one SO_REUSEPORT group, a few more than there are slots: those wait for a
-scale-up, and get no connections until then. A slot's next worker inherits its queue, and the neighbours have
-it, too.
+With one queue for all workers, the first worker to wake accepts the connection: the load is uneven. With
+SO_REUSEPORT alone, a queue dies with its worker, and with it the connections that wait there. So:
+
+- **Groups.** The arbiter opens all queues before the first worker starts, and keeps them until the end. The
+  queues of one address are one SO_REUSEPORT group. The kernel knows a queue by its index in its group, in the
+  order in which the sockets began to listen. All groups have the same number of queues.
+- **A slot's queues.** The queue with the same number in each group belongs to one slot (`number`). The slot's
+  next worker inherits them: what waits there when a worker dies or stops is served by its successor.
+- **Steering.** A BPF program in the kernel picks the queue of each new connection, at random among the queues
+  of the workers that serve (`steer`). The arbiter replaces it whenever a worker becomes ready, drains, dies
+  or falls silent, and always before a worker is told to go. A handshake that is under way stays with the
+  queue that got its SYN; all later ones go elsewhere. If no worker serves, the last program stays.
+- **Helping out.** Each worker also has the other workers' queues, and empties those that are not read
+  (`ostler.worker.balancing`). A shared memory, the load board, has each worker's number of connections: a
+  worker with many leaves the next connection in its queue and calls the one with the fewest by a pipe. No
+  connection is ever handed from process to process: it is in a queue or it is accepted.
+- **Spares.** A running worker cannot be given another descriptor, so queues for workers that may be added are
+  opened at the start too (`spares`). No connection is steered to a queue without a worker. Slots beyond the
+  spare queues share the queues of other slots.
+- **Handing over.** In an upgrade the new arbiter gets every socket of each group, in the group's order, and
+  steers from `take_over` on. The old one has stopped steering with `hand_over` before.
+
+What must never happen: that a connection is in a queue which no process will read.
 """
 
 from __future__ import annotations
@@ -29,9 +49,9 @@ _SO_ATTACH_REUSEPORT_CBPF = 51  # <asm-generic/socket.h>; Python has no name for
 
 
 def wanted(settings: Settings, size: int) -> bool:
-    """Return whether so many workers should have queues of their own.
+    """Return whether `size` workers should have queues of their own (`reuse_port`).
 
-    With --reload, whoever serves is to be the newest code and nobody minds how evenly.
+    Not with --reload: there, an even load matters less than that the newest code serves.
     """
     if settings.reuse_port == "auto":
         return size > 1 and not settings.reload
@@ -39,20 +59,17 @@ def wanted(settings: Settings, size: int) -> bool:
 
 
 def spares(size: int) -> int:
-    """Return how many queues are kept for workers that may be added.
-
-    Workers that run cannot be given the queue of one that comes later; what is beyond these shares a queue.
-    """
+    """Return how many queues to open for workers that may be added to `size`."""
     return 4 + size // 4
 
 
 def open_queues(listeners: Sequence[Listener], settings: Settings, size: int) -> Queues | None:
-    """Return the queues of what `listeners` listen on, or None where there is to be one for all workers.
+    """Return the queues for the addresses of `listeners`; None if all workers are to share one queue.
 
-    What another arbiter has handed over stays as it was: connections may wait in each of its queues.
+    Queues that another arbiter has handed over stay as they were: connections may wait in each of them.
 
     Raises:
-        BindError: they are asked for with `reuse_port = "on"`, and this system cannot.
+        BindError: `reuse_port = "on"` asks for queues, and this system cannot have them.
     """
     inherited = settings.fd is not None
     ours = [item for item in listeners if not inherited and not item.origin and item.path is None]
@@ -72,7 +89,7 @@ def open_queues(listeners: Sequence[Listener], settings: Settings, size: int) ->
             groups = [
                 [listener.socket, *listener.further]
                 if listener.further
-                else _multiply(listener.socket, count, settings.backlog, opened)
+                else _open_group(listener.socket, count, settings.backlog, opened)
                 for listener in ours
             ]
             queues = Queues(groups, [item.socket for item in listeners if item not in ours], size)
@@ -88,12 +105,21 @@ def open_queues(listeners: Sequence[Listener], settings: Settings, size: int) ->
     return queues
 
 
-def _multiply(
+def _open_group(
     first: socket.socket, count: int, backlog: int, opened: contextlib.ExitStack
 ) -> list[socket.socket]:
-    """Give a listening socket its SO_REUSEPORT group, it being the first of `count`.
+    """Return a SO_REUSEPORT group of `count` sockets, of which a listening socket is the first.
 
-    It was bound, and has listened, without that option: a port that anybody has was an error then.
+    That one was bound, and listens, without the option: so a port that another process has was an error.
+
+    Args:
+        first: the listening socket.
+        count: how many sockets the group has.
+        backlog: of each of them.
+        opened: closes the new sockets, and resets the option, if a later step fails.
+
+    Raises:
+        OSError: this system cannot.
     """
     if not hasattr(socket, "SO_REUSEPORT") or not hasattr(os, "memfd_create"):
         raise OSError(errno.ENOSYS, "only Linux can")
@@ -119,20 +145,25 @@ def _share_port(sock: socket.socket, value: bool) -> None:
 
 
 def attach(sock: socket.socket, queues: Sequence[int]) -> None:
-    """Give new connections of this socket's group to the queues with these numbers alone.
+    """Let the kernel give new connections of a socket's group to the queues with these numbers only.
 
     Raises:
         OSError: the kernel is older than 4.6, or not Linux's.
     """
     code = array.array("B", bpf.encode(bpf.program(queues)))
     address, length = code.buffer_info()
-    # struct sock_fprog: a count, and where the instructions are; the kernel copies them.
+    # struct sock_fprog: how many instructions, and their address; the kernel copies them.
     option = struct.pack("HP", length // 8, address)
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, option)
 
 
 class Queues:
-    """The queues of every slot, and what the workers need to help each other out.
+    """The queues of every slot, the load board and the pipes by which workers call each other.
+
+    Args:
+        groups: for each address, the sockets of its group.
+        shared: listening sockets that all workers share, such as Unix sockets.
+        size: the number of workers; connections are steered to their slots at first.
 
     Raises:
         OSError: this system cannot steer connections, or lacks memory or descriptors.
@@ -162,15 +193,15 @@ class Queues:
         return f"<Queues {self._count} for each of {len(self._groups)} addresses, steered to {self._steered}>"
 
     def number(self, slot: int) -> int:
-        """Return the number of a slot's queues."""
+        """Return the index of a slot's queues in their groups."""
         return (slot - 1) % self._count
 
     def sockets(self, slot: int) -> tuple[socket.socket, ...]:
-        """Return what a slot's worker listens on: what all share, and its own queues."""
+        """Return a slot's listening sockets: those that all workers share, and its own queues."""
         return (*self._shared, *(group[self.number(slot)] for group in self._groups))
 
     def shared_queues(self, slot: int) -> SharedQueues:
-        """Return what a slot's worker needs to look after the others' queues."""
+        """Return what a slot's worker needs to empty the other workers' queues."""
         own = self.number(slot)
         numbers = range(self._count)
         return SharedQueues(
@@ -182,7 +213,7 @@ class Queues:
         )
 
     def steer(self, slots: Iterable[int]) -> None:
-        """Let new connections come to these slots alone; to whom they went before, if these are none.
+        """Let the kernel give new connections to these slots only; without slots, all stays as it was.
 
         Raises:
             OSError: this system cannot.
@@ -198,26 +229,26 @@ class Queues:
             self._steered = live
 
     def hand_over(self) -> None:
-        """Leave the steering to the arbiter that takes this one's place."""
+        """Steer no more: the arbiter that takes this one's place does."""
         self._closed = True
 
     def take_over(self) -> None:
-        """Steer anew: the arbiter whose place this is may have steered until now."""
+        """Steer anew: until now the old arbiter may have done so."""
         live, self._steered = self._steered, ()
         self.steer(number + 1 for number in live)
 
     def close_listeners(self) -> None:
-        """Close our copies of the queues, as all ends; the workers have theirs."""
+        """Close the arbiter's copies of the queues, as it stops; the workers have their own."""
         self._closed = True
         for group in self._groups:
             for sock in group:
                 sock.close()
 
     def close(self) -> None:
-        """Close everything."""
+        """Close the queues, the pipes and the load board; each group's first socket is its listener's."""
         self._closed = True
         for group in self._groups:
-            for sock in group[1:]:  # the first is its listener's
+            for sock in group[1:]:
                 sock.close()
         for ends in self._pipes:
             for end in ends:

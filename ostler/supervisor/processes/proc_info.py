@@ -1,6 +1,6 @@
-"""What the operating system knows of a process: why it is silent, and why it may have died.
+"""What Linux knows of a process (/proc, cgroups): why it sends no heartbeat, and why it may have died.
 
-Every figure is optional: where there is no such file, nothing is said.
+Every figure is optional: if a file is missing, the text says nothing of it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _STATES = {
 }
 
 
-def look(pid: int) -> Inspected:
-    """Return what is known of a silent process: of its CPU time, and in words for the log.
+def inspect(pid: int) -> Inspected:
+    """Return what is known of a silent process: its CPU time, and a description for the log.
 
-    From /proc/PID/schedstat come nanoseconds on a CPU and waited for one, of its main thread (Linux,
-    Documentation/scheduler/sched-stats.rst). That its group's quota was used up is an excuse only for
-    one that wants to run: one that sleeps, or is stopped, would not have run anyway.
+    The CPU time is from /proc/PID/schedstat: the nanoseconds that the main thread was on a CPU, and waited
+    for one (Linux, Documentation/scheduler/sched-stats.rst). The time for which its cgroup was throttled is
+    read only of a process that wants to run: one that sleeps or is stopped would not have run anyway.
     """
     ran, waited = cpu_time(pid)
     throttled = None
@@ -38,7 +38,7 @@ def look(pid: int) -> Inspected:
 
 
 def cpu_time(pid: int) -> tuple[int, int] | tuple[None, None]:
-    """Return the nanoseconds that the main thread was on a CPU, and waited for one; None if nobody counts."""
+    """Return the nanoseconds that the main thread was on a CPU, and waited for one; None if not counted."""
     fields = read(f"/proc/{pid}/schedstat").split()
     return (int(fields[0]), int(fields[1])) if len(fields) == 3 else (None, None)
 
@@ -67,10 +67,10 @@ def describe(pid: int) -> str:
 
 
 def describe_exit(code: int) -> tuple[str, str | None]:
-    """Return how a process ended, in words, and the name of the signal that ended it, if one did.
+    """Return how a process ended, in words, and the name of the signal that ended it, or None.
 
     Args:
-        code: an exit status, or minus the number of the signal, as `Process.exitcode` has it.
+        code: an exit status, or minus the number of the signal, as in `multiprocessing.Process.exitcode`.
     """
     if code >= 0:
         return f"exited with code {code}", None
@@ -82,8 +82,8 @@ def describe_exit(code: int) -> tuple[str, str | None]:
 
 
 def oom_kills() -> int | None:
-    """Return how many processes the kernel's OOM killer has ended so far, in this cgroup if it can."""
-    # The process's own group alone: what another one lost is not ours.
+    """Return how many processes the kernel's OOM killer has ended: in this cgroup, or else on the machine."""
+    # Only the process's own cgroup: kills in another one say nothing about our workers.
     own = next(directories("memory"), "")
     for path in (f"{own}/memory.events", f"{own}/memory.oom_control", "/proc/vmstat"):
         for line in read(path).splitlines():

@@ -1,6 +1,7 @@
-"""Which files count for --reload, and the threads that watch them (watchfiles).
+"""Watches files for --reload, by watchfiles in threads.
 
-`Watch` says what is watched and what counts; `Watcher` tells the arbiter's loop what has changed.
+`Watch` says which directories are watched and which of their files count; `Watcher` reports the changed files
+to the arbiter's loop.
 """
 
 from __future__ import annotations
@@ -26,32 +27,38 @@ Changes: TypeAlias = "Generator[set[tuple[Any, str]], None, None]"
 INCLUDES = ("*.py",)
 EXCLUDES = (".*", ".py[cod]", ".sw.*", "~*")
 
-_QUIET = 20
-"""Milliseconds without a change that end a burst: an editor's save is several changes."""
-_BURST = 400
-"""Milliseconds after which a burst that does not end is told all the same."""
-_GLANCE = 1000
-"""Milliseconds between two looks at whether the directories are still the same ones."""
+# In milliseconds; the first two are watchfiles' own terms.
+_STEP = 20
+"""Changes are reported after this time without another one: an editor's save is several changes."""
+_DEBOUNCE = 400
+"""Changes are reported after this time even if they go on."""
+_CHECK = 1000
+"""Time between two checks whether the directories are still the same ones."""
 
 
 @record
 class Watch:
-    """What is watched, and which of the files in there count."""
+    """The directories that are watched, and which of their files count."""
 
     directories: tuple[Path, ...]
     includes: tuple[str, ...] = INCLUDES
     excludes: tuple[str, ...] = EXCLUDES
     excluded: tuple[Path, ...] = ()
-    """Directories in which nothing counts."""
+    """Directories in which no file counts."""
     files: tuple[Path, ...] = ()
     """Files that count wherever they are: those of the settings."""
 
     @classmethod
     def of(cls, settings: Settings, directory: str, files: Iterable[str] = ()) -> Watch:
-        """Return what the settings ask for; relative paths are relative to `directory`.
+        """Return the watch that the settings ask for.
+
+        Args:
+            settings: those of --reload.
+            directory: relative paths are relative to it.
+            files: files to watch besides, such as the configuration file.
 
         Raises:
-            SettingsError: a directory to watch is none.
+            SettingsError: `reload_dir` names something that is no directory.
         """
         here = Path(directory)
         asked = []
@@ -72,7 +79,7 @@ class Watch:
         )
 
     def counts(self, path: Path) -> bool:
-        """Whether a change of this file makes a reload."""
+        """Return whether a change of this file causes a reload."""
         if path in self.files:
             return True
         root = next((root for root in self.directories if root in path.parents), None)
@@ -81,7 +88,7 @@ class Watch:
         if not any(path.match(pattern) for pattern in self.includes):
             return False
         if any(path.name == PurePath(pattern).name for pattern in self.includes):
-            return True  # asked for by its very name
+            return True  # a pattern names this very file
         if any(directory in path.parents for directory in self.excluded):
             return False
         # A directory that is excluded, such as .venv, excludes what is in it.
@@ -91,11 +98,11 @@ class Watch:
 
 
 def _directories(here: Path, patterns: Iterable[str]) -> list[Path]:
-    """Return the directories among what the patterns name or match."""
+    """Return the directories that the patterns name or match."""
     found = []
     for pattern in patterns:
         if pattern in (".*", "*"):
-            continue  # for files: every hidden directory, or every one, is hardly meant
+            continue  # meant for files: not every hidden directory, or every directory
         if (here / pattern).is_dir():
             found.append(_absolute(here / pattern))
         elif not PurePath(pattern).is_absolute() and ".." not in PurePath(pattern).parts:
@@ -109,42 +116,43 @@ def _outermost(directories: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def _absolute(path: Path) -> Path:
-    # Not resolve(): changes are told by the path that is watched, links kept.
+    # Not resolve(): watchfiles reports paths as they are watched, links kept.
     return Path(os.path.abspath(path))
 
 
 class Watcher:
-    """Watches in threads, as watchfiles blocks; what counts is told in the loop's own thread.
+    """Watches in threads, as watchfiles blocks, and reports files that count in the loop's own thread.
 
-    `start` it once, and `stop` it before the loop is closed.
+    `start` it once, and `stop` it before the loop is closed. `function` stands for watchfiles.watch, in
+    tests.
     """
 
     def __init__(self, watch: Watch, function: Callable[..., Changes] | None = None) -> None:
         self.watch = watch
-        self._watch = function or _watchfiles
+        self._function = function or _watchfiles
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._loop: EventLoop | None = None
         self._changed: Callable[[list[Path]], None] | None = None
 
     def start(self, loop: EventLoop, changed: Callable[[list[Path]], None]) -> None:
-        """Call `changed` with the files that count whenever some of them have changed."""
+        """Call `changed`, in the loop's thread, with the files that count whenever some of them change."""
         self._loop, self._changed = loop, changed
         roots = self.watch.directories
         logger.info("Will watch for changes in these directories: %s", [str(root) for root in roots])
-        self._begin(roots, recursive=True)
+        self._start_thread(roots, recursive=True)
         outside = {file.parent for file in self.watch.files if not _inside(file, roots)}
         if outside:
-            self._begin(sorted(outside), recursive=False)
+            self._start_thread(sorted(outside), recursive=False)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Watch no more, and wait a second for each thread to end."""
         self._loop = None
         self._stop.set()
         for thread in self._threads:
             thread.join(1.0)
 
-    def _begin(self, paths: Sequence[Path], *, recursive: bool) -> None:
+    def _start_thread(self, paths: Sequence[Path], *, recursive: bool) -> None:
         thread = threading.Thread(target=self._run, args=(paths, recursive), name="ostler-watch", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -155,7 +163,7 @@ class Watcher:
         while not self._stop.is_set():
             try:
                 now = self._until_replaced(paths, recursive, polling, before)
-            except Exception as exc:  # noqa: BLE001 - whatever the kernel refuses: inotify's limits, most often
+            except Exception as exc:  # noqa: BLE001 - whatever the kernel refuses; most often a limit of inotify
                 if polling:
                     logger.error("Changes are not noticed any more: %s", exc)
                     return
@@ -167,18 +175,18 @@ class Watcher:
                     logger.warning("%s is gone: watched again once it is back", path)
             back = {path for path, inode in now.items() if inode not in (None, before[path])}
             before = now
-            self._tell(back)
+            self._report(back)
 
     def _until_replaced(
         self, paths: Sequence[Path], recursive: bool, polling: bool | None, before: Inodes
     ) -> Inodes:
-        """Watch until it is over, or a path is another directory: paths are not what the kernel watches."""
-        changes = self._watch(
+        """Watch until `stop`, or until a path names another directory: the kernel watches inodes."""
+        changes = self._function(
             *paths,
             watch_filter=None,
-            debounce=_BURST,
-            step=_QUIET,
-            rust_timeout=_GLANCE,
+            debounce=_DEBOUNCE,
+            step=_STEP,
+            rust_timeout=_CHECK,
             yield_on_timeout=True,
             stop_event=self._stop,
             recursive=recursive,
@@ -186,14 +194,14 @@ class Watcher:
             ignore_permission_denied=True,
         )
         with contextlib.closing(changes):
-            for burst in changes:
-                self._tell({path for _, name in burst if self.watch.counts(path := Path(name))})
+            for batch in changes:
+                self._report({path for _, name in batch if self.watch.counts(path := Path(name))})
                 now = _inodes(paths)
                 if now != before:
                     return now
         return before
 
-    def _tell(self, paths: set[Path]) -> None:
+    def _report(self, paths: set[Path]) -> None:
         loop, changed = self._loop, self._changed
         if paths and loop is not None and changed is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: ostler ends

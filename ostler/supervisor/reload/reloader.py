@@ -1,4 +1,4 @@
-"""--reload, as the arbiter sees it: a watcher whose changes become reloads, and the terminal to share."""
+"""--reload for the arbiter: turns changes of files into reloads, at most one per `reload_delay` seconds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from ostler.supervisor.reload.terminal import Terminal
 
 
 class Reloader:
-    """Asks for a reload at the first change, and gathers what follows within `delay` seconds into one more.
+    """Asks for a reload at the first change; changes within `delay` seconds after it become one more reload.
 
-    `directory` is what the log names files relative to.
+    Args:
+        watcher: reports changed files.
+        delay: the setting `reload_delay`, in seconds.
+        directory: the log names files relative to it.
     """
 
     def __init__(self, watcher: Watcher, *, delay: float, directory: str) -> None:
@@ -25,7 +28,7 @@ class Reloader:
         self._reload: Callable[[str, bool], None] = lambda why, settings: None
         self._absorbs: Callable[[], bool] = lambda: False
         self._pending: set[Path] = set()
-        self._pause: Timer | None = None
+        self._timer: Timer | None = None
 
     def start(
         self,
@@ -33,37 +36,40 @@ class Reloader:
         reload: Callable[[str, bool], None],
         absorbs: Callable[[], bool],
     ) -> None:
-        """Watch from now on, and call `reload(why, whether files of settings are among them)`.
+        """Watch from now on.
 
-        `absorbs` says whether a change of the code need not be told, as nobody has read any of it yet.
+        Args:
+            loop: the arbiter's event loop.
+            reload: called with the text for the log, and with whether files of settings have changed.
+            absorbs: returns whether a change of the code needs no reload, as no worker has read any code yet.
         """
         self._loop, self._reload, self._absorbs = loop, reload, absorbs
         self._watcher.start(loop, self._changed)
 
     def stop(self) -> None:
-        """Ask for nothing more, and leave the terminal as it was found."""
+        """Watch no more, and restore the terminal."""
         self._loop = None
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._watcher.stop()
         self.terminal.restore()
 
     def _changed(self, paths: Sequence[Path]) -> None:
-        if self._of_settings(paths) or not self._absorbs():
+        if self._are_settings(paths) or not self._absorbs():
             self._pending.update(paths)
-        if self._pause is None:
-            self._ask()
+        if self._timer is None:
+            self._reload_pending()
 
-    def _ask(self) -> None:
-        self._pause = None
+    def _reload_pending(self) -> None:
+        self._timer = None
         if not self._pending or self._loop is None:
             return
         paths, self._pending = sorted(self._pending), set()
-        self._pause = self._loop.call_later(self._delay, self._ask)
+        self._timer = self._loop.call_later(self._delay, self._reload_pending)
         names = ", ".join(f"'{self._name(path)}'" for path in paths)
-        self._reload(f"WatchFiles detected changes in {names}. Reloading...", self._of_settings(paths))
+        self._reload(f"WatchFiles detected changes in {names}. Reloading...", self._are_settings(paths))
 
-    def _of_settings(self, paths: Sequence[Path]) -> bool:
+    def _are_settings(self, paths: Sequence[Path]) -> bool:
         return not set(paths).isdisjoint(self._watcher.watch.files)
 
     def _name(self, path: Path) -> Path:

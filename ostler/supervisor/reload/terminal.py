@@ -1,4 +1,4 @@
-"""The terminal that --reload was started at, which its workers share for a debugger."""
+"""The terminal under --reload: its workers share it for a debugger, and its modes are restored after them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class Terminal:
-    """Standard input, if that is a terminal: its modes as they were, and as they shall be again.
+    """Standard input, if that is a terminal, and its modes as they were when this object was made.
 
-    A debugger's prompt changes them (no echo, single keys), and a worker may be killed amid it.
+    A debugger's prompt changes the modes (no echo, single keys), and a worker may be killed meanwhile.
     """
 
     def __init__(self, descriptor: int = 0) -> None:
@@ -21,19 +21,19 @@ class Terminal:
 
     @property
     def present(self) -> bool:
-        """Whether there is one to share."""
+        """Whether standard input is a terminal."""
         return self._modes is not None
 
     @property
     def gone(self) -> bool:
-        """Whether there was one that has been hung up."""
+        """Whether there was a terminal that has been hung up."""
         return self.present and self._read() is None
 
     def restore(self) -> None:
-        """Give it the modes back that it had when this object was made."""
+        """Set the modes that the terminal had when this object was made."""
         if self._modes is None or self._read() in (None, self._modes):
             return
-        # Without this a process in the background is stopped by its attempt (termios(3)).
+        # A process in the background that changes the modes is stopped by SIGTTOU (termios(3)).
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTTOU,))
         try:
             with contextlib.suppress(termios.error):

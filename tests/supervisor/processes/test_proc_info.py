@@ -22,16 +22,16 @@ def test_a_stopped_process_is_described_as_stopped() -> None:
         process.communicate()
 
 
-def test_a_process_that_is_gone_gives_no_evidence_and_no_error() -> None:
+def test_a_process_that_is_gone_has_no_description_and_raises_no_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     assert proc_info.describe(process.pid) == ""
-    seen = proc_info.look(process.pid)
+    seen = proc_info.inspect(process.pid)
     assert (seen.waited, seen.ran, seen.throttled) == (None, None, None)
 
 
 def test_the_time_that_a_process_waits_for_a_cpu_is_counted() -> None:
-    seen = proc_info.look(os.getpid())
+    seen = proc_info.inspect(os.getpid())
     assert seen.ran is not None
     assert seen.waited is not None
     assert seen.ran > 0 <= seen.waited
