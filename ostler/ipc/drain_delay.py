@@ -23,7 +23,7 @@ class StopStep(Enum):
 class DrainDelay:
     """Decides what each order to stop leads to; one for each process that is told to stop.
 
-    The first order withdraws if there is a delay and somebody is served. The next order drains: either the
+    The first order withdraws if there is a delay and clients are served. The next order drains: either the
     delay is over, or the operator does not want to wait for it.
     """
 

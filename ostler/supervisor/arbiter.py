@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from ostler.errors import OstlerError, SettingsError
 from ostler.ipc.assignment import Assignment
 from ostler.ipc.drain_delay import NOTICE, DrainDelay, StopStep
-from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.settings.sources import Configuration
 from ostler.supervisor.event_loop import EventLoop, Timer
@@ -25,7 +24,6 @@ from ostler.supervisor.fleet.events import (
     Action,
     Event,
     Finish,
-    Inspect,
     Reload,
     Report,
     Resize,
@@ -38,14 +36,11 @@ from ostler.supervisor.fleet.events import (
 )
 from ostler.supervisor.fleet.fleet import Fleet
 from ostler.supervisor.generations import Generations
-from ostler.supervisor.processes import proc_info
 from ostler.supervisor.processes.children import Children
 from ostler.supervisor.processes.resource_tracker import LazyResourceTracker
 from ostler.supervisor.systemd_notifier import SystemdNotifier
 from ostler.supervisor.upgrade.command import Command
 from ostler.supervisor.upgrade.old_arbiter import OldArbiter
-from ostler.system import privileges
-from ostler.system.cpus import worker_count
 from ostler.system.sd_notify import Notifier
 from ostler.system.sockets import Listener
 
@@ -215,7 +210,7 @@ class Arbiter:
         """Ctrl+C: the first stops gracefully, the second at once."""
         if self._interrupted:
             self._stop_now()
-        elif self._reloader is not None:  # in development, a developer waits for it
+        elif self._reloader is not None:  # a developer waits for the end
             self._interrupted = True
             self._stop_soon()
         else:
@@ -253,18 +248,12 @@ class Arbiter:
 
     def _resize(self, before: Settings, cause: str) -> None:
         """Add or remove workers, if the setting `workers` has changed."""
-        settings = self._generations.settings
-        size = worker_count(settings)
-        if size is None:
-            logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
-        elif settings.workers != before.workers:
+        size = self._generations.new_size(before, cause)
+        if size is not None:
             self._handle(Resize(size - self._fleet.size))
 
     def _reopen_logs(self) -> None:
-        log_setup.reopen()
-        identity = privileges.wanted(self._generations.settings)
-        if identity is not None:
-            privileges.give(identity, log_setup.descriptors())
+        self._generations.reopen_logs()
         self._upgrade.forward(signal.SIGUSR1)
         self._children.send_all(signal.SIGUSR1)
 
@@ -351,8 +340,6 @@ class Arbiter:
                     self._events.append(self._children.spawn(action, configuration))
                 case Report(level=level, text=text):
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
-                case Inspect(pid=pid):
-                    self._events.append(proc_info.inspect(pid))
                 case Finish():
                     self._outcome = action
                     self._loop.stop()

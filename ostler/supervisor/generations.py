@@ -10,6 +10,8 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.settings.sources import Configuration
 from ostler.supervisor.fleet.events import Timings
+from ostler.system import privileges
+from ostler.system.cpus import worker_count
 
 logger = logging.getLogger("ostler.error")
 
@@ -90,3 +92,17 @@ class Generations:
         self.newest += 1
         self._configurations[self.newest] = configuration
         return before
+
+    def new_size(self, before: Settings, cause: str) -> int | None:
+        """Return the number of workers that the newest settings ask for, if it is not as `before`."""
+        size = worker_count(self.settings)
+        if size is None:
+            logger.warning("%s: workers is not set any more; a plain server takes a restart", cause)
+        return None if self.settings.workers == before.workers else size
+
+    def reopen_logs(self) -> None:
+        """Open the arbiter's log files anew, and give them to the user that the workers run as."""
+        log_setup.reopen()
+        identity = privileges.wanted(self.settings)
+        if identity is not None:
+            privileges.give(identity, log_setup.descriptors())

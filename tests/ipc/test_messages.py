@@ -1,4 +1,4 @@
-"""The wire form of what a worker tells the arbiter."""
+"""The form of the messages from a worker to the arbiter on the heartbeat pipe."""
 
 import pytest
 
@@ -31,7 +31,7 @@ PIPE_BUF = 4096
 
 
 @pytest.mark.parametrize("message", ALL)
-def test_a_message_comes_back_as_it_went(message: Message) -> None:
+def test_a_message_is_decoded_as_it_was_encoded(message: Message) -> None:
     assert Decoder().feed(encode(message)) == [message]
 
 
@@ -52,6 +52,6 @@ def test_no_message_is_longer_than_an_atomic_write_of_a_pipe() -> None:
 
 
 @pytest.mark.parametrize("garbage", [b"\xff\x00\x00", b"\x01\x00\x01x", b"\x04\x00\x02xy", b"\x02\xff\xff"])
-def test_bytes_that_no_worker_of_ours_wrote_are_refused(garbage: bytes) -> None:
+def test_bytes_that_are_no_message_are_refused(garbage: bytes) -> None:
     with pytest.raises(ValueError, match="unknown kind"):
         Decoder().feed(garbage)

@@ -34,11 +34,11 @@ def pipe() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def test_what_can_be_read_is_told_with_its_arguments(loop: EventLoop, pipe: tuple[int, int]) -> None:
-    told = []
+def test_a_readable_descriptor_calls_back_with_its_arguments(loop: EventLoop, pipe: tuple[int, int]) -> None:
+    called = []
 
     def readable(name: str) -> None:
-        told.append((name, os.read(pipe[0], 100)))
+        called.append((name, os.read(pipe[0], 100)))
         loop.stop()
 
     loop.add_reader(pipe[0], readable, "other")
@@ -46,15 +46,15 @@ def test_what_can_be_read_is_told_with_its_arguments(loop: EventLoop, pipe: tupl
     loop.call_soon(lambda: os.write(pipe[1], b"x"))
     loop.run_forever()
 
-    assert told == [("this", b"x")]
+    assert called == [("this", b"x")]
 
 
-def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: EventLoop) -> None:
+def test_a_reader_that_is_removed_in_a_round_is_not_called_in_it(loop: EventLoop) -> None:
     pipes = [os.pipe(), os.pipe()]
-    told = []
+    called = []
 
     def readable(number: int) -> None:
-        told.append(number)
+        called.append(number)
         loop.remove_reader(pipes[1 - number][0])
         loop.call_later(0.01, loop.stop)
 
@@ -67,10 +67,12 @@ def test_whoever_is_removed_in_a_round_is_not_called_in_it(loop: EventLoop) -> N
         for end in ends:
             os.close(end)
 
-    assert len(told) == 1
+    assert len(called) == 1
 
 
-def test_nobody_reads_any_more_once_removed_even_twice(loop: EventLoop, pipe: tuple[int, int]) -> None:
+def test_a_reader_can_be_removed_twice_and_is_not_called_any_more(
+    loop: EventLoop, pipe: tuple[int, int]
+) -> None:
     loop.add_reader(pipe[0], pytest.fail, "called")
     loop.remove_reader(pipe[0])
     loop.remove_reader(pipe[0])
@@ -80,18 +82,18 @@ def test_nobody_reads_any_more_once_removed_even_twice(loop: EventLoop, pipe: tu
 
 
 def test_timers_are_called_in_the_order_in_which_they_are_due(loop: EventLoop) -> None:
-    told: list[str] = []
+    called: list[str] = []
     loop.call_later(0.02, loop.stop)
     for name in "abc":
-        loop.call_later(0.01, lambda name=name: told.append(name))  # type: ignore[misc]
-    loop.call_later(0.0, lambda: told.append("first"))
-    loop.call_later(0.005, lambda: told.append("cancelled")).cancel()
+        loop.call_later(0.01, lambda name=name: called.append(name))  # type: ignore[misc]
+    loop.call_later(0.0, lambda: called.append("first"))
+    loop.call_later(0.005, lambda: called.append("cancelled")).cancel()
     loop.run_forever()
 
-    assert told == ["first", "a", "b", "c"]
+    assert called == ["first", "a", "b", "c"]
 
 
-def test_a_timer_of_years_can_be_slept_for(loop: EventLoop) -> None:
+def test_the_loop_can_sleep_for_a_timer_of_years(loop: EventLoop) -> None:
     distant = EventLoop()
     distant.call_later(1e9, lambda: None)
     distant.call_soon(lambda: threading.Timer(0.01, distant.call_soon_threadsafe, (distant.stop,)).start())
@@ -99,14 +101,14 @@ def test_a_timer_of_years_can_be_slept_for(loop: EventLoop) -> None:
     distant.close()
 
 
-def test_another_thread_wakes_it(loop: EventLoop) -> None:
+def test_another_thread_wakes_the_loop(loop: EventLoop) -> None:
     threads = []
 
-    def told(who: object) -> None:
-        threads.append((who, threading.current_thread()))
+    def called(name: object) -> None:
+        threads.append((name, threading.current_thread()))
         loop.stop()
 
-    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(told, "thread"))
+    thread = threading.Thread(target=lambda: loop.call_soon_threadsafe(called, "thread"))
     loop.call_soon(thread.start)
     loop.run_forever()
     thread.join()
@@ -114,7 +116,7 @@ def test_another_thread_wakes_it(loop: EventLoop) -> None:
     assert threads == [("thread", threading.current_thread())]
 
 
-def test_once_closed_it_says_so_to_another_thread(loop: EventLoop) -> None:
+def test_a_closed_loop_refuses_callbacks_of_other_threads(loop: EventLoop) -> None:
     loop.close()
     loop.close()
     with pytest.raises(RuntimeError, match="closed"):
@@ -137,54 +139,54 @@ def handled(loop: EventLoop) -> Iterator[Callable[..., None]]:
 
 
 def test_every_delivery_of_a_signal_counts(loop: EventLoop, handled: Callable[..., None]) -> None:
-    told: list[str] = []
+    called: list[str] = []
 
     def send() -> None:
         for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1):
             os.kill(os.getpid(), number)
 
     def second() -> None:
-        told.append("2")
+        called.append("2")
         loop.call_later(0.05, loop.stop)
 
-    handled(lambda: told.append("1"), second)
+    handled(lambda: called.append("1"), second)
     loop.call_soon(send)
     loop.run_forever()
 
-    assert sorted(told) == ["1", "1", "1", "2"]
+    assert sorted(called) == ["1", "1", "1", "2"]
 
 
-def test_a_flood_of_signals_is_survived_in_silence(
+def test_a_flood_of_signals_neither_blocks_the_loop_nor_prints_a_warning(
     loop: EventLoop, handled: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The interpreter's warning takes a lock within the C handler, and the next signal would wait for it."""
-    told: list[None] = []
+    called: list[None] = []
 
     def flood() -> None:
         for _ in range(70_000):  # more than a pipe holds
             signal.raise_signal(signal.SIGUSR1)
         loop.call_later(0.01, loop.stop)
 
-    handled(lambda: told.append(None))
+    handled(lambda: called.append(None))
     loop.call_soon(flood)
     loop.run_forever()
 
-    assert 0 < len(told) < 70_000
+    assert 0 < len(called) < 70_000
     assert capfd.readouterr().err == ""
 
 
-def test_one_that_raises_is_told_and_keeps_nobody_else_from_its_turn(loop: EventLoop) -> None:
+def test_a_callback_that_raises_is_reported_and_the_others_are_called(loop: EventLoop) -> None:
     defects = []
-    told: list[str] = []
+    called: list[str] = []
 
     def fails() -> None:
         raise ValueError("x")
 
     loop.exception_handler = lambda callback, error: defects.append((callback, str(error)))
     loop.call_soon(fails)
-    loop.call_soon(lambda: told.append("next"))
+    loop.call_soon(lambda: called.append("next"))
     loop.call_soon(loop.stop)
     loop.run_forever()
 
     assert defects == [(fails, "x")]
-    assert told == ["next"]
+    assert called == ["next"]

@@ -1,4 +1,4 @@
-"""What the docs say of signals is what the processes handle."""
+"""The documented signals are those that the processes handle."""
 
 import asyncio
 import signal

@@ -21,6 +21,7 @@ from ostler.supervisor.fleet.events import (
     Event,
     Exited,
     Hurry,
+    Inspect,
     Kill,
     Quit,
     ShowStack,
@@ -47,7 +48,7 @@ _READ_INTERVAL = 1.5
 # The same as a share of the time that a silence may last, where that time is short.
 _READ_INTERVAL_SHARE = 1 / 12
 
-ProcessAction: TypeAlias = Admit | Drain | Hurry | ShowStack | Quit | Abort | Kill
+ProcessAction: TypeAlias = Inspect | Admit | Drain | Hurry | ShowStack | Quit | Abort | Kill
 
 _SIGNALS: Mapping[type[ProcessAction], signal.Signals] = {
     Drain: signal.SIGTERM,
@@ -136,6 +137,8 @@ class Children:
         if child is None:
             return
         match action:
+            case Inspect():
+                self._handle(proc_info.inspect(action.pid))
             case Admit():
                 child.admit()
             case Kill():
@@ -165,7 +168,7 @@ class Children:
         for child in self._children.values():
             child.wait(seconds)
 
-    # --- messages and exits ----------------------------------------------------------
+    # --- messages and exits -----------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """Return the monotonic time at which to call `read_all`; None: no worker is ready."""

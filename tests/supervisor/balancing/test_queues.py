@@ -1,4 +1,4 @@
-"""A queue for each slot: who gets one, and what becomes of the port."""
+"""A queue for each slot: when slots get queues of their own, and which queues get connections."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def opened(size: int = 2, host: str = "127.0.0.1") -> Iterator[tuple[Queues, Lis
 
 
 def met(queues: Queues, slots: range, address: tuple[str, int]) -> set[int]:
-    """The slots in whose queues 60 connections arrive."""
+    """The slots that 60 connections are given to."""
     found = set()
     for _ in range(60):
         with socket.create_connection(address):
@@ -53,7 +53,7 @@ def test_auto_gives_queues_to_several_workers_without_reload() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "::"])
-def test_connections_come_only_where_they_are_steered_to(host: str) -> None:
+def test_connections_go_only_to_the_slots_that_they_are_steered_to(host: str) -> None:
     with opened(4, host) as (queues, listener):
         port = listener.socket.getsockname()[1]
         address = ("::1" if ":" in host else "127.0.0.1", port)
@@ -65,7 +65,7 @@ def test_connections_come_only_where_they_are_steered_to(host: str) -> None:
         assert met(queues, everyone, address) == {2, 3, 6}
 
 
-def test_who_is_steered_away_from_is_absent_on_the_board() -> None:
+def test_a_slot_that_gets_no_more_connections_is_absent_on_the_board() -> None:
     with opened() as (queues, _):
         cells = queues.shared_queues(1).board.cells
         cells[0] = cells[1] = 7
@@ -88,7 +88,7 @@ def test_a_port_that_is_shared_already_is_an_error() -> None:
             sockets.open_listeners(Settings(port=port))
 
 
-def test_what_was_inherited_stays_one_queue(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_inherited_socket_stays_one_queue(caplog: pytest.LogCaptureFixture) -> None:
     settings = Settings(port=0, reuse_port="on")
     [listener] = sockets.open_listeners(settings)
     given = Listener(listener.socket, origin="systemd")
@@ -104,7 +104,7 @@ class Foreign(socket.socket):
         raise OSError(errno.ENOPROTOOPT, "Protocol not available")
 
 
-def test_where_the_system_cannot_auto_does_without_and_on_is_an_error() -> None:
+def test_on_a_system_without_reuse_port_auto_does_without_and_on_is_an_error() -> None:
     with Foreign() as foreign:
         foreign.bind(("127.0.0.1", 0))
         foreign.listen()

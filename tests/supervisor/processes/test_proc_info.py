@@ -1,4 +1,4 @@
-"""What the operating system tells of a process."""
+"""What /proc and the cgroups say of a process, in words."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ def test_the_time_that_a_process_waits_for_a_cpu_is_counted() -> None:
     assert seen.ran > 0 <= seen.waited
 
 
-def test_an_exit_is_told_in_words() -> None:
+def test_an_exit_is_described_in_words() -> None:
     assert proc_info.describe_exit(3) == ("exited with code 3", None)
     assert proc_info.describe_exit(-signal.SIGSEGV) == ("was killed by SIGSEGV", "SIGSEGV")
     assert proc_info.describe_exit(-250) == ("was killed by signal 250", "signal 250")

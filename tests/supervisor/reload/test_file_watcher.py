@@ -1,4 +1,4 @@
-"""Which files count for --reload, and what a watcher makes of what it is told."""
+"""Which files count for --reload, and when their changes become reloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_python_files_count_but_no_hidden_or_temporary_ones(tmp_path: Path) -> N
     assert counting(tmp_path, names) == ["a.py", "b/c.py"]
 
 
-def test_files_of_settings_count_by_their_name_alone(tmp_path: Path) -> None:
+def test_files_of_settings_count_whatever_their_names(tmp_path: Path) -> None:
     assert counting(tmp_path, "pyproject.toml other.toml /etc/o.env /etc/a.py") == [
         "pyproject.toml",
         "/etc/o.env",
@@ -41,7 +41,7 @@ def test_patterns_are_added_to_the_defaults(tmp_path: Path) -> None:
     assert counting(tmp_path, "a.py b_pb2.py t/a.py", reload_exclude=("*_pb2.py", "t")) == ["a.py"]
 
 
-def test_what_is_asked_for_overrides_a_default(tmp_path: Path) -> None:
+def test_a_pattern_of_the_settings_overrides_a_default(tmp_path: Path) -> None:
     assert counting(tmp_path, ".a.py .env", reload_include=(".*",)) == [".a.py", ".env"]
     assert counting(tmp_path, "a.py a.html", reload_exclude=("*.py",), reload_include=("*.html",)) == [
         "a.html"
@@ -49,7 +49,7 @@ def test_what_is_asked_for_overrides_a_default(tmp_path: Path) -> None:
     assert counting(tmp_path, ".env .other", reload_include=(".env",)) == [".env"]
 
 
-def test_directories_are_watched_or_not(tmp_path: Path) -> None:
+def test_the_settings_say_which_directories_are_watched(tmp_path: Path) -> None:
     for name in ("src/sub", "lib", "tests"):
         (tmp_path / name).mkdir(parents=True)
     assert watch(tmp_path).directories == (tmp_path,)
@@ -61,13 +61,13 @@ def test_directories_are_watched_or_not(tmp_path: Path) -> None:
     assert counting(tmp_path, "src/a.py lib/a.py", reload_dir=("src",)) == ["src/a.py"]
 
 
-def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="reload_dir is 'none': there is no such directory to watch"):
         watch(tmp_path, reload_dir=("none",))
 
 
-class Told:
-    """A loop, and what a watcher has told it."""
+class Reports:
+    """A loop that stops at the first report, and the paths that a watcher has reported."""
 
     def __init__(self) -> None:
         self.loop = EventLoop()
@@ -78,7 +78,9 @@ class Told:
         self.loop.stop()
 
 
-def test_a_kernel_that_refuses_to_notify_is_polled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_are_polled_when_the_kernel_refuses_to_notify(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: list[object] = []
 
     def refusing(*paths: Path, **options: Any) -> Iterator[set[tuple[int, str]]]:
@@ -88,34 +90,34 @@ def test_a_kernel_that_refuses_to_notify_is_polled(tmp_path: Path, caplog: pytes
         yield {(2, str(tmp_path / "a.py")), (2, str(tmp_path / "a.txt"))}
         options["stop_event"].wait(30)
 
-    told = Told()
+    reports = Reports()
     watcher = Watcher(Watch((tmp_path,)), refusing)  # type: ignore[arg-type]
-    watcher.start(told.loop, told)
-    told.loop.run_forever()
+    watcher.start(reports.loop, reports)
+    reports.loop.run_forever()
     watcher.stop()
-    told.loop.close()
-    assert told.paths == [tmp_path / "a.py"]
+    reports.loop.close()
+    assert reports.paths == [tmp_path / "a.py"]
     assert asked == [None, True]
     assert "Watching by polling" in caplog.text
     assert not [thread for thread in threading.enumerate() if thread.name == "ostler-watch"]
 
 
-class Scripted:
-    """A watcher that says what the test makes it say."""
+class FakeWatcher:
+    """A watcher that reports what the test calls `report` with."""
 
     def __init__(self, directory: Path) -> None:
         self.watch = Watch((directory,), files=(directory / "o.toml",))
 
     def start(self, loop: EventLoop, changed: Any) -> None:
-        self.say = changed
+        self.report = changed
 
     def stop(self) -> None:
         pass
 
 
-def test_what_follows_a_reload_within_the_delay_is_one_more(tmp_path: Path) -> None:
+def test_changes_within_the_delay_after_a_reload_become_one_more_reload(tmp_path: Path) -> None:
     loop = EventLoop()
-    watcher = Scripted(tmp_path)
+    watcher = FakeWatcher(tmp_path)
     reloader = Reloader(watcher, delay=0.05, directory=str(tmp_path))  # type: ignore[arg-type]
     asked: list[tuple[str, bool]] = []
 
@@ -126,12 +128,12 @@ def test_what_follows_a_reload_within_the_delay_is_one_more(tmp_path: Path) -> N
 
     absorbs = [False]
     reloader.start(loop, reload, lambda: absorbs[0])
-    watcher.say([tmp_path / "a.py"])
-    watcher.say([tmp_path / "b.py"])
-    watcher.say([tmp_path / "c.py", Path("/elsewhere/d.py")])
-    absorbs[0] = True  # from here on it has not been read yet: told only if settings change
-    watcher.say([tmp_path / "e.py"])
-    watcher.say([tmp_path / "o.toml"])
+    watcher.report([tmp_path / "a.py"])
+    watcher.report([tmp_path / "b.py"])
+    watcher.report([tmp_path / "c.py", Path("/elsewhere/d.py")])
+    absorbs[0] = True  # from here on no worker has read the code: only changed settings are reported
+    watcher.report([tmp_path / "e.py"])
+    watcher.report([tmp_path / "o.toml"])
     assert len(asked) == 1
     loop.run_forever()
     reloader.stop()

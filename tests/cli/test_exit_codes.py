@@ -1,4 +1,4 @@
-"""What main() makes of how serving ends; the serving itself is faked here."""
+"""The exit codes of main(), and what it hands to `serve`, which is faked here."""
 
 from __future__ import annotations
 
