@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ostler.supervisor.upgrade.new_arbiter import NewArbiter
     from ostler.system.pid_file import PidFile
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 # After an internal error: seconds past its grace that a worker has to end by itself.
 _MARGIN = 5.0

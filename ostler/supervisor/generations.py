@@ -13,7 +13,7 @@ from ostler.supervisor.fleet.events import Timings
 from ostler.system import privileges
 from ostler.system.cpus import worker_count
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 # Settings that a running arbiter cannot change: its sockets are open, its file watcher runs.
 _FIXED = (

@@ -43,7 +43,7 @@ from ostler.supervisor.balancing import bpf
 from ostler.system.pipes import PipeEnd, pipe
 from ostler.system.sockets import Listener
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 _SO_ATTACH_REUSEPORT_CBPF = 51  # <asm-generic/socket.h>; Python has no name for it
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ostler.supervisor.balancing.queues import Queues
     from ostler.supervisor.reload.terminal import Terminal
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 # Seconds between two reads of the heartbeats of workers that are ready. To be woken by each heartbeat would
 # cost an idle arbiter several times the CPU. A silence is noticed this much later at the most, and that is

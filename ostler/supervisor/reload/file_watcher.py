@@ -19,7 +19,7 @@ from ostler.records import record
 from ostler.settings.declarations import Settings
 from ostler.supervisor.event_loop import EventLoop
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 Inodes: TypeAlias = dict[Path, "tuple[int, int] | None"]
 Changes: TypeAlias = "Generator[set[tuple[Any, str]], None, None]"

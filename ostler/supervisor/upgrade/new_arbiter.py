@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ostler.supervisor.fleet.fleet import Fleet
     from ostler.system.pid_file import PidFile
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 
 class NewArbiter:

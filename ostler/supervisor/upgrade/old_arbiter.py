@@ -34,7 +34,7 @@ from ostler.supervisor.upgrade.decision import (
 )
 from ostler.system.sockets import Listener
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.supervisor")
 
 # Seconds past its workers' grace that an arbiter has to stop.
 _MARGIN = 5.0
