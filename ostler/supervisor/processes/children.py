@@ -104,32 +104,32 @@ class Children:
 
     # --- actions ----------------------------------------------------------------------------------
 
-    def spawn(self, order: Spawn, configuration: Configuration) -> Started | SpawnFailed:
+    def spawn(self, action: Spawn, configuration: Configuration) -> Started | SpawnFailed:
         """Spawn a worker with the settings of its generation."""
         queues, terminal = self._queues, self._terminal
         sockets = tuple(listener.socket for listener in self._listeners)
         try:
             child = start_worker(
                 self._entry,
-                slot=order.slot,
-                generation=order.generation,
+                slot=action.slot,
+                generation=action.generation,
                 settings=configuration.settings,
                 environment=configuration.environment,
                 directory=self._directory,
-                sockets=sockets if queues is None else queues.sockets(order.slot),
-                shared_queues=None if queues is None else queues.shared_queues(order.slot),
+                sockets=sockets if queues is None else queues.sockets(action.slot),
+                shared_queues=None if queues is None else queues.shared_queues(action.slot),
                 gated=terminal is not None,
                 terminal=terminal is not None and terminal.present,
             )
         except Exception as exc:  # noqa: BLE001 - whatever fails, the arbiter serves on with the others
             reason = f"{exc.strerror}: {exc.filename}" if isinstance(exc, OSError) and exc.filename else exc
-            return SpawnFailed(order.ticket, str(reason))
+            return SpawnFailed(action.ticket, str(reason))
         self._children[child.pid] = child
         if self._withdrawn:
             child.withdraw()
         self._loop.add_reader(child.beats.fileno(), self._read_messages, child)
         self._loop.add_reader(child.stacks_pipe.fileno(), self._log_stacks, child)
-        return Started(order.ticket, child.pid)
+        return Started(action.ticket, child.pid)
 
     def carry_out(self, action: ProcessAction) -> None:
         """Carry out an action of the fleet on one worker, unless that is gone."""
