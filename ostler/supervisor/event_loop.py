@@ -7,7 +7,6 @@ of the time until the first worker was spawned. The names are asyncio's.
 from __future__ import annotations
 
 import contextlib
-import heapq
 import os
 import selectors
 import signal
@@ -64,6 +63,7 @@ class EventLoop:
         self.exception_handler: Callable[[Callable[..., object], Exception], None] = _raise
         self._selector = selectors.DefaultSelector()
         self._soon: deque[Callable[[], object]] = deque()
+        # Sorted by time. There are a handful at the most: a heap, with its module, would be no faster.
         self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = count()  # timers for the same instant keep their order, and are never compared
         self._handlers: dict[int, Callable[[], object]] = {}
@@ -111,7 +111,9 @@ class EventLoop:
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         """Call `callback` in `delay` seconds."""
         timer = Timer(callback)
-        heapq.heappush(self._timers, (time.monotonic() + delay, next(self._numbers), timer))
+        self._timers = [entry for entry in self._timers if not entry[2].done]
+        self._timers.append((time.monotonic() + delay, next(self._numbers), timer))
+        self._timers.sort()
         return timer
 
     def add_signal_handler(self, number: signal.Signals, handler: Callable[[], object]) -> None:
@@ -165,7 +167,7 @@ class EventLoop:
                 self._call(callback, *arguments)
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
-            call = heapq.heappop(self._timers)[2].take()
+            call = self._timers.pop(0)[2].take()
             if call is not None:
                 self._call(call)
 
@@ -174,7 +176,7 @@ class EventLoop:
         if self._soon:
             return 0
         while self._timers and self._timers[0][2].done:
-            heapq.heappop(self._timers)
+            del self._timers[0]
         if not self._timers:
             return None
         return min(max(0.0, self._timers[0][0] - time.monotonic()), _LONGEST_SLEEP)

@@ -101,6 +101,30 @@ def test_the_loop_can_sleep_for_a_timer_of_years(loop: EventLoop) -> None:
     distant.close()
 
 
+def test_timers_that_are_cancelled_are_not_kept(loop: EventLoop) -> None:
+    for delay in range(1000):
+        loop.call_later(60 + delay, loop.stop).cancel()
+    loop.call_later(60, loop.stop)
+
+    assert "2 timers" in repr(loop)  # this one, and the fixture's
+
+
+def test_a_callback_may_start_and_cancel_timers(loop: EventLoop) -> None:
+    called = []
+    later = loop.call_later(0.002, lambda: called.append("cancelled"))
+
+    def first() -> None:
+        called.append("first")
+        later.cancel()
+        loop.call_later(0, lambda: called.append("second"))
+        loop.call_later(0.01, loop.stop)
+
+    loop.call_later(0.001, first)
+    loop.run_forever()
+
+    assert called == ["first", "second"]
+
+
 def test_another_thread_wakes_the_loop(loop: EventLoop) -> None:
     threads = []
 
