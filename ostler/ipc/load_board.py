@@ -70,12 +70,12 @@ class SharedQueues:
     own: int
     """The number of the worker's own queues, which are among its assignment's sockets as well."""
     queues: tuple[tuple[socket, ...], ...]
-    """For each queue's number, one socket for each address; none at `own`."""
+    """By number, one socket for each address; none at `own`."""
     board: LoadBoard
     calls: PipeEnd
-    """Read end of a pipe; each byte is the number of a queue whose worker has too many connections."""
+    """Read end of a pipe on which each byte is the number of queues that have too much to do."""
     callers: tuple[PipeEnd, ...]
-    """For each queue's number, the write end of its worker's pipe."""
+    """By number, the write ends of those pipes."""
 
     def filenos(self) -> list[int]:
         """Return every descriptor."""
