@@ -17,8 +17,8 @@ SO_REUSEPORT alone, a queue dies with its worker, and with it the connections th
   worker with many leaves the next connection in its queue and calls the one with the fewest by a pipe. No
   connection is ever handed from process to process: it is in a queue or it is accepted.
 - **Spares.** A running worker cannot be given another descriptor, so queues for workers that may be added are
-  opened at the start too (`spares`). No connection is steered to a queue without a worker. Slots beyond the
-  spare queues share the queues of other slots.
+  opened at the start too (`spares`). No connection is steered to a spare queue before its slot has a worker.
+  Slots beyond the spare queues share the queues of other slots.
 - **Handing over.** In an upgrade the new arbiter gets every socket of each group, in the group's order, and
   steers from `take_over` on. The old one has stopped steering with `hand_over` before.
 
