@@ -108,19 +108,21 @@ def _set_up(settings: Settings, slot: int | None) -> None:
 
 
 def _apply(settings: Settings) -> None:
-    from ostler.settings import log_config  # with it comes logging.config, which few need
+    from ostler.logging import apply_config  # imported here: few processes need it
+    from ostler.settings import log_config
 
     assert settings.log_config is not None
     for name in LOGGERS:
         logging.getLogger(name).propagate = True
-    # Settings that code has made come without the content of their file.
+    # Settings that were made in code come without the content of their file.
     config = log_config.read(os.getcwd(), settings.log_config)
-    log_config.apply(config, use_colors=settings.use_colors)
+    apply_config.apply(config, use_colors=settings.use_colors)
     for name in (*LOGGERS, _CANARY):
-        # `disable_existing_loggers` is not meant for those who read the configuration.
+        # `disable_existing_loggers`, which is on by default, means the loggers of others.
         logging.getLogger(name).disabled = False
     if settings.log_level is not None:
-        for name in ("ostler.error", ACCESS_LOGGER, "ostler.asgi"):
+        # As in uvicorn: not the level of `ostler` itself.
+        for name in LOGGERS[1:]:
             logging.getLogger(name).setLevel(_level(settings.log_level))
     for handler in _all_handlers():
         if isinstance(handler.formatter, DefaultFormatter):

@@ -1,4 +1,4 @@
-"""--log-config: what is read, what is applied, what is refused. Each in a process of its own."""
+"""`--log-config`: what a configuration changes, and which are refused. Each in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ostler.errors import SettingsError
-from ostler.settings import log_config
-from ostler.settings.kinds import LogConfig
 
 UVICORNS = Path(__file__).with_name("log_config.json")
 
@@ -303,45 +299,6 @@ def test_a_configuration_that_cannot_be_applied_leaves_the_one_before(tmp_path: 
     assert "No such file or directory" in out[0]
     assert err == [*LINES, "INFO:     general", "INFO:     error"]
     assert [out[1], out[3]] == ACCESS * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("missing.json", None, "missing.json: cannot be read: No such file or directory"),
-        ("log.json", "{", "log.json: not valid JSON: Expecting property name"),
-        ("log.json", "[1]", "log.json: no log configuration: expected a table, found [1]"),
-        ("log.json", "[" * 100_000, "log.json: not valid JSON: "),
-        ("log.toml", "a = ", "log.toml: not valid TOML: "),
-        ("log.yaml", "a: [", "log.yaml: not valid YAML: "),
-        ("log.yaml", "!!python/object:os.system {}", "log.yaml: not valid YAML: "),
-        ("log.yaml", "", "log.yaml: no log configuration: expected a table, found None"),
-        ("log.ini", "nothing", "log.ini: not valid INI: "),
-        ("log.ini", "[handlers]\nkeys=", "log.ini: no log configuration: expected a section [loggers]"),
-        ("log.ini", "\0", "log.ini: not valid INI: "),
-    ],
-)
-def test_a_file_that_is_none_is_refused_in_one_line(
-    name: str, text: str | None, said: str, tmp_path: Path
-) -> None:
-    if text is not None:
-        (tmp_path / name).write_text(text)
-
-    with pytest.raises(SettingsError) as caught:
-        log_config.read(str(tmp_path), LogConfig(name))
-
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)
-
-
-def test_yaml_without_its_library_is_refused_with_what_to_install(tmp_path: Path) -> None:
-    name = write(tmp_path, ".yaml")
-    code = (
-        "sys.modules['yaml'] = None\n"
-        f"try:\n    settings({name!r})\nexcept SettingsError as error:\n    print(error)"
-    )
-
-    assert lines(tmp_path, code)[0] == ["log.yaml: YAML needs PyYAML: pip install 'ostler[yaml]'"]
 
 
 @pytest.mark.parametrize(
