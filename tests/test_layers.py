@@ -273,7 +273,7 @@ def test_the_checker_objects_to_an_import_against_the_grain(module: str, source:
         ("ostler", "from .errors import OstlerError"),
         ("ostler.__main__", "from ostler.cli.main import main"),
         ("ostler.gunicorn.worker", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
-        ("ostler.gunicorn.worker", "from ostler.gunicorn.access_log import Account"),
+        ("ostler.gunicorn.worker", "from ostler.gunicorn.access_log import GunicornAccessLog"),
         ("ostler.worker.main", "import uvloop, os, ostler.logging.setup"),
         ("ostler.worker.http.cycle", "from .request import Head\nfrom ..server_state import ServerState"),
         ("ostler.supervisor.fleet.fleet", "from .slot import Slot\nimport ostler.ipc.messages"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ostler.embed.signal_capture import Captured
+from ostler.embed.signal_capture import SignalCapture
 
 TERM = signal.SIGTERM
 
@@ -26,7 +26,7 @@ def heard() -> Iterator[list[int]]:
 def test_whoever_came_first_may_leave_first(heard: list[int]) -> None:
     one: list[int] = []
     other: list[int] = []
-    first, second = Captured(one.append), Captured(other.append)
+    first, second = SignalCapture(one.append), SignalCapture(other.append)
     first.__enter__()
     second.__enter__()
 
@@ -41,8 +41,8 @@ def test_whoever_came_first_may_leave_first(heard: list[int]) -> None:
 
 
 def test_the_last_one_passes_it_on_in_the_other_order_as_well(heard: list[int]) -> None:
-    with Captured(lambda _: None) as first:
-        with Captured(lambda _: None) as second:
+    with SignalCapture(lambda _: None) as first:
+        with SignalCapture(lambda _: None) as second:
             signal.raise_signal(TERM)
         second.pass_on()
         assert heard == []
@@ -53,7 +53,7 @@ def test_the_last_one_passes_it_on_in_the_other_order_as_well(heard: list[int]) 
 
 def test_one_that_comes_after_the_signal_hears_of_it_when_it_is_passed_on(heard: list[int]) -> None:
     late: list[int] = []
-    first, second = Captured(lambda _: None), Captured(late.append)
+    first, second = SignalCapture(lambda _: None), SignalCapture(late.append)
     first.__enter__()
     signal.raise_signal(TERM)
     second.__enter__()
@@ -69,7 +69,7 @@ def test_one_that_comes_after_the_signal_hears_of_it_when_it_is_passed_on(heard:
 
 def test_one_that_is_gone_lets_through_what_still_reaches_it(heard: list[int]) -> None:
     own: list[int] = []
-    with Captured(own.append):
+    with SignalCapture(own.append):
         kept = signal.getsignal(TERM)
     before = signal.signal(TERM, kept)
 
@@ -81,7 +81,7 @@ def test_one_that_is_gone_lets_through_what_still_reaches_it(heard: list[int]) -
 
 def test_a_signal_that_comes_twice_is_passed_on_once(heard: list[int]) -> None:
     own: list[int] = []
-    with Captured(own.append) as captured:
+    with SignalCapture(own.append) as captured:
         signal.raise_signal(TERM)
         signal.raise_signal(TERM)
     captured.pass_on()

@@ -259,6 +259,108 @@ def test_lines_wait_for_the_response_only_if_a_formatter_wants_that(tmp_path: Pa
     assert told({"class": "ostler.logging.JsonFormatter"}) == ["True"]
 
 
+AREAS = ("ostler.error.supervisor", "ostler.error.worker")
+
+SPEAK_BY_AREA = """
+for area in ("supervisor", "worker"):
+    logging.getLogger("ostler.error." + area).info(area)
+    logging.getLogger("ostler.error." + area).debug("detail of " + area)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".ini"])
+def test_the_loggers_of_the_areas_follow_a_configuration_that_does_not_name_them(
+    suffix: str, tmp_path: Path
+) -> None:
+    name = write(tmp_path, suffix)
+
+    _, err = lines(tmp_path, CONFIGURE.format(name) + SPEAK_BY_AREA)
+
+    assert err == [*LINES, "INFO:     [mine] supervisor", "INFO:     [mine] worker"]
+
+
+@pytest.mark.parametrize("parent", ["uvicorn.error", "ostler.error"])
+@pytest.mark.parametrize("disable", [True, False])
+def test_the_loggers_of_the_areas_follow_the_error_logger(disable: bool, parent: str, tmp_path: Path) -> None:
+    content = {
+        "version": 1,
+        "disable_existing_loggers": disable,
+        "filters": {"f": {"()": "filters.Filter"}},
+        "formatters": {"f": {"format": "%(name)s: %(message)s"}},
+        "handlers": {
+            "root": {"class": "logging.StreamHandler"},
+            "error": {"class": "logging.StreamHandler", "formatter": "f"},
+        },
+        "root": {"handlers": ["root"], "level": "DEBUG"},
+        "loggers": {parent: {"handlers": ["error"], "level": "INFO", "propagate": False, "filters": ["f"]}},
+    }
+    (tmp_path / "log.json").write_text(json.dumps(content))
+    (tmp_path / "filters.py").write_text(
+        "class Filter:\n    def filter(self, record): return 'no' not in record.getMessage()\n"
+    )
+    code = "sys.path.insert(0, '.')\n" + CONFIGURE.format("log.json") + SPEAK_BY_AREA
+    code += "logging.getLogger('ostler.error.worker').info('no')\n"
+
+    _, err = lines(tmp_path, code)
+
+    assert err[0] == "general"
+    assert err[-2:] == ["ostler.error.supervisor: supervisor", "ostler.error.worker: worker"]
+
+
+def test_an_area_can_have_a_configuration_of_its_own(tmp_path: Path) -> None:
+    content = json.loads(UVICORNS.read_text())
+    content["loggers"]["ostler.error.worker"] = {"level": "DEBUG", "handlers": ["access"], "propagate": False}
+    (tmp_path / "log.json").write_text(json.dumps(content))
+
+    out, err = lines(tmp_path, CONFIGURE.format("log.json") + SPEAK_BY_AREA)
+
+    assert out == [*ACCESS, "INFO:     worker", "DEBUG:    detail of worker"]
+    assert err == [*LINES, "INFO:     [mine] supervisor"]
+
+
+@pytest.mark.parametrize("named", ["", "ostler", "ostler.error"])
+def test_the_applications_own_logging_does_not_disable_the_areas(named: str, tmp_path: Path) -> None:
+    theirs = {
+        "version": 1,
+        "disable_existing_loggers": True,
+        "handlers": {"h": {"class": "logging.StreamHandler"}},
+        "root": {"handlers": ["h"], "level": "INFO"},
+        "loggers": {named: {"level": "INFO", "handlers": ["h"], "propagate": False}} if named else {},
+    }
+    code = (
+        f"loggers = [logging.getLogger(name) for name in {AREAS!r}]\n"
+        "log_setup.configure(settings(None))\n"
+        f"logging.config.dictConfig({theirs!r})\n"
+        "log_setup.revive()\n"
+    )
+
+    _, err = lines(tmp_path, code + SPEAK_BY_AREA)
+
+    assert [line.split()[-1] for line in err] == ["supervisor", "worker"]
+
+
+def test_removing_a_log_configuration_undoes_all_that_it_changed(tmp_path: Path) -> None:
+    content = {
+        "version": 1,
+        "filters": {"f": {"name": "nothing.has.this.name"}},
+        "handlers": {"h": {"class": "logging.StreamHandler"}},
+        "loggers": {
+            "ostler.error": {"handlers": ["h"], "level": "INFO", "propagate": False, "filters": ["f"]},
+            "ostler.access": {"handlers": ["h"], "level": "INFO", "propagate": False, "filters": ["f"]},
+        },
+    }
+    (tmp_path / "log.json").write_text(json.dumps(content))
+    code = (
+        "before = settings('log.json')\n"
+        "log_setup.configure(before)\n"
+        "speak()\n"
+        "log_setup.reconfigure(settings(None), before)\n"
+        "speak()\n"
+    )
+
+    assert lines(tmp_path, code) == (ACCESS, ["INFO:     general", "INFO:     error"])
+
+
 def test_another_configuration_replaces_the_first_one_whole(tmp_path: Path) -> None:
     first = write(tmp_path, ".json")
     root = {"version": 1, "handlers": {"h": {"class": "logging.StreamHandler"}}, "root": {"handlers": ["h"]}}

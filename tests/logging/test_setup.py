@@ -1,8 +1,9 @@
-"""Log lines, where they go, and what happens when they cannot."""
+"""How ostler's loggers are configured, where their lines go, and what happens if they cannot be written."""
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import logging.handlers
 import os
@@ -18,19 +19,21 @@ import pytest
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 
-LOGGERS = ("ostler", "ostler.error", "ostler.access")
+AREAS = ("ostler.error.supervisor", "ostler.error.worker")
+LOGGERS = ("ostler", "ostler.error", "ostler.access", *AREAS)
 
 
 @pytest.fixture(autouse=True)
-def untouched_loggers() -> Iterator[None]:
-    """Give every test bare loggers, and put back what was there."""
+def unconfigured_loggers() -> Iterator[None]:
+    """Give every test loggers without handlers and filters, and restore them afterwards."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(x.handlers, x.level, x.propagate, x.disabled) for x in loggers]
+    before = [(x.handlers, x.filters, x.level, x.propagate, x.disabled) for x in loggers]
     for logger in loggers:
-        logger.handlers = []
+        logger.handlers, logger.filters = [], []
     yield
-    for logger, (handlers, level, propagate, disabled) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate, logger.disabled = handlers, propagate, disabled
+    for logger, (handlers, filters, level, propagate, disabled) in zip(loggers, before, strict=True):
+        logger.handlers, logger.filters = handlers, filters
+        logger.propagate, logger.disabled = propagate, disabled
         logger.setLevel(level)
 
 
@@ -186,6 +189,60 @@ def test_an_odd_record_on_the_access_logger_is_logged_as_it_is(capsys: Captured)
     requests.info("no arguments: 100 %")
 
     assert capsys.readouterr().out == "INFO:     only this\nINFO:     no arguments: 100 %\n"
+
+
+# -- the loggers of the areas
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_what_an_area_logs_is_a_line_on_stderr_at_the_level_of_the_settings(
+    area: str, capsys: Captured
+) -> None:
+    configure(log_level="warning")
+
+    logging.getLogger(area).warning("heard")
+    logging.getLogger(area).info("not heard")
+
+    assert capsys.readouterr().err == "WARNING:  heard\n"
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_json_line_of_an_area_has_its_name(area: str, capsys: Captured) -> None:
+    configure(log_format="json")
+
+    logging.getLogger(area).info("serving")
+
+    assert json.loads(capsys.readouterr().err)["logger"] == area
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_what_an_application_does_to_the_error_logger_counts_for_its_areas(
+    area: str, capsys: Captured
+) -> None:
+    errors, _ = configure()
+    logger = logging.getLogger(area)
+    seen: list[str] = []
+    handler = logging.Handler()
+    vars(handler)["emit"] = lambda record: seen.append(record.getMessage())
+    errors.addHandler(handler)
+
+    errors.addFilter(lambda record: "secret" not in record.getMessage())
+    logger.info("a secret")
+    logger.info("said")
+    errors.setLevel(logging.ERROR)
+    logger.info("below the level")
+    errors.disabled = True
+    logger.critical("disabled")
+
+    assert seen == ["said"]
+    assert capsys.readouterr().err == "INFO:     said\n"
+
+
+def test_an_embedded_server_that_configures_no_logging_still_links_the_areas() -> None:
+    log_setup.link_areas()
+    log_setup.link_areas()
+
+    assert all(len(logging.getLogger(area).filters) == 1 for area in AREAS)
 
 
 # -- a log that cannot be written, in a process of its own
