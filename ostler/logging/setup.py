@@ -7,6 +7,10 @@ but no request fails: the lines are counted, and the count is logged when writin
 What ostler itself reports is logged by area: `ostler.error.supervisor` and `ostler.error.worker`. uvicorn's
 log configurations, and applications that follow them, know the parent only. So both areas are configured
 through it: they inherit its level and handlers, and `link_areas` applies its filters to them.
+
+To open log files again, this relies on two names of logging that its documentation does not have:
+`Manager.loggerDict`, to find all handlers, and `FileHandler._open`. Many programs use them. If one is gone,
+SIGUSR1 raises AttributeError, and the tests of `reopen` and `descriptors` fail.
 """
 
 from __future__ import annotations
