@@ -66,7 +66,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     identity = privileges.wanted(settings)
     log_setup.configure(settings)
-    privileges.give(identity, log_setup.descriptors())
+    privileges.give_new_files(identity, log_setup.descriptors())
     if configuration.env_file is not None:
         logger.info("Loading environment from '%s'", configuration.env_file)
     if settings.log_format == "json":
@@ -76,7 +76,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = sd_notify.from_environment(environ, os.getpid())
-    notifier.held = inherited is not None
+    notifier.muted = inherited is not None
     try:
         libraries.event_loop(settings)
         libraries.http_parser(settings)
@@ -176,8 +176,8 @@ def _open(
         if asked and any(fd != settings.fd for fd in passed.descriptors()):
             why = f"{asked[0]} says where to listen; nobody answers on them"
             logger.warning("Sockets from systemd are not used: %s", why)
-        elif passed.stranger and not asked:
-            logger.warning("Sockets from systemd are not used: %s", passed.stranger)
+        elif passed.ignored_because and not asked:
+            logger.warning("Sockets from systemd are not used: %s", passed.ignored_because)
         owner = None if identity is None else (identity.uid, identity.gid)
         listeners = sockets.open_listeners(settings, owner)
     for listener in listeners:
