@@ -44,7 +44,7 @@ globalThis.asking = Promise.all([0, 1, 2, 3].map(async each => {
     while (busy) {
         try {
             const options = each % 2 ? {method: "POST", body: "x".repeat(10_000)} : {};
-            const response = await fetch(each % 2 ? "upload" : "who", {cache: "no-store", ...options});
+            const response = await fetch(each % 2 ? "upload" : "worker", {cache: "no-store", ...options});
             generations.push((await response.json()).generation);
             if (!response.ok) failed.push(response.status);
         } catch (error) { failed.push(String(error)); }
