@@ -11,9 +11,9 @@ from typing import Any
 from gunicorn import sock
 
 from ostler.errors import SettingsError, StartupError
+from ostler.ipc.contract import WORKER_EXIT_MARGIN
 from ostler.settings.declarations import Settings, variables
 from ostler.settings.sources import Sources
-from ostler.worker.signal_handlers import MARGIN
 from ostler.worker.tls.credentials import Credentials
 
 _GUNICORNS_OWN = (
@@ -69,7 +69,7 @@ def from_gunicorn(cfg: Any, max_requests: int) -> dict[str, object]:
 def _grace(graceful_timeout: int) -> float:
     # gunicorn kills the worker when its time-out is over. The last part of it is left for cancelling requests
     # that still run, and for the application's shutdown.
-    return graceful_timeout - min(MARGIN, graceful_timeout / 10)
+    return graceful_timeout - min(WORKER_EXIT_MARGIN, graceful_timeout / 10)
 
 
 def _head_limit(cfg: Any) -> int | None:

@@ -25,6 +25,7 @@ from gunicorn.workers import base
 from ostler.errors import OstlerError, StartupError
 from ostler.gunicorn.access_log import GunicornAccessLog
 from ostler.gunicorn.settings import GunicornCredentials, load
+from ostler.ipc.contract import IGNORED_BY_WORKERS, STACK_SIGNAL, WORKER_EXIT_MARGIN
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.signals import forgive_full_wakeup
@@ -33,7 +34,7 @@ from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http.cycle import service_unavailable
 from ostler.worker.server import Server, tick_seconds
 from ostler.worker.server_state import ServerState
-from ostler.worker.signal_handlers import IGNORED, MARGIN, STACK_SIGNAL, SignalHandlers
+from ostler.worker.signal_handlers import SignalHandlers
 
 _STDERR = 2
 
@@ -173,7 +174,7 @@ class _GunicornSignalHandlers(SignalHandlers):
         faulthandler.enable(self._stacks)
         faulthandler.register(STACK_SIGNAL, self._stacks, all_threads=True, chain=False)
         # `pkill -HUP gunicorn` reaches the workers as well, but is meant for the master.
-        for number in IGNORED:
+        for number in IGNORED_BY_WORKERS:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGQUIT, self._on_quit)
@@ -203,7 +204,7 @@ class _GunicornSignalHandlers(SignalHandlers):
     def over(self) -> None:
         """Give hooks and threads as long as gunicorn's graceful time-out, now that the server has ended."""
         self._over = True
-        self.set_deadline(self._grace + MARGIN)
+        self.set_deadline(self._grace + WORKER_EXIT_MARGIN)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._worker.alive = False
