@@ -144,14 +144,14 @@ def test_a_configuration_in_any_format_is_applied(suffix: str, tmp_path: Path) -
     assert lines(tmp_path, CONFIGURE.format(name)) == (ACCESS, LINES)
 
 
-def test_a_configuration_for_uvicorn_with_its_name_replaced_works_as_it_is(tmp_path: Path) -> None:
+def test_a_configuration_for_uvicorn_works_with_its_name_replaced(tmp_path: Path) -> None:
     for suffix in (".json", ".ini"):
         path = tmp_path / write(tmp_path, suffix)
         path.write_text(path.read_text().replace("uvicorn", "ostler"))
         assert lines(tmp_path, CONFIGURE.format(path.name)) == (ACCESS, LINES)
 
 
-def test_a_mapping_from_code_is_applied_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_mapping_from_code_is_applied_and_not_changed(tmp_path: Path) -> None:
     code = (
         "import copy, json, pathlib\n"
         f"given = json.loads(pathlib.Path({str(UVICORNS)!r}).read_text())\n"
@@ -162,7 +162,7 @@ def test_a_mapping_from_code_is_applied_and_left_as_it_is(tmp_path: Path) -> Non
     assert lines(tmp_path, code) == (ACCESS, LINES)
 
 
-def test_what_names_ostler_counts_before_what_names_uvicorn(tmp_path: Path) -> None:
+def test_loggers_named_for_ostler_count_before_those_named_for_uvicorn(tmp_path: Path) -> None:
     content = json.loads(UVICORNS.read_text())
     content["loggers"]["ostler.access"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     content["loggers"]["ostler"] = {"handlers": [], "level": "INFO", "propagate": False}
@@ -177,7 +177,7 @@ def test_what_names_ostler_counts_before_what_names_uvicorn(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("disable", [True, False])
-def test_a_configuration_of_the_root_logger_alone_gets_each_line_once(disable: bool, tmp_path: Path) -> None:
+def test_a_configuration_of_the_root_logger_only_writes_each_line_once(disable: bool, tmp_path: Path) -> None:
     content = {
         "version": 1,
         "disable_existing_loggers": disable,
@@ -244,19 +244,19 @@ def test_standard_streams_are_written_to_without_waiting_for_their_reader(tmp_pa
         lines(tmp_path, code)
 
 
-def test_lines_wait_for_the_response_only_if_a_formatter_wants_that(tmp_path: Path) -> None:
+def test_lines_wait_for_the_response_only_if_a_formatter_needs_it(tmp_path: Path) -> None:
     content = json.loads(UVICORNS.read_text())
     check = "s = settings('log.json')\nlog_setup.configure(s)\nprint(log_setup.at_completion(s))"
 
-    def told(formatter: dict[str, str]) -> list[str]:
+    def waits(formatter: dict[str, str]) -> list[str]:
         content["formatters"]["access"] = formatter
         (tmp_path / "log.json").write_text(json.dumps(content))
         return lines(tmp_path, check)[0]
 
-    assert told({"()": "uvicorn.logging.AccessFormatter", "fmt": "%(status_code)s"}) == ["False"]
-    assert told({"()": "ostler.logging.AccessFormatter", "fmt": "%(request_time)s"}) == ["True"]
-    assert told({"()": "ostler.logging.JsonFormatter"}) == ["True"]
-    assert told({"class": "ostler.logging.JsonFormatter"}) == ["True"]
+    assert waits({"()": "uvicorn.logging.AccessFormatter", "fmt": "%(status_code)s"}) == ["False"]
+    assert waits({"()": "ostler.logging.AccessFormatter", "fmt": "%(request_time)s"}) == ["True"]
+    assert waits({"()": "ostler.logging.JsonFormatter"}) == ["True"]
+    assert waits({"class": "ostler.logging.JsonFormatter"}) == ["True"]
 
 
 AREAS = ("ostler.error.supervisor", "ostler.error.worker")
@@ -377,7 +377,7 @@ def test_another_configuration_replaces_the_first_one_whole(tmp_path: Path) -> N
     assert out == ACCESS
 
 
-def test_a_configuration_that_cannot_be_applied_leaves_the_one_before(tmp_path: Path) -> None:
+def test_if_a_configuration_cannot_be_applied_the_old_one_is_restored(tmp_path: Path) -> None:
     first = write(tmp_path, ".json")
     bad = json.loads(UVICORNS.read_text())
     bad["handlers"]["default"] = {"class": "logging.FileHandler", "filename": "no/such/directory/log"}
@@ -430,7 +430,7 @@ def test_a_configuration_that_cannot_be_applied_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
+def test_the_applications_logging_neither_disables_nor_repeats_our_lines(
     configured: bool, tmp_path: Path
 ) -> None:
     name = write(tmp_path, ".json") if configured else None
@@ -453,7 +453,7 @@ def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
     assert [line.replace("[mine] ", "") for line in err] == ["INFO:     general", "INFO:     error"]
 
 
-def test_one_logger_that_the_application_silences_on_purpose_stays_silent(tmp_path: Path) -> None:
+def test_a_single_logger_that_the_application_disables_stays_disabled(tmp_path: Path) -> None:
     code = (
         "log_setup.configure(settings(None))\n"
         "logging.getLogger('ostler.access').disabled = True\n"

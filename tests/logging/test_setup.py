@@ -65,7 +65,7 @@ def test_a_request_is_a_line_on_stdout_as_uvicorn_writes_it(capsys: Captured) ->
     assert captured.err == ""
 
 
-def test_the_rest_is_lines_on_stderr_with_their_level(capsys: Captured) -> None:
+def test_every_other_record_is_a_line_on_stderr_with_its_level(capsys: Captured) -> None:
     errors, _ = configure(log_level="trace")
 
     for level in (log_setup.TRACE, 10, 20, 30, 40, 50):
@@ -98,7 +98,7 @@ def test_an_error_has_its_traceback_below_it(capsys: Captured) -> None:
     assert lines[-1] == "RuntimeError: boom"
 
 
-def test_colours_are_uvicorns(capsys: Captured) -> None:
+def test_colours_are_those_of_uvicorn(capsys: Captured) -> None:
     errors, requests = configure(use_colors=True)
 
     errors.info("plain %d", 1, extra={"color_message": "bright %d"})
@@ -131,18 +131,18 @@ def test_each_stream_decides_by_itself_whether_it_is_a_terminal(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("level", ["critical", "error", "warning", "info", "debug"])
-def test_only_what_is_serious_enough_is_logged(level: str, capsys: Captured) -> None:
+def test_records_below_the_level_are_not_logged(level: str, capsys: Captured) -> None:
     errors, requests = configure(log_level=level)
     number = logging.getLevelName(level.upper())
 
-    errors.log(number, "heard")
-    errors.log(number - 1, "unheard")
+    errors.log(number, "above")
+    errors.log(number - 1, "below")
 
-    assert capsys.readouterr().err.count("heard") == 1
+    assert capsys.readouterr().err.count("above") == 1
     assert requests.isEnabledFor(logging.INFO) == (number <= logging.INFO)
 
 
-def test_without_access_log_nobody_listens(capsys: Captured) -> None:
+def test_without_access_log_its_logger_has_no_handler(capsys: Captured) -> None:
     _, requests = configure(access_log=False)
 
     access(requests)
@@ -152,7 +152,7 @@ def test_without_access_log_nobody_listens(capsys: Captured) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_configuring_again_replaces_what_was_set_up_and_leaves_the_rest(capsys: Captured) -> None:
+def test_configuring_again_replaces_our_handlers_and_keeps_others(capsys: Captured) -> None:
     theirs = logging.NullHandler()
     logging.getLogger("ostler").addHandler(theirs)
     configure(access_log=False, log_level="error")
@@ -260,14 +260,14 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+def test_a_full_disk_loses_lines_and_does_no_other_harm() -> None:
     with open("/dev/full", "w") as full:
         done = python("setup.configure(Settings())\nfor _ in range(9999): request()", stdout=full)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
+def test_a_closed_pipe_loses_lines_and_does_no_other_harm() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = python("setup.configure(Settings())\nfor _ in range(9999): request()", stdout=writer)
@@ -276,7 +276,7 @@ def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_closed_descriptor_costs_lines_and_nothing_else() -> None:
+def test_a_closed_descriptor_loses_lines_and_does_no_other_harm() -> None:
     code = "os.close(1)\nsetup.configure(Settings())\nrequest()\nos.dup2(2, 1)"
     started_without = "sys.stdout = None\nsetup.configure(Settings())\nrequest()"
     closed = "sys.stdout.close()\nsetup.configure(Settings())\nrequest()"
@@ -285,7 +285,7 @@ def test_a_closed_descriptor_costs_lines_and_nothing_else() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_lost_lines_are_confessed_once_there_is_room_again() -> None:
+def test_the_number_of_lost_lines_is_logged_when_there_is_room_again() -> None:
     code = (
         "reader, writer = os.pipe()\n"
         "os.set_blocking(writer, False)\n"
@@ -347,7 +347,7 @@ def test_a_character_that_the_stream_cannot_encode_is_escaped() -> None:
     assert done.stdout == "WARNING:  caf\\xe9 \\udcff\n"
 
 
-def test_an_argument_that_cannot_be_formatted_does_not_reach_the_caller(
+def test_an_error_in_formatting_does_not_reach_the_caller(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)  # as in production; else logging prints it
@@ -373,7 +373,7 @@ def file_logger(tmp_path: Path) -> Iterator[logging.Logger]:
 
 
 @pytest.mark.parametrize("mode", ["a", "w"])
-def test_a_file_that_was_moved_away_is_made_anew_at_the_next_record(
+def test_a_file_that_was_moved_away_is_created_again_at_the_next_record(
     mode: str, file_logger: logging.Logger, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
@@ -391,7 +391,7 @@ def test_a_file_that_was_moved_away_is_made_anew_at_the_next_record(
 
 
 @pytest.mark.parametrize("mode", ["a", "w", "x"])
-def test_a_file_that_was_not_moved_away_keeps_what_is_in_it(
+def test_a_file_that_was_not_moved_away_keeps_its_content(
     mode: str, file_logger: logging.Logger, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
@@ -405,7 +405,7 @@ def test_a_file_that_was_not_moved_away_keeps_what_is_in_it(
     assert path.read_text() == "one\ntwo\n"
 
 
-def test_file_handlers_of_every_sort_are_found(file_logger: logging.Logger, tmp_path: Path) -> None:
+def test_file_handlers_of_every_kind_are_found(file_logger: logging.Logger, tmp_path: Path) -> None:
     handlers: list[logging.FileHandler] = [
         logging.FileHandler(tmp_path / "plain"),
         logging.handlers.RotatingFileHandler(tmp_path / "rotating", maxBytes=100),
