@@ -65,6 +65,7 @@ class Server:
         self._stopping = False
         self._stopping_now = False
         self._drain_delay = DrainDelay()
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<ostler.Server {self.config.app!r} started={bool(self.started)} stop={self._stopping}>"
@@ -231,6 +232,8 @@ class Server:
             await serving.serve()
         finally:
             self._server = None
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
             await serving.clear()
 
     def _listen(self, given: Sequence[socket.socket] | None) -> None:
@@ -278,7 +281,7 @@ class Server:
             return
         logger.info(NOTICE, self.config.drain_delay)
         assert self._loop is not None
-        self._loop.call_later(self.config.drain_delay, self.stop)
+        self._drain_timer = self._loop.call_later(self.config.drain_delay, self.stop)
 
 
 @record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import logging
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -666,6 +668,27 @@ def test_a_drain_delay_first_lets_health_checks_fail(run: Runner[Any], program_g
     run(main())
 
     assert program_got == [signal.SIGTERM]
+
+
+def test_a_server_that_drains_before_its_delay_is_over_leaves_no_timer(
+    run: Runner[Any], program_got: list[int]
+) -> None:
+    async def serve_once() -> weakref.ref[ostler.Server]:
+        serving = server(App(), drain_delay=60)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(signal.SIGTERM)
+        await one_iteration()
+        signal.raise_signal(signal.SIGTERM)
+        await task
+        return weakref.ref(serving)
+
+    async def main() -> None:
+        server_ref = await serve_once()
+        gc.collect()
+        assert server_ref() is None
+
+    run(main())
 
 
 # -- logs
