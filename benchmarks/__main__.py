@@ -144,7 +144,7 @@ def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
     }
     rates = {server: statistics.median(sample.rate for sample in found) for server, found in samples.items()}
     if not medians:
-        return f"{workload.title}: nobody could be measured"
+        return f"{workload.title}: no server could be measured"
     cells = [f"{server} {micros:.1f} us ({rates[server]:,.0f}/s)" for server, micros in medians.items()]
     ratio = verdict(medians)
     if ratio:

@@ -58,7 +58,7 @@ def test_duration_and_length_can_be_added_to_uvicorns_format() -> None:
     assert not AccessFormatter(ACCESS_FORMAT).wants_completion
     line = formatter.format(request(request_time=0.25, response_length=7))
     assert line == 'INFO:     127.0.0.1:5000 - "GET /a?b=%20 HTTP/1.1" 404 Not Found 0.250 7'
-    assert formatter.format(request()).endswith("0.000 0")  # logged at its start, by someone else
+    assert formatter.format(request()).endswith("0.000 0")  # without them: another program has logged it
 
 
 @pytest.mark.parametrize("fmt", [ACCESS_FORMAT, "%(request_line)s %(status_code)s %(client_addr)s", None])
