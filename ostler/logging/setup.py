@@ -10,7 +10,7 @@ through it: they inherit its level and handlers, and `link_areas` applies its fi
 
 To open log files again, this relies on two names of logging that its documentation does not have:
 `Manager.loggerDict`, to find all handlers, and `FileHandler._open`. Many programs use them. If one is gone,
-SIGUSR1 raises AttributeError, and the tests of `reopen` and `descriptors` fail.
+SIGUSR1 or the start raises AttributeError, and the tests of SIGUSR1 and of log files fail.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def configure(settings: Settings, *, slot: int | None = None) -> None:
         logger.disabled = False
         logger.setLevel(logging.NOTSET)
     if settings.log_config is None:
-        _set_up(settings, slot)
+        _configure_defaults(settings, slot)
     else:
-        _apply(settings)
+        _apply_log_config(settings)
     if not settings.access_log:
         access = logging.getLogger(ACCESS_LOGGER)
         access.handlers = []
@@ -91,15 +91,15 @@ def reconfigure(settings: Settings, before: Settings) -> None:
     """
     try:
         if before.log_config is not None:
-            _strip()
+            _undo_log_config()
         configure(settings)
     except SettingsError:
-        _strip()
+        _undo_log_config()
         configure(before)
         raise
 
 
-def _strip() -> None:
+def _undo_log_config() -> None:
     """Undo what a log configuration has changed: the next one need not name the same loggers."""
     for name in ("", *LOGGERS):
         logger = logging.getLogger(name)
@@ -110,7 +110,7 @@ def _strip() -> None:
         logger.propagate = True
 
 
-def _set_up(settings: Settings, slot: int | None) -> None:
+def _configure_defaults(settings: Settings, slot: int | None) -> None:
     general = logging.getLogger("ostler")
     access = logging.getLogger(ACCESS_LOGGER)
     for logger in (general, access):
@@ -129,14 +129,14 @@ def _set_up(settings: Settings, slot: int | None) -> None:
             if settings.access_log_format is None
             else logging.Formatter()
         )
-    general.addHandler(_handler(LineHandler(sys.stderr), error_lines))
-    access.addHandler(_handler(LineHandler(sys.stdout), access_lines))
+    general.addHandler(_with_formatter(LineHandler(sys.stderr), error_lines))
+    access.addHandler(_with_formatter(LineHandler(sys.stdout), access_lines))
     if logging.lastResort is not None:
         # It writes the warnings of asyncio, and of an application that configures no logging.
         logging.lastResort.setFormatter(error_lines if settings.log_format == "json" else None)
 
 
-def _apply(settings: Settings) -> None:
+def _apply_log_config(settings: Settings) -> None:
     from ostler.logging import apply_config  # imported here: few processes need it
     from ostler.settings import log_config
 
@@ -155,10 +155,10 @@ def _apply(settings: Settings) -> None:
             logging.getLogger(name).setLevel(_level(settings.log_level))
     for handler in _all_handlers():
         if isinstance(handler.formatter, DefaultFormatter):
-            _handler(handler, handler.formatter)
+            _with_formatter(handler, handler.formatter)
 
 
-def _handler(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+def _with_formatter(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
     if isinstance(formatter, DefaultFormatter):
         formatter = formatter.decided_for(getattr(handler, "stream", None))
     handler.setFormatter(formatter)
@@ -202,22 +202,22 @@ def at_completion(settings: Settings) -> bool:
         return False
     if settings.access_log_format is not None:
         return True
-    return any(getattr(h.formatter, "wants_completion", False) for h in _heard_by(ACCESS_LOGGER))
+    return any(getattr(h.formatter, "wants_completion", False) for h in _handlers_of(ACCESS_LOGGER))
 
 
 def structured() -> bool:
     """Whether the log on stderr is JSON, so that a last line before the exit must be JSON as well."""
     return any(
         isinstance(h.formatter, JsonFormatter) and getattr(h, "stream", None) is sys.stderr
-        for h in _heard_by("ostler")
+        for h in _handlers_of("ostler")
     )
 
 
-def _heard_by(name: str) -> Iterator[logging.Handler]:
+def _handlers_of(name: str) -> Iterator[logging.Handler]:
     """Yield the handlers that receive the records of this logger, as `logging.Logger.callHandlers` does."""
     logger: logging.Logger | None = logging.getLogger(name)
     while logger is not None:
-        yield from _unwrapped(logger.handlers)
+        yield from _with_targets(logger.handlers)
         logger = logger.parent if logger.propagate else None
 
 
@@ -269,10 +269,10 @@ def _all_handlers() -> Iterator[logging.Handler]:
     root = logging.getLogger()
     # A copy: another thread may create a logger during the iteration.
     loggers = [root, *(x for x in list(root.manager.loggerDict.values()) if isinstance(x, logging.Logger))]
-    return _unwrapped([handler for logger in loggers for handler in logger.handlers])
+    return _with_targets([handler for logger in loggers for handler in logger.handlers])
 
 
-def _unwrapped(handlers: list[logging.Handler]) -> Iterator[logging.Handler]:
+def _with_targets(handlers: list[logging.Handler]) -> Iterator[logging.Handler]:
     """Yield each handler once, and each handler that it passes its records to."""
     pending = list(handlers)
     seen: set[int] = set()
