@@ -66,7 +66,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
     identity = privileges.wanted(settings)
     log_setup.configure(settings)
-    privileges.give_new_files(identity, log_setup.descriptors())
+    privileges.give(identity, log_setup.descriptors())
     if configuration.env_file is not None:
         logger.info("Loading environment from '%s'", configuration.env_file)
     if settings.log_format == "json":
@@ -76,7 +76,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     # For this process alone: neither the workers nor what the application starts are to see it.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = sd_notify.from_environment(environ, os.getpid())
-    notifier.muted = inherited is not None
+    notifier.held = inherited is not None
     try:
         libraries.event_loop(settings)
         libraries.http_parser(settings)

@@ -248,7 +248,7 @@ class Arbiter:
         log_setup.reopen()
         identity = privileges.wanted(self._generations.settings)
         if identity is not None:
-            privileges.give_new_files(identity, log_setup.descriptors())
+            privileges.give(identity, log_setup.descriptors())
         self._upgrade.copy(signal.SIGUSR1)
         self._children.send_all(signal.SIGUSR1)
 

@@ -23,11 +23,11 @@ class Herald:
     def hand_over(self, pid: int) -> None:
         """Name the arbiter that speaks for the service from now on, and say no more."""
         self._notifier.send(f"MAINPID={pid}")
-        self._notifier.muted = True
+        self._notifier.held = True
 
     def begin(self, fleet: Fleet) -> None:
         """Speak for the service: the arbiter that did has named us."""
-        self._notifier.muted = False
+        self._notifier.held = False
         self.update(fleet)
 
     def deadline(self) -> float | None:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from ostler.records import record
 from ostler.supervisor.fleet.fleet import Fleet
 from ostler.supervisor.fleet.slot import State
-from ostler.system.request_rate import PERIOD, RequestRate
+from ostler.system.request_rate import PAUSE, RequestRate
 
 Message: TypeAlias = tuple[str, ...]
 """The fields of one datagram."""
@@ -160,7 +160,7 @@ class Announcements:
 
     def _new_status(self, facts: Facts, now: float, *, force: bool) -> Message:
         counts = self._describe(facts)
-        due = now >= self._status_at + PERIOD
+        due = now >= self._status_at + PAUSE
         if counts == self._counts and not due and not force:
             return ()
         serving = self.phase in (Phase.SERVING, Phase.RELOADING)

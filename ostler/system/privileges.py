@@ -89,13 +89,13 @@ def _group(text: str, grp: object) -> int:
 
 
 def _number(text: str, which: str) -> int:
-    # An id with all bits set means "no change" to the system (setresuid(2)).
+    # All ones is "leave it as it is" to the system (setresuid(2)).
     if int(text) >= 2**32 - 1:
         raise SettingsError(f"{which} is {text}: expected a name or a number below {2**32 - 1}")
     return int(text)
 
 
-def give_new_files(identity: Identity | None, descriptors: Iterable[int]) -> None:
+def give(identity: Identity | None, descriptors: Iterable[int]) -> None:
     """Change the owner of new, empty log files to the user that workers run as, so that they can write them.
 
     Only of new and empty files: in a directory that this user may write, a link could point to any file of

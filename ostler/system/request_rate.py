@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-PERIOD = 5.0
+PAUSE = 5.0
 """Seconds over which requests are counted."""
 
 
@@ -31,8 +31,8 @@ class RequestRate:
         self._served, self._since = 0, now
 
     def rate(self, now: float) -> str:
-        """Return a text such as "15 req/s": the rate since the last result; within `PERIOD`, that result."""
-        if now >= self._since + PERIOD:
+        """Return a text such as "15 req/s": the rate since the last result; within `PAUSE`, that result."""
+        if now >= self._since + PAUSE:
             self._rate = _rate(self._served / (now - self._since))
             self.restart(now)
         return self._rate

@@ -34,7 +34,7 @@ class Notifier:
         self._address = None if address is None else _kernel_name(address)
         self._pending: deque[bytes] = deque(maxlen=_MOST_PENDING)
         self._socket: socket.socket | None = None
-        self.muted = False
+        self.held = False
         """Whether nothing is sent, because another arbiter speaks for the service during an upgrade."""
         if self._address is None:
             self.watchdog = None
@@ -44,8 +44,8 @@ class Notifier:
 
     @property
     def listens(self) -> bool:
-        """Whether messages are sent: there is a manager, and this notifier is not muted."""
-        return self._address is not None and not self.muted
+        """Whether messages are sent: there is a manager, and this notifier is not held."""
+        return self._address is not None and not self.held
 
     @property
     def pending(self) -> bool:
