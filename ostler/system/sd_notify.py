@@ -44,7 +44,7 @@ class Notifier:
 
     @property
     def listens(self) -> bool:
-        """Whether messages are sent: there is a manager, and this notifier is not held."""
+        """Whether messages are sent: there is a manager, and `held` is false."""
         return self._address is not None and not self.held
 
     @property
