@@ -1,7 +1,8 @@
-"""What a service manager such as systemd is told of the fleet, and when: sd_notify(3)'s messages. Pure.
+"""What systemd (or another service manager) is told of the fleet, and when: sd_notify(3) messages. Pure.
 
-Facts and the time go in, messages come out; `deadline()` says when to ask again, if nothing happens before.
-An idle fleet asks for nothing but the watchdog's time.
+`SystemdStatus.update` takes a snapshot of the fleet and the time, and returns the messages to send.
+`deadline()` says when to call it again if nothing happens before. An idle fleet has no deadline but that of
+the watchdog.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ EXTENSION = 20.0
 
 
 @record
-class Facts:
+class FleetSnapshot:
     """What counts of a fleet at one instant."""
 
     size: int
     ready: int
-    well: int
+    healthy: int
     """How many of those are not silent."""
     booting: int
     leaving: int
@@ -40,14 +41,14 @@ class Facts:
     """Requests served so far, by the pid of the worker."""
 
 
-def facts(fleet: Fleet, now: float) -> Facts:
+def snapshot(fleet: Fleet, now: float) -> FleetSnapshot:
     """Return what counts of this fleet now."""
     slots = list(fleet.slots())
     states = [slot.state for slot in slots]
-    return Facts(
+    return FleetSnapshot(
         size=fleet.size,
         ready=states.count(State.READY),
-        well=sum(slot.well(now) for slot in slots),
+        healthy=sum(slot.healthy(now) for slot in slots),
         booting=states.count(State.BOOTING),
         leaving=sum(slot.pid is not None for slot in slots),
         generation=fleet.generation,
@@ -66,7 +67,7 @@ class Phase(Enum):
     STOPPING = "stopping"
 
 
-class Announcements:
+class SystemdStatus:
     """Decides what to tell. `watchdog` is WATCHDOG_USEC in seconds, None when nobody watches."""
 
     def __init__(self, pid: int, watchdog: float | None = None) -> None:
@@ -90,7 +91,7 @@ class Announcements:
         self._meter = RequestRate()
 
     def __repr__(self) -> str:
-        return f"<Announcements {self.phase.value}, {self._status!r}>"
+        return f"<SystemdStatus {self.phase.value}, {self._status!r}>"
 
     def deadline(self) -> float | None:
         """When to call `update`, if nothing happens before. None: not at all."""
@@ -121,7 +122,7 @@ class Announcements:
         """The service stops, although the fleet may serve on for a while before it drains."""
         self._stop_asked = True
 
-    def update(self, facts: Facts, now: float) -> list[Message]:
+    def update(self, facts: FleetSnapshot, now: float) -> list[Message]:
         """Return what is to be said now."""
         self._meter.read(facts.served)
         if facts.ready >= facts.size:
@@ -140,7 +141,7 @@ class Announcements:
     def _watched(self) -> bool:
         return self._interval is not None and self.phase in (Phase.SERVING, Phase.RELOADING)
 
-    def _turn(self, facts: Facts, now: float) -> Message:
+    def _turn(self, facts: FleetSnapshot, now: float) -> Message:
         """Enter the phase that the facts call for, and return how that is announced."""
         if facts.stopping or self._stop_asked:
             entered, self.phase = self.phase is not Phase.STOPPING, Phase.STOPPING
@@ -158,7 +159,7 @@ class Announcements:
             return ("READY=1",)
         return ()
 
-    def _new_status(self, facts: Facts, now: float, *, force: bool) -> Message:
+    def _new_status(self, facts: FleetSnapshot, now: float, *, force: bool) -> Message:
         counts = self._describe(facts)
         due = now >= self._status_at + PAUSE
         if counts == self._counts and not due and not force:
@@ -170,14 +171,14 @@ class Announcements:
         self._counts, self._status, self._status_at = counts, status, now
         return (f"STATUS={status}",)
 
-    def _describe(self, facts: Facts) -> str:
+    def _describe(self, facts: FleetSnapshot) -> str:
         if self.phase is Phase.STOPPING:
             return f"stopping, {facts.leaving} workers left"
         # In a roll there is one more at times.
         counts = f"{min(facts.ready, facts.size)} of {facts.size} workers ready"
         return counts if self.phase is Phase.STARTING else f"{counts}, generation {facts.generation}"
 
-    def _extend(self, facts: Facts, now: float) -> list[Message]:
+    def _extend(self, facts: FleetSnapshot, now: float) -> list[Message]:
         """Ask for more time while something goes on that has a deadline of its own in the fleet."""
         rolling = facts.rolling and facts.booting > 0
         starting = self.phase is Phase.STARTING and facts.booting > 0
@@ -187,11 +188,11 @@ class Announcements:
         self._next_extension = now + EXTENSION / 2
         return [(f"EXTEND_TIMEOUT_USEC={int(EXTENSION * 1e6)}",)]
 
-    def _watch(self, facts: Facts, now: float) -> list[Message]:
+    def _watch(self, facts: FleetSnapshot, now: float) -> list[Message]:
         """Answer the watchdog while more than half of the workers are well."""
         if self._interval is None or not self._watched or now < self._next_watchdog:
             return []
-        self._withheld = 2 * facts.well <= min(facts.size, self._complete)
+        self._withheld = 2 * facts.healthy <= min(facts.size, self._complete)
         if self._withheld:
             return []
         self._next_watchdog = now + self._interval

@@ -13,9 +13,17 @@ from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Timings
 from ostler.supervisor.fleet.places import Place
 from ostler.supervisor.fleet.slot import Slot, State
-from ostler.supervisor.fleet.slot_events import Arrived, Fill, Leave, LeaveNow, LeaveSoon, Lost, Vacated
+from ostler.supervisor.fleet.slot_events import (
+    BecameReady,
+    Leave,
+    LeaveNow,
+    LeaveSoon,
+    Lost,
+    SpawnAt,
+    Vacated,
+)
 
-INATTENTIVE = 2.5
+UNRESPONSIVE = 2.5
 """Seconds of silence after which a worker gets no new connections. It beats about once a second."""
 
 Actions: TypeAlias = list[ev.Action]
@@ -40,12 +48,12 @@ class Crew(ABC):
             yield from place.slots()
         yield from self._leaving
 
-    def attentive(self, now: float) -> set[int]:
+    def responsive_slots(self, now: float) -> set[int]:
         """The slots whose workers are READY and heard of lately; if of none, all that are READY."""
         ready = [
             slot for place in self._places.values() for slot in place.slots() if slot.state is State.READY
         ]
-        heard = {slot.number for slot in ready if slot.silent(now) < INATTENTIVE}
+        heard = {slot.number for slot in ready if slot.silent(now) < UNRESPONSIVE}
         return heard or {slot.number for slot in ready}
 
     def find(self, pid: int) -> Slot | None:
@@ -69,7 +77,7 @@ class Crew(ABC):
         actions: Actions = []
         for outcome in slot.handle(event, now):
             match outcome:
-                case Arrived():
+                case BecameReady():
                     actions += self._arrived(slot, now)
                 case Lost():
                     actions += self._lost(slot, outcome, now)
@@ -80,7 +88,7 @@ class Crew(ABC):
         return actions
 
     def _fill(self, place: Place, now: float) -> Actions:
-        return self._pass(place.tenant, Fill(now), now)
+        return self._pass(place.tenant, SpawnAt(now), now)
 
     def _send_off(self, slot: Slot, order: Leave | LeaveSoon | LeaveNow, now: float) -> Actions:
         self._leaving.append(slot)

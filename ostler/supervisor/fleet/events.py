@@ -41,7 +41,7 @@ class SpawnFailed:
 
 
 @record
-class Told:
+class MessageReceived:
     """A worker's message, as it came through its pipe."""
 
     pid: int
@@ -126,7 +126,7 @@ class StopNow:
 
 
 Orders: TypeAlias = Roll | Reload | Resize | Stop | StopSoon | StopNow
-Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Orders
+Event: TypeAlias = Started | SpawnFailed | MessageReceived | Inspected | Exited | Tick | Orders
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Drain:
 
 
 @record
-class Admit:
+class AllowImport:
     """Let the worker import the application: the old code has gone (--reload only)."""
 
     pid: int
@@ -214,4 +214,4 @@ class Finish:
 
 
 Signal: TypeAlias = Drain | Hurry | ShowStack | Quit | Abort | Kill
-Action: TypeAlias = Spawn | Admit | Inspect | Signal | Report | Finish
+Action: TypeAlias = Spawn | AllowImport | Inspect | Signal | Report | Finish

@@ -10,12 +10,12 @@ from math import inf
 
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.crew import Actions, workers
+from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Finish, Reload, Report, Roll, Timings
-from ostler.supervisor.fleet.hang_detector import words
-from ostler.supervisor.fleet.places import HEALTHY, Place, backoff
+from ostler.supervisor.fleet.places import STABLE_RUN, Place, backoff
 from ostler.supervisor.fleet.reload import Reloading
 from ostler.supervisor.fleet.slot import Slot, State
-from ostler.supervisor.fleet.slot_events import Fill, Leave, LeaveNow, LeaveSoon, Lost
+from ostler.supervisor.fleet.slot_events import Leave, LeaveNow, LeaveSoon, Lost, SpawnAt
 
 
 class Fleet(Reloading):
@@ -105,7 +105,7 @@ class Fleet(Reloading):
         match event:
             case ev.Started(ticket=ticket) | ev.SpawnFailed(ticket=ticket):
                 return self._pass(self._awaited(event, ticket), event, now)
-            case ev.Told(pid=pid, message=message):
+            case ev.MessageReceived(pid=pid, message=message):
                 teller = self.find(pid)  # None: what a worker wrote before its end, read after it
                 return [] if teller is None else self._pass(teller, message, now)
             case ev.Inspected(pid=pid):
@@ -185,21 +185,21 @@ class Fleet(Reloading):
         place.misses += 1
         delay = backoff(place.misses)
         place.retry_at = now + delay
-        text = f"{lost.cause}: next try in {words(delay)}, {place.tenant.name.lower()} stays until then"
-        return [Report(lost.level, text)]
+        stays = f"{place.tenant.name.lower()} stays until then"
+        return [Report(lost.level, f"{lost.cause}: next try in {format_duration(delay)}, {stays}")]
 
     def _refill(self, place: Place, lost: Lost, now: float) -> Actions:
-        healthy = place.tenant.served(now) >= HEALTHY
+        healthy = place.tenant.served(now) >= STABLE_RUN
         place.crashes = 0 if healthy else place.crashes + 1
         if place.successor is not None and place.successor.generation == self.generation:
             place.promote(now)
             return [Report(lost.level, f"{lost.cause}: its successor starts already")]
         delay = 0.0 if healthy else backoff(place.crashes)
-        what_next = "successor starts now" if healthy else f"next try in {words(delay)}"
+        what_next = "successor starts now" if healthy else f"next try in {format_duration(delay)}"
         place.tenant = self._new_slot(place.number, self.generation, self._timings)
         return [
             Report(lost.level, f"{lost.cause}: {what_next}"),
-            *self._pass(place.tenant, Fill(now + delay), now),
+            *self._pass(place.tenant, SpawnAt(now + delay), now),
         ]
 
     # --- rolling and retiring: one successor at a time --------------------------------------------
@@ -282,7 +282,7 @@ class Fleet(Reloading):
         else:
             slot = self._new_slot(place.number, self.generation, self._timings)
         place.successor = slot
-        return self._pass(slot, Fill(now), now)
+        return self._pass(slot, SpawnAt(now), now)
 
     def _prove(self, now: float) -> Actions:
         place, roll = self._surge(), self._roll
@@ -295,7 +295,7 @@ class Fleet(Reloading):
             if place.tenant.state is State.BACKOFF:  # it serves nobody: no need of a surge
                 old, place.tenant = place.tenant, self._new_slot(place.number, roll.generation, roll.timings)
                 actions += self._send_off(old, Leave(), now)
-                actions += self._pass(place.tenant, Fill(now), now)
+                actions += self._pass(place.tenant, SpawnAt(now), now)
         return actions
 
     def _give_up(self, lost: Lost) -> Actions:

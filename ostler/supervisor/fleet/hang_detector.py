@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ostler.ipc.messages import Beat
+from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Inspected
 
 ANSWER_GRACE = 2.0
@@ -23,18 +24,7 @@ class Verdict(Enum):
     ABORT = "abort"
 
 
-def words(seconds: float) -> str:
-    """Return a duration as a person says it."""
-    if seconds < 9.95:
-        return f"{round(seconds, 1):g} s"
-    if seconds < 600:
-        return f"{round(seconds)} s"
-    if seconds < 36000:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"
-
-
-class Silence:
+class HangDetector:
     """Listens to one worker. Only its loop counter ends a silence; `limit` is in seconds.
 
     At half the limit and at the whole of it `deadline` falls due: call `ask`, and `judge` with the answer.
@@ -134,8 +124,8 @@ class Silence:
             symptom = "its event loop is blocked, its thread still beats"
         else:
             symptom = "the whole process does not run: stopped, starved or its GIL held"
-        excuse = f", {words(self._excused)} of it waiting for a CPU" if self._excused else ""
-        return f"silent for {words(self.lasts(now))}{excuse} ({symptom}; {evidence})"
+        excuse = f", {format_duration(self._excused)} of it waiting for a CPU" if self._excused else ""
+        return f"silent for {format_duration(self.lasts(now))}{excuse} ({symptom}; {evidence})"
 
     def _due(self, share: float) -> float:
         return self._heard + self._excused + self._limit * share

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ostler.supervisor.fleet.slot import Slot, State
 
-HEALTHY = 10.0
+STABLE_RUN = 10.0
 """Seconds of serving after which a worker is respawned at once when it dies."""
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 30.0
@@ -39,7 +39,7 @@ class Place:
         """Let the successor take over, and return the tenant that it follows."""
         assert self.successor is not None, f"place {self.number} has no successor"
         old, self.tenant, self.successor, self.misses = self.tenant, self.successor, None, 0
-        if old.served(now) >= HEALTHY:
+        if old.served(now) >= STABLE_RUN:
             self.crashes = 0
         return old
 

@@ -42,7 +42,7 @@ class Reloading(Crew):
         return self._scout is not None or waiting
 
     @property
-    def absorbs(self) -> bool:
+    def absorbs_changes(self) -> bool:
         """Whether a change of the code is none: whoever is to try it has not read any of it yet."""
         if self._scout is None or self.stopping:
             return False
@@ -90,5 +90,5 @@ class Reloading(Crew):
         for slot in self.slots():
             if slot.state is State.BOOTING and slot.pid is not None and not slot.admitted:
                 slot.admitted = True
-                actions.append(ev.Admit(slot.pid))
+                actions.append(ev.AllowImport(slot.pid))
         return actions

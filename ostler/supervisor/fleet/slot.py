@@ -15,16 +15,17 @@ from typing import Any, Literal
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev
+from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
-from ostler.supervisor.fleet.hang_detector import Silence, Verdict, words
+from ostler.supervisor.fleet.hang_detector import HangDetector, Verdict
 from ostler.supervisor.fleet.slot_events import (
-    Arrived,
-    Fill,
+    BecameReady,
     Leave,
     LeaveNow,
     LeaveSoon,
     Lost,
     Outcome,
+    SpawnAt,
     Vacated,
 )
 
@@ -77,7 +78,7 @@ class Slot:
         self.hurried = False
         """It was ordered to leave soon: whoever comes after it waits until it has gone."""
         self._deadline: float | None = None  # of every state but READY, which has its silence
-        self._silence: Silence | None = None
+        self._silence: HangDetector | None = None
         self._spawned = 0.0
         self._sent: list[str] = []
         self._grace = 0.0  # what the deadline of ABORTED allowed, for the log
@@ -95,7 +96,7 @@ class Slot:
         """Seconds since it was READY; 0 if it never was."""
         return 0.0 if self.ready_since is None else now - self.ready_since
 
-    def well(self, now: float) -> bool:
+    def healthy(self, now: float) -> bool:
         """Whether it is READY and its event loop has been heard lately."""
         return self.state is State.READY and not self._listening().suspicious(now)
 
@@ -142,13 +143,13 @@ class Slot:
 
     # --- from empty to ready ----------------------------------------------------------------------
 
-    def _fill(self, order: Fill, now: float) -> list[Outcome]:
+    def _fill(self, order: SpawnAt, now: float) -> list[Outcome]:
         if order.at > now:
             self._move(State.BACKOFF, order.at)
             return []
         return self._spawn(order, now)
 
-    def _spawn(self, _: Fill | Tick, now: float) -> list[Outcome]:
+    def _spawn(self, _: SpawnAt | Tick, now: float) -> list[Outcome]:
         self._spawned = now
         self._move(State.BOOTING)
         return [ev.Spawn(self.ticket, self.number, self.generation)]
@@ -179,22 +180,22 @@ class Slot:
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
         self._move(State.READY)
         self.ready_since = now
-        self._silence = Silence(self.timings.healthcheck, now)
-        report = Report("info", f"{self.name} is ready after {words(now - self._spawned)}")
-        return [report, Arrived()]
+        self._silence = HangDetector(self.timings.healthcheck, now)
+        report = Report("info", f"{self.name} is ready after {format_duration(now - self._spawned)}")
+        return [report, BecameReady()]
 
     def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
         self._move(State.FAILED, now + FAILED_GRACE)
         return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
 
     def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
-        reason = f"not ready after {words(now - self._spawned)}"
+        reason = f"not ready after {format_duration(now - self._spawned)}"
         lost = Lost("warning", f"{self.name} {reason}, aborted", f"{self.name} was {reason}")
         return [*self._abort(ABORT_GRACE, now), lost]
 
     # --- ready: listening to its heart ------------------------------------------------------------
 
-    def _listening(self) -> Silence:
+    def _listening(self) -> HangDetector:
         assert self._silence is not None, f"never ready: {self!r}"
         return self._silence
 
@@ -206,7 +207,7 @@ class Slot:
         silence = self._listening()
         lasted, last, self.beat = silence.lasts(now), self.beat, beat
         if silence.hear(last, beat, now):
-            return [Report("info", f"{self.name} answers again, it was silent for {words(lasted)}")]
+            return [Report("info", f"{self.name} answers again, it was silent for {format_duration(lasted)}")]
         return []
 
     def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
@@ -238,7 +239,7 @@ class Slot:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]
         if verdict is Verdict.WARN:
-            text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
+            text = f"{self.name} {said}: its stacks follow, abort in {format_duration(silence.left(now))}"
             return [ev.ShowStack(self._process()), Report("warning", text)]
         return [Report("debug", f"{self.name} {said}: not counted against it")]
 
@@ -253,7 +254,7 @@ class Slot:
         return [ev.Drain(self.pid)]
 
     def _drain_late(self, _: Tick, now: float) -> list[Outcome]:
-        allowed = words(self.timings.graceful + DRAIN_GRACE)
+        allowed = format_duration(self.timings.graceful + DRAIN_GRACE)
         text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
         return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
 
@@ -291,9 +292,9 @@ class Slot:
 
     def _kill(self, _: Tick, now: float) -> list[Outcome]:
         if self.state is State.FAILED:
-            why = f"did not exit within {words(FAILED_GRACE)} of its failed start"
+            why = f"did not exit within {format_duration(FAILED_GRACE)} of its failed start"
         else:
-            why = f"did not end within {words(self._grace)} of {self._sent[-1]}"
+            why = f"did not end within {format_duration(self._grace)} of {self._sent[-1]}"
         # No further deadline: what SIGKILL does not end sleeps uninterruptibly in the kernel.
         self._move(State.ABORTED)
         self._sent.append("SIGKILL")
@@ -308,7 +309,7 @@ class Slot:
         when = (
             "before it was ready"
             if self.ready_since is None
-            else f"after serving for {words(self.served(now))}"
+            else f"after serving for {format_duration(self.served(now))}"
         )
         how = f"{event.how}{sender} {when}" + (f", {event.hint}" if event.hint else "")
         lost = self.state in (State.BOOTING, State.READY)
@@ -337,7 +338,7 @@ def _table() -> dict[tuple[State, type], Row]:
     listening = (s.READY, s.ABORTED)
     gone = row(Slot._exited, (s.VACATED,))
     table: dict[tuple[State, type], Row] = {
-        (s.EMPTY, Fill): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
+        (s.EMPTY, SpawnAt): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
         (s.EMPTY, Leave): row(Slot._drop, (s.VACATED,)),
         (s.EMPTY, LeaveSoon): row(Slot._drop, (s.VACATED,)),
         (s.EMPTY, LeaveNow): row(Slot._drop, (s.VACATED,)),

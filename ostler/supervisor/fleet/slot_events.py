@@ -11,7 +11,7 @@ from ostler.supervisor.fleet import events as ev
 
 
 @record
-class Fill:
+class SpawnAt:
     """Spawn a worker at this time; at once if that is not in the future."""
 
     at: float
@@ -36,7 +36,7 @@ class LeaveNow:
 
 
 @record
-class Arrived:
+class BecameReady:
     """The worker is READY."""
 
 
@@ -56,4 +56,4 @@ class Vacated:
     """There is no process (any longer): forget this slot."""
 
 
-Outcome: TypeAlias = ev.Action | Arrived | Lost | Vacated
+Outcome: TypeAlias = ev.Action | BecameReady | Lost | Vacated

@@ -25,12 +25,12 @@ class State(Enum):
 
     IDLE = "idle"
     STARTING = "starting"
-    GOING = "going"
+    STOPPING = "stopping"
     DONE = "done"
 
 
 @record
-class Circumstances:
+class Preconditions:
     """What counts when an upgrade is asked for."""
 
     obstacle: str
@@ -59,7 +59,7 @@ class HandOver:
 
 
 @record
-class End:
+class SendSignal:
     """Send this signal to the new arbiter."""
 
     pid: int
@@ -67,14 +67,14 @@ class End:
 
 
 @record
-class Resume:
+class RunPostponed:
     """Do what was put off for the upgrade, which is over without one."""
 
 
-Action: TypeAlias = Launch | HandOver | End | Resume | Report
+Action: TypeAlias = Launch | HandOver | SendSignal | RunPostponed | Report
 
 
-class Succession:
+class UpgradeDecision:
     """Decides about one upgrade at a time; `deadline()` says when to call `tick`."""
 
     def __init__(self) -> None:
@@ -87,18 +87,18 @@ class Succession:
         self._cause = ""
 
     def __repr__(self) -> str:
-        return f"<Succession {self.state.value} pid={self.pid}>"
+        return f"<UpgradeDecision {self.state.value} pid={self.pid}>"
 
     @property
     def under_way(self) -> bool:
         """Whether there is a new arbiter that may still take the place, or has not gone yet."""
-        return self.state in (State.STARTING, State.GOING)
+        return self.state in (State.STARTING, State.STOPPING)
 
     def deadline(self) -> float | None:
         """When to call `tick`. None: not at all."""
         return self._deadline
 
-    def ask(self, given: Circumstances, now: float) -> list[Action]:
+    def requested(self, given: Preconditions, now: float) -> list[Action]:
         """SIGUSR2 has come."""
         if refusal := self._refusal(given):
             return [Report("warning", f"SIGUSR2: no upgrade, {refusal}")]
@@ -107,7 +107,7 @@ class Succession:
         self._deadline = now + self._patience
         return [Launch()]
 
-    def _refusal(self, given: Circumstances) -> str:
+    def _refusal(self, given: Preconditions) -> str:
         if given.stopping or self.state is State.DONE:
             return "ostler stops"
         if given.obstacle:
@@ -123,7 +123,7 @@ class Succession:
         self.pid = pid
         return [Report("info", f"Upgrade: started new arbiter process [{pid}], workers serve on meanwhile")]
 
-    def unlaunched(self, reason: str) -> list[Action]:
+    def launch_failed(self, reason: str) -> list[Action]:
         """There is no new arbiter."""
         return self._over(f"it could not be started ({reason})")
 
@@ -135,11 +135,11 @@ class Succession:
         text = f"Upgrade: new arbiter process [{self.pid}] is ready and takes over; this one drains and exits"
         return [Report("info", text), HandOver(self.pid)]
 
-    def said(self, words: str) -> None:
+    def message_received(self, words: str) -> None:
         """It has said this, which is probably why it fails."""
         self._words = words
 
-    def ended(self) -> list[Action]:
+    def exited(self) -> list[Action]:
         """The new arbiter is gone; or has the place, and needs us no more."""
         if self.state is State.DONE:
             return []
@@ -151,20 +151,20 @@ class Succession:
         if not self.under_way or self.pid is None:
             return []
         self._cause = self._cause or "ostler stops"
-        self.state, self._deadline = State.GOING, now + self._grace
-        return [End(self.pid, signal)]
+        self.state, self._deadline = State.STOPPING, now + self._grace
+        return [SendSignal(self.pid, signal)]
 
     def tick(self, now: float) -> list[Action]:
         """A deadline may have passed."""
         if self._deadline is None or now < self._deadline or self.pid is None:
             return []
         if self.state is State.STARTING:
-            self.state, self._deadline = State.GOING, now + self._grace
+            self.state, self._deadline = State.STOPPING, now + self._grace
             last = f"; its last words: {self._words}" if self._words else ""
             self._cause = f"it was not ready after {self._patience:g} s{last}"
-            return [End(self.pid, "SIGTERM")]
+            return [SendSignal(self.pid, "SIGTERM")]
         self._deadline = None
-        return [End(self.pid, "SIGKILL")]
+        return [SendSignal(self.pid, "SIGKILL")]
 
     def _over(self, cause: str) -> list[Action]:
         name = "new arbiter" if self.pid is None else f"new arbiter process [{self.pid}]"
@@ -172,4 +172,4 @@ class Succession:
         self.state, self.pid, self._deadline = State.IDLE, None, None
         if stops:
             return [Report("info", f"Upgrade given up: {cause}")]
-        return [Report("error", f"Upgrade given up, this arbiter serves on: {name}: {cause}"), Resume()]
+        return [Report("error", f"Upgrade given up, this arbiter serves on: {name}: {cause}"), RunPostponed()]

@@ -149,14 +149,14 @@ class World:
             self.trying = False
             if process.role == "successor" and process.generation in self.proven:
                 self._promote(process)
-        self.step(ev.Told(process.pid, Ready()))
+        self.step(ev.MessageReceived(process.pid, Ready()))
 
     def boot_failed(self, process: Process) -> None:
         """The worker says why it cannot serve."""
         process.failed = self.now
         if process.role != "gone":
             self._lose(process)
-        self.step(ev.Told(process.pid, BootFailed("ImportError: x")))
+        self.step(ev.MessageReceived(process.pid, BootFailed("ImportError: x")))
 
     def exited(self, process: Process) -> None:
         """The process is gone: as ordered, or just so."""
@@ -169,7 +169,7 @@ class World:
         """The worker asks for a successor."""
         if not process.retiring:
             process.retiring, process.asked = True, self.now
-        self.step(ev.Told(process.pid, RetireAsked("it served 1000 requests")))
+        self.step(ev.MessageReceived(process.pid, RetireAsked("it served 1000 requests")))
 
     def beats(self) -> None:
         """Everybody beats who can."""
@@ -181,7 +181,7 @@ class World:
                 process.loop += 1
                 process.heard, process.excuse = self.now, 0.0
             told = Beat(process.loop, process.thread, 0, 0, 0, 0, 0.0, process.drained is not None)
-            self.step(ev.Told(process.pid, told))
+            self.step(ev.MessageReceived(process.pid, told))
 
     def answer(self, pid: int, excuse: float | None) -> None:
         """The operating system says how long the worker has waited for a CPU in this silence."""
@@ -274,7 +274,7 @@ class World:
                     self._spawn(action)
                 case ev.Drain(pid=pid):
                     self._drain(self.processes[pid])
-                case ev.Admit(pid=pid):
+                case ev.AllowImport(pid=pid):
                     self._admit(self.processes[pid])
                 case ev.Hurry(pid=pid):
                     process = self.processes[pid]

@@ -38,7 +38,7 @@ class Scene:
                 self._obey(self.fleet.handle(answer if self.forks else refused, self.now))
 
     def told(self, pid: int, message: Message) -> list[ev.Action]:
-        return self.do(ev.Told(pid, message))
+        return self.do(ev.MessageReceived(pid, message))
 
     def ready(self, *pids: int) -> list[ev.Action]:
         return [action for pid in pids for action in self.told(pid, Ready())]
@@ -716,8 +716,13 @@ def changed(generation: int) -> ev.Reload:
 
 def test_new_code_is_tried_by_one_worker_and_the_others_follow() -> None:
     scene = developing(3)
-    assert scene.orders == [ev.Spawn(1, 1, 1), ev.Admit(101)]
-    assert scene.ready(101)[1:] == [ev.Spawn(2, 2, 1), ev.Spawn(3, 3, 1), ev.Admit(102), ev.Admit(103)]
+    assert scene.orders == [ev.Spawn(1, 1, 1), ev.AllowImport(101)]
+    assert scene.ready(101)[1:] == [
+        ev.Spawn(2, 2, 1),
+        ev.Spawn(3, 3, 1),
+        ev.AllowImport(102),
+        ev.AllowImport(103),
+    ]
 
 
 def test_a_reload_hurries_everybody_before_it_is_told_and_admits_once_they_are_gone() -> None:
@@ -726,10 +731,10 @@ def test_a_reload_hurries_everybody_before_it_is_told_and_admits_once_they_are_g
     orders = scene.do(changed(2))
     told = ev.Report("warning", "Files have changed")
     assert orders == [ev.Hurry(101), ev.Hurry(102), told, ev.Spawn(3, 1, 2)]
-    assert scene.fleet.absorbs
+    assert scene.fleet.absorbs_changes
     scene.gone(101)
-    assert scene.gone(102)[-1] == ev.Admit(103)
-    assert not scene.fleet.absorbs
+    assert scene.gone(102)[-1] == ev.AllowImport(103)
+    assert not scene.fleet.absorbs_changes
 
 
 def test_a_worker_that_is_hurried_in_vain_is_killed() -> None:
@@ -748,14 +753,14 @@ def test_code_that_fails_is_waited_for_from_the_first_start_on() -> None:
     )
     scene.gone(101)
     assert scene.fleet.deadline() is None
-    assert ev.Spawn(4, 1, 2) in scene.do(changed(2)) or scene.fleet.absorbs
+    assert ev.Spawn(4, 1, 2) in scene.do(changed(2)) or scene.fleet.absorbs_changes
 
 
 def test_a_sighup_while_no_code_starts_is_a_reload() -> None:
     scene = developing(1)
     scene.told(101, BootFailed("SyntaxError: x"))
     scene.gone(101)
-    assert [a for a in scene.do(ev.Roll(2, TIMINGS)) if isinstance(a, ev.Spawn | ev.Admit)]
+    assert [a for a in scene.do(ev.Roll(2, TIMINGS)) if isinstance(a, ev.Spawn | ev.AllowImport)]
 
 
 def test_a_worker_that_dies_while_it_serves_is_started_again_with_back_off() -> None:

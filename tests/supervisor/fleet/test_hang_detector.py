@@ -6,7 +6,7 @@ import pytest
 
 from ostler.ipc.messages import Beat
 from ostler.supervisor.fleet.events import Inspected
-from ostler.supervisor.fleet.hang_detector import Silence, Verdict
+from ostler.supervisor.fleet.hang_detector import HangDetector, Verdict
 
 LIMIT = 30.0
 
@@ -22,7 +22,7 @@ def seen(*, waited: float | None = 0, ran: float | None = 0, throttled: float | 
 
 
 def verdict(last: Beat | None, inspected: Inspected | None, after: float) -> Verdict:
-    silence = Silence(LIMIT, 100.0)
+    silence = HangDetector(LIMIT, 100.0)
     silence.judge(None, None, 100.0 + LIMIT / 2)  # it has been warned of
     return silence.judge(last, inspected, 100.0 + after)
 
@@ -63,7 +63,7 @@ def test_without_a_beat_nobody_knows_what_was_throttled_since() -> None:
 
 
 def test_a_worker_that_spins_in_a_throttled_group_is_found_once_it_has_run_for_long_enough() -> None:
-    silence = Silence(LIMIT, 0.0)
+    silence = HangDetector(LIMIT, 0.0)
     now = 0.0
     while silence.deadline() < 10_000:
         now = silence.deadline()

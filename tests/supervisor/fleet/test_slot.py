@@ -11,13 +11,13 @@ from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Exited, Inspected, SpawnFailed, Started, Tick, Timings
 from ostler.supervisor.fleet.slot import TABLE, Slot, State, UnlistedEvent
 from ostler.supervisor.fleet.slot_events import (
-    Arrived,
-    Fill,
+    BecameReady,
     Leave,
     LeaveNow,
     LeaveSoon,
     Lost,
     Outcome,
+    SpawnAt,
     Vacated,
 )
 
@@ -34,13 +34,13 @@ def empty() -> Slot:
 
 def waiting() -> Slot:
     slot = empty()
-    assert slot.handle(Fill(104.0), 100.0) == []
+    assert slot.handle(SpawnAt(104.0), 100.0) == []
     return slot
 
 
 def spawned() -> Slot:
     slot = empty()
-    assert slot.handle(Fill(100.0), 100.0) == [ev.Spawn(7, 2, 1)]
+    assert slot.handle(SpawnAt(100.0), 100.0) == [ev.Spawn(7, 2, 1)]
     return slot
 
 
@@ -93,7 +93,7 @@ LIVES: dict[State, Callable[[], Slot]] = {
 }
 
 EVENTS = [
-    Fill(100.0),
+    SpawnAt(100.0),
     Leave(),
     LeaveSoon(),
     LeaveNow(),
@@ -183,7 +183,7 @@ def test_the_boot_deadline_counts_from_the_start() -> None:
 def test_a_ready_worker_has_arrived() -> None:
     slot = booting()
     outcomes = slot.handle(Ready(), 101.5)
-    assert outcomes == [ev.Report("info", "Worker 2 (pid 814) is ready after 1.5 s"), Arrived()]
+    assert outcomes == [ev.Report("info", "Worker 2 (pid 814) is ready after 1.5 s"), BecameReady()]
     assert slot.served(110.0) == 8.5
 
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from ostler.supervisor.fleet.events import Report
 from ostler.supervisor.upgrade.decision import (
     Action,
-    Circumstances,
-    End,
     HandOver,
     Launch,
-    Resume,
+    Preconditions,
+    RunPostponed,
+    SendSignal,
     State,
-    Succession,
+    UpgradeDecision,
 )
 
-GIVEN = Circumstances(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
+GIVEN = Preconditions(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
 DEPTH = 9
 EVENTS = ("ask", "ready", "said", "ended", "stop", "tick")
 
@@ -27,7 +27,7 @@ EVENTS = ("ask", "ready", "said", "ended", "stop", "tick")
 class World:
     """The old arbiter, and what has become of the new ones that it started."""
 
-    succession: Succession = field(default_factory=Succession)
+    decision: UpgradeDecision = field(default_factory=UpgradeDecision)
     now: float = 0.0
     launched: int = 0
     living: int | None = None
@@ -39,39 +39,39 @@ class World:
 
     def key(self) -> tuple[object, ...]:
         """What tells this world from another, however long it took to get there."""
-        waits = self.succession.deadline() is not None
+        waits = self.decision.deadline() is not None
         facts = (self.living is not None, self.handed_over, self.stopping, frozenset(self.told), waits)
-        return (self.succession.state, *facts)
+        return (self.decision.state, *facts)
 
     def do(self, event: str) -> None:
         """Let it happen, if it can, and hold what is ordered then to the rules."""
-        succession = self.succession
-        before = succession.state
+        decision = self.decision
+        before = decision.state
         if event == "ask":
-            given = Circumstances(**{**vars(GIVEN), "stopping": self.stopping})
-            self.carry_out(succession.ask(given, self.now))
+            given = Preconditions(**{**vars(GIVEN), "stopping": self.stopping})
+            self.carry_out(decision.requested(given, self.now))
         elif event == "stop":
             self.stopping = True
-            self.carry_out(succession.stop("SIGTERM", self.now))
+            self.carry_out(decision.stop("SIGTERM", self.now))
         elif event == "tick":
-            if (deadline := succession.deadline()) is not None:
+            if (deadline := decision.deadline()) is not None:
                 self.now = deadline
-                self.carry_out(succession.tick(self.now))
+                self.carry_out(decision.tick(self.now))
         elif self.living is not None:
             if event == "ended":
                 self.living = None
-                actions = succession.ended()
+                actions = decision.exited()
                 if before is State.DONE:
                     assert actions == []
                 else:
-                    assert succession.state is State.IDLE
-                    assert Resume() in actions or self.stopping, "what was put off is forgotten"
+                    assert decision.state is State.IDLE
+                    assert RunPostponed() in actions or self.stopping, "what was put off is forgotten"
                 self.carry_out(actions)
             elif event == "ready":
-                self.carry_out(succession.ready())
+                self.carry_out(decision.ready())
             else:
-                succession.said("something")
-        assert succession.under_way == (self.living is not None and succession.state is not State.DONE)
+                decision.message_received("something")
+        assert decision.under_way == (self.living is not None and decision.state is not State.DONE)
 
     def carry_out(self, actions: Sequence[Action]) -> None:
         """Do what is ordered, as far as a world without processes can."""
@@ -83,16 +83,16 @@ class World:
                     assert not self.handed_over
                     self.launched += 1
                     self.living, self.told = self.launched, []
-                    self.carry_out(self.succession.launched(self.launched))
+                    self.carry_out(self.decision.launched(self.launched))
                 case HandOver(pid=pid):
                     assert pid == self.living
                     assert self.told == [], "the place for one that was told to go"
                     self.handed_over += 1
                     assert self.handed_over == 1
-                case End(pid=pid, signal=signal):
+                case SendSignal(pid=pid, signal=signal):
                     assert pid == self.living, "a signal for somebody who is gone"
                     self.told.append(signal)
-                case Resume():
+                case RunPostponed():
                     assert self.living is None
                 case Report():
                     pass
@@ -127,4 +127,4 @@ def test_from_every_state_an_upgrade_comes_to_its_end_by_time_alone() -> None:
             world.do("tick")
         assert world.told[-1] == "SIGKILL"
         world.do("ended")
-        assert world.succession.state is State.IDLE
+        assert world.decision.state is State.IDLE
