@@ -12,6 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ostler.ipc.grace import HURRY_GRACE, QUIT_GRACE
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev
@@ -34,11 +35,11 @@ FAILED_GRACE = 5.0
 ABORT_GRACE = 2.0
 """Seconds from SIGABRT to SIGKILL for a worker that hangs: time to write its stacks."""
 DRAIN_GRACE = 1.0
-"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
-QUIT_GRACE = 1.0
-"""Seconds from SIGQUIT to SIGKILL."""
-HURRY_GRACE = 1.25
-"""Seconds from SIGURG to SIGKILL: time to finish what is short, and for a lifespan shutdown."""
+"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL.
+
+At the time-out the worker cancels what is left, which takes it half a second at most. Its own deadline, the
+time-out plus `WORKER_EXIT_MARGIN` (3 s), is later on purpose: it ends a worker whose arbiter is gone. While the
+arbiter lives, SIGABRT comes first, so that the log says why the worker ended and shows its stacks."""
 
 
 class State(Enum):
