@@ -1,7 +1,7 @@
 """Constants that the arbiter and its workers must agree on: signals between them, pipe sizes, grace margins.
 
-Each stands once: signals and sizes here, seconds in `ostler.ipc.grace`, which is pure. What only one side needs
-to know stands on that side.
+Each stands once: signals and sizes here, seconds in `ostler.ipc.grace`, which is pure. What only one side
+needs to know stands on that side.
 """
 
 from __future__ import annotations

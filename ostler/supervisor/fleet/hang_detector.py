@@ -51,7 +51,7 @@ class HangDetector:
             return self._asked + ANSWER_GRACE
         return max(self._due(1.0 if self._warned else 0.5), self._not_before)
 
-    def forgive(self, seconds: float) -> None:
+    def extend(self, seconds: float) -> None:
         """Do not count this time, in which the arbiter itself did not run."""
         self._heard += seconds
         self._thread_heard += seconds

@@ -38,8 +38,8 @@ DRAIN_GRACE = 1.0
 """Seconds past the graceful time-out until SIGABRT, and again until SIGKILL.
 
 At the time-out the worker cancels what is left, which takes it half a second at most. Its own deadline, the
-time-out plus `WORKER_EXIT_MARGIN` (3 s), is later on purpose: it ends a worker whose arbiter is gone. While the
-arbiter lives, SIGABRT comes first, so that the log says why the worker ended and shows its stacks."""
+time-out plus `WORKER_EXIT_MARGIN` (3 s), is later on purpose: it ends a worker whose arbiter is gone. While
+the arbiter lives, SIGABRT comes first, so that the log says why the worker ended and shows its stacks."""
 
 
 class State(Enum):
@@ -74,7 +74,7 @@ class Slot:
         self.retiring: str | None = None
         """Why the worker asked for a successor, once it has."""
         self.retiring_since = 0.0
-        self.admitted = False
+        self.may_import = False
         """The fleet has let it import the application (--reload only)."""
         self.hurried = False
         """It was ordered to leave soon: whoever comes after it waits until it has gone."""
@@ -111,12 +111,12 @@ class Slot:
         """Return the seconds since the event loop was last heard of; 0 before it could be."""
         return 0.0 if self._silence is None else self._silence.lasts(now)
 
-    def forgive(self, seconds: float) -> None:
+    def extend(self, seconds: float) -> None:
         """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
         if self.state is State.BOOTING and self._deadline is not None:
             self._deadline += seconds
         if self._silence is not None:
-            self._silence.forgive(seconds)
+            self._silence.extend(seconds)
 
     def handle(self, event: object, now: float) -> list[Outcome]:
         """Live through one event.

@@ -81,7 +81,7 @@ class World:
     """Runs one fleet. `punctual`: the arbiter never wakes late, so that its deadlines can be checked."""
 
     def __init__(self, size: int, *, punctual: bool, reloads: bool = False) -> None:
-        self.fleet = Fleet(size, TIMINGS, settle=SETTLE, reloads=reloads)
+        self.fleet = Fleet(size, TIMINGS, min_ready=SETTLE, reloads=reloads)
         self.reloads = reloads
         self.trying = reloads
         """New code has been asked for, and no worker has got ready with it."""
@@ -242,8 +242,9 @@ class World:
     def resize(self, by: int) -> None:
         self.calm, self._released = False, True
         self.step(ev.Resize(by))
+        places = {place.number for place in self.fleet._places}
         for number in set(self.crashes) | set(self.misses) | set(self.not_before) | set(self.retry_at):
-            if number not in self.fleet._places:
+            if number not in places:
                 for book in (self.crashes, self.misses, self.not_before, self.retry_at):
                     book.pop(number, None)
 
@@ -385,7 +386,7 @@ class World:
     def _see_dropped(self) -> None:
         """A spawn that is not yet answered has no pid that could be drained: ask the fleet."""
         booting = {slot.ticket for slot in self.fleet.slots() if slot.state is State.BOOTING}
-        placed = {s.ticket for place in self.fleet._places.values() for s in place.slots()}
+        placed = {s.ticket for place in self.fleet._places for s in place.slots()}
         for process in self.pending:
             if process.ticket not in booting and process.ticket not in placed:
                 process.role = "gone"
@@ -450,8 +451,11 @@ class World:
         if self.reloads and not self.stopping:
             waits = [p for p in self.processes.values() if p.role != "gone" and not p.admitted]
             assert not waits or any(p.old for p in self._crew()), f"{waits} not admitted"
-            assert (self.trying, self.held) == (fleet._scout is not None, fleet._unproven and not self.trying)
-        if fleet._roll is None:
+            assert (self.trying, self.held) == (
+                fleet._reload._scout is not None,
+                fleet._reload.unproven and not self.trying,
+            )
+        if fleet._roll.current is None:
             self.calm = False
         elif len(self.served()) >= fleet.size:
             self.calm = True
@@ -527,15 +531,17 @@ def twin(one: T) -> T:
 
 def clone_fleet(fleet: Fleet) -> Fleet:
     new = twin(fleet)
+    new._places, new._reload, new._roll = twin(fleet._places), twin(fleet._reload), twin(fleet._roll)
+    new._reload._places = new._roll._places = new._places
     slots: dict[int, Slot] = {}
     for slot in fleet.slots():
         other = slots[slot.ticket] = twin(slot)
         other._sent = slot._sent.copy()
         other._silence = slot._silence and twin(slot._silence)
-    new._leaving = [slots[slot.ticket] for slot in fleet._leaving]
-    new._places = {}
-    for number, place in fleet._places.items():
-        here = new._places[number] = twin(place)
+    new._places.leaving = [slots[slot.ticket] for slot in fleet._places.leaving]
+    new._places._places = {}
+    for place in fleet._places:
+        here = new._places._places[place.number] = twin(place)
         here.tenant = slots[place.tenant.ticket]
         if place.successor is not None:
             here.successor = slots[place.successor.ticket]

@@ -120,7 +120,7 @@ def snapshot(world: World, budget: Budget) -> Hashable:
             left,
             served,
             slot.retiring and sum(s.retiring_since < slot.retiring_since for s in slots if s.retiring),
-            (slot.admitted, slot.hurried),
+            (slot.may_import, slot.hurried),
         )
         if p is not None:
             times = (ago(p.failed), ago(p.drained), ago(p.ended), p.role == "gone" or ago(p.heard))
@@ -139,13 +139,19 @@ def snapshot(world: World, budget: Budget) -> Hashable:
             )
         lives.append(life)
     places = tuple(
-        (p.number, p.crashes, p.misses, max(p.retry_at - now, 0.0), p.tenant.ticket <= fleet._first_tickets)
-        for p in fleet._places.values()
+        (
+            p.number,
+            p.crashes,
+            p.misses,
+            max(p.retry_at - now, 0.0),
+            p.tenant.ticket <= fleet._places._first_tickets,
+        )
+        for p in fleet._places
     )
-    roll, following = fleet._roll, fleet._next_roll
+    roll, following = fleet._roll.current, fleet._roll.following
     mind = (fleet.size, fleet.generation, roll and roll.generation, following and following.generation)
     rest: tuple[object, ...] = (
-        fleet._scout,
+        fleet._reload._scout,
         world.trying,
         world.held,
         fleet._finish,

@@ -351,7 +351,7 @@ def test_the_arbiters_lateness_is_forgiven_in_boot_and_silence_but_not_to_those_
         slot = make()
         before = slot.deadline()
         assert before is not None
-        slot.forgive(7.0)
+        slot.extend(7.0)
         assert slot.deadline() == before + later
 
 
