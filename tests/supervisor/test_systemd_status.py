@@ -9,10 +9,17 @@ import pytest
 from ostler.ipc.messages import Beat, Ready
 from ostler.supervisor.fleet.events import MessageReceived, Roll, Started, Stop, Timings
 from ostler.supervisor.fleet.fleet import Fleet
-from ostler.supervisor.systemd_status import EXTENSION, FleetSnapshot, Message, Phase, SystemdStatus, snapshot
+from ostler.supervisor.systemd_status import (
+    EXTENSION,
+    Datagram,
+    FleetSnapshot,
+    Phase,
+    SystemdStatus,
+    snapshot,
+)
 
 BOOTING = FleetSnapshot(
-    size=4, ready=0, healthy=0, booting=4, leaving=4, generation=1, rolling=False, stopping=False
+    size=4, ready=0, healthy=0, booting=4, processes=4, generation=1, rolling=False, stopping=False
 )
 WELL = replace(BOOTING, ready=4, healthy=4, booting=0)
 ROLLING = replace(WELL, rolling=True, booting=1)
@@ -26,12 +33,12 @@ def serving(watchdog: float | None = None, now: float = 0.0) -> SystemdStatus:
     return status
 
 
-def said(messages: list[Message]) -> list[str]:
+def said(messages: list[Datagram]) -> list[str]:
     """Every field but the status."""
     return [field for message in messages for field in message if not field.startswith("STATUS=")]
 
 
-def statuses(messages: list[Message]) -> list[str]:
+def statuses(messages: list[Datagram]) -> list[str]:
     return [field[7:] for message in messages for field in message if field.startswith("STATUS=")]
 
 
@@ -120,12 +127,12 @@ def test_a_second_reload_during_the_first_is_told_again_and_both_end_together() 
 
 def test_a_stop_is_told_once_and_asks_for_time_while_it_drains() -> None:
     status = serving(watchdog=10.0)
-    stopping = replace(WELL, stopping=True, ready=0, healthy=0, leaving=3)
+    stopping = replace(WELL, stopping=True, ready=0, healthy=0, processes=3)
     first = status.update(stopping, 50.0)
     assert first == [("STOPPING=1", "STATUS=stopping, 3 workers left"), EXTEND]
     assert status.deadline() == 50.0 + EXTENSION / 2
-    assert status.update(replace(stopping, leaving=2), 51.0) == [("STATUS=stopping, 2 workers left",)]
-    assert status.update(replace(stopping, leaving=2), 60.0) == [EXTEND]
+    assert status.update(replace(stopping, processes=2), 51.0) == [("STATUS=stopping, 2 workers left",)]
+    assert status.update(replace(stopping, processes=2), 60.0) == [EXTEND]
     assert status.reload_asked(61.0) == []
 
 
@@ -199,7 +206,7 @@ def test_the_status_tells_a_lost_worker_at_once() -> None:
 def test_the_facts_are_those_of_the_fleet() -> None:
     fleet = Fleet(2, Timings(healthcheck=30.0))
     fleet.start(0.0)
-    assert snapshot(fleet, 0.0) == replace(BOOTING, size=2, booting=2, leaving=0)
+    assert snapshot(fleet, 0.0) == replace(BOOTING, size=2, booting=2, processes=0)
     for ticket in (1, 2):
         fleet.handle(Started(ticket, ticket), 0.0)
         fleet.handle(MessageReceived(ticket, Ready()), 1.0)

@@ -1,4 +1,4 @@
-"""The fleet's numbered places: who holds each, who will take it over, and the workers that leave. Pure.
+"""The fleet's numbered places: their tenants, their successors, and the workers that leave. Pure.
 
 An open place always has one tenant: a worker that serves, boots, or waits for its next try. It may also have
 a successor, which boots beside the tenant. A worker that was told to leave, or was lost, is in no place any
@@ -95,7 +95,7 @@ class Places:
     def __getitem__(self, number: int) -> Place:
         return self._places[number]
 
-    # --- who is there -----------------------------------------------------------------------------
+    # --- which workers there are ------------------------------------------------------------------
 
     def slots(self) -> Iterator[Slot]:
         """Yield every worker that lives or is awaited: by place, then those that leave."""
@@ -127,7 +127,7 @@ class Places:
     def responsive(self, now: float) -> set[int]:
         """Return the numbers of the places with a READY worker that was heard lately; if none, with any."""
         ready = self.ready()
-        heard = {slot.number for slot in ready if slot.silent(now) < UNRESPONSIVE}
+        heard = {slot.number for slot in ready if slot.silent_for(now) < UNRESPONSIVE}
         return heard or {slot.number for slot in ready}
 
     def with_successor(self) -> Place | None:

@@ -537,7 +537,7 @@ def clone_fleet(fleet: Fleet) -> Fleet:
     for slot in fleet.slots():
         other = slots[slot.ticket] = twin(slot)
         other._sent = slot._sent.copy()
-        other._silence = slot._silence and twin(slot._silence)
+        other._hang_detector = slot._hang_detector and twin(slot._hang_detector)
     new._places.leaving = [slots[slot.ticket] for slot in fleet._places.leaving]
     new._places._places = {}
     for place in fleet._places:

@@ -124,7 +124,7 @@ def snapshot(world: World, budget: Budget) -> Hashable:
         )
         if p is not None:
             times = (ago(p.failed), ago(p.drained), ago(p.ended), p.role == "gone" or ago(p.heard))
-            warned = slot._silence is not None and slot._silence._warned
+            warned = slot._hang_detector is not None and slot._hang_detector._warned
             life += (
                 p.admitted,
                 p.hurried,

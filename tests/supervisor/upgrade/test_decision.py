@@ -17,7 +17,7 @@ from ostler.supervisor.upgrade.decision import (
     UpgradeDecision,
 )
 
-GIVEN = Preconditions(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
+GIVEN = Preconditions(obstacle="", stopping=False, served=True, is_new=False, startup=300.0, grace=35.0)
 
 
 def started() -> UpgradeDecision:
@@ -37,7 +37,7 @@ def text(actions: list[object]) -> str:
         ({"obstacle": "as this is PID 1"}, "no upgrade, as this is PID 1"),
         ({"stopping": True, "obstacle": "as this is PID 1"}, "ostler stops"),
         ({"served": False}, "no worker has been ready yet"),
-        ({"newcomer": True}, "this arbiter is the new one"),
+        ({"is_new": True}, "this arbiter is the new one"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_reason(change: dict[str, object], why: str) -> None:

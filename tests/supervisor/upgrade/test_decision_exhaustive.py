@@ -18,7 +18,7 @@ from ostler.supervisor.upgrade.decision import (
     UpgradeDecision,
 )
 
-GIVEN = Preconditions(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
+GIVEN = Preconditions(obstacle="", stopping=False, served=True, is_new=False, startup=300.0, grace=35.0)
 DEPTH = 9
 EVENTS = ("ask", "ready", "said", "ended", "stop", "tick")
 
