@@ -1,4 +1,4 @@
-"""What a service manager is told of a fleet, and when: facts and time in, messages out."""
+"""What a service manager is told of a fleet, and when."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def serving(watchdog: float | None = None, now: float = 0.0) -> SystemdStatus:
 
 
 def said(messages: list[Datagram]) -> list[str]:
-    """Every field but the status."""
+    """Return every field but the status."""
     return [field for message in messages for field in message if not field.startswith("STATUS=")]
 
 
@@ -53,7 +53,7 @@ def test_ready_is_told_once_and_only_when_the_whole_fleet_is() -> None:
     assert said(status.update(WELL, 5.0)) == []
 
 
-def test_a_long_boot_asks_for_more_time_twice_within_what_it_was_given() -> None:
+def test_a_long_boot_asks_for_more_time_twice_within_each_extension() -> None:
     status = SystemdStatus(77)
     now, asked = 0.0, 0
     while now < 100:
@@ -154,7 +154,7 @@ def test_the_watchdog_is_answered_at_half_its_time() -> None:
 @pytest.mark.parametrize(
     ("size", "healthy", "answered"), [(4, 3, True), (4, 2, False), (3, 2, True), (1, 0, False)]
 )
-def test_the_watchdog_is_answered_only_while_more_than_half_are_well(
+def test_the_watchdog_is_answered_only_while_more_than_half_are_healthy(
     size: int, healthy: int, answered: bool
 ) -> None:
     status = SystemdStatus(77, 10.0)
@@ -163,7 +163,7 @@ def test_the_watchdog_is_answered_only_while_more_than_half_are_well(
     assert (said(status.update(replace(fleet, healthy=healthy), 5.0)) == ["WATCHDOG=1"]) is answered
 
 
-def test_an_answer_that_is_owed_is_given_with_the_quorum_and_wakes_nobody_before() -> None:
+def test_an_overdue_watchdog_answer_is_sent_with_the_quorum_and_sets_no_deadline_before() -> None:
     status = serving(watchdog=10.0)
     status.update(replace(WELL, healthy=1), 5.0)
     assert status.deadline() is None
@@ -172,7 +172,7 @@ def test_an_answer_that_is_owed_is_given_with_the_quorum_and_wakes_nobody_before
     assert status.deadline() == 12.0
 
 
-def test_newcomers_that_still_boot_do_not_thin_out_the_quorum() -> None:
+def test_workers_that_are_added_count_for_the_watchdog_only_once_they_are_ready() -> None:
     status = serving(watchdog=10.0)
     scaled = replace(WELL, size=16, booting=12)
     assert said(status.update(scaled, 5.0)) == ["WATCHDOG=1"]
@@ -190,7 +190,7 @@ def test_the_status_has_the_rate_and_changes_with_it_at_most_every_few_seconds()
     assert status.deadline() is None
 
 
-def test_a_worker_that_is_gone_takes_nothing_off_the_rate() -> None:
+def test_the_requests_of_a_worker_that_has_exited_still_count_for_the_rate() -> None:
     status = serving()
     status.update(replace(WELL, served={1: 300}), 1.0)
     status.update(replace(WELL, served={2: 200}), 2.0)
@@ -203,7 +203,7 @@ def test_the_status_tells_a_lost_worker_at_once() -> None:
     assert statuses(status.update(lost, 0.1)) == ["3 of 4 workers ready, generation 1, 0 req/s"]
 
 
-def test_the_facts_are_those_of_the_fleet() -> None:
+def test_a_snapshot_has_the_figures_of_the_fleet() -> None:
     fleet = Fleet(2, Timings(healthcheck=30.0))
     fleet.start(0.0)
     assert snapshot(fleet, 0.0) == replace(BOOTING, size=2, booting=2, processes=0)

@@ -168,7 +168,7 @@ class Places:
         return place
 
     def close_one(self, now: float) -> Actions:
-        """Close a place: of those that serve nobody the idlest, otherwise the one with the highest number."""
+        """Close a place: one without a READY worker if there is any, otherwise the highest number."""
         idle = {State.EMPTY: 3, State.BACKOFF: 2, State.BOOTING: 1}
         last = max(self, key=lambda place: (idle.get(place.tenant.state, 0), place.number))
         del self._places[last.number]
@@ -222,7 +222,7 @@ class Places:
         return self._places[slot.number]
 
     def forget(self, slot: Slot) -> None:
-        """Take note that the process of a worker that left is gone."""
+        """Remove a worker whose process has been reaped from those that leave."""
         self.leaving.remove(slot)
 
     def take_over(self, place: Place, now: float) -> Actions:
@@ -234,7 +234,7 @@ class Places:
         return report + self.tell_to_leave(old, Leave(), now)
 
     def replace_tenant(self, place: Place, now: float) -> Actions:
-        """Let a new tenant, spawned at once, take the place of one that serves nobody."""
+        """Let a new tenant, spawned at once, take the place of a tenant that waits for its next try."""
         old, place.tenant = place.tenant, self.new_slot(place.number)
         return self.tell_to_leave(old, Leave(), now) + self.spawn(place.tenant, now)
 

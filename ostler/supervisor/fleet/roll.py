@@ -85,7 +85,7 @@ class RollingRestart:
         actions: Actions = [Report("debug", f"Generation {roll.generation} has proved itself")]
         actions += self._places.take_over(place, now)
         for place in self._places:
-            if place.tenant.state is State.BACKOFF:  # it serves nobody, so no successor has to come first
+            if place.tenant.state is State.BACKOFF:  # it does not serve, so no successor has to come first
                 actions += self._places.replace_tenant(place, now)
         return actions
 
@@ -153,7 +153,7 @@ class RollingRestart:
         """Places that want a successor, in the order in which they get it."""
         # Without a roll: the places that an incomplete roll has left in an older generation.
         newest = self._places.generation if self.current is None else self.current.generation
-        places = sorted(self._places, key=_serves_least)
+        places = sorted(self._places, key=_not_serving_first)
         rolled = [p for p in places if p.tenant.generation != newest]
         recycled = [p for p in places if p.tenant.retiring is not None and p not in rolled]
         # First come, first served: one that asks again and again must not keep another one waiting.
@@ -164,6 +164,6 @@ class RollingRestart:
         return self._places.with_successor() is None and all(p.retry_at > now for p in self._waiting())
 
 
-def _serves_least(place: Place) -> tuple[int, int]:
-    """Sort places that serve nobody first, then by number."""
+def _not_serving_first(place: Place) -> tuple[int, int]:
+    """Sort places without a serving worker first, then by number."""
     return ({State.BACKOFF: 0, State.BOOTING: 1}.get(place.tenant.state, 2), place.number)

@@ -1,4 +1,4 @@
-"""Replacing the arbiter, as it is decided: every order of what can happen has one end."""
+"""What the old arbiter decides in an upgrade."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def text(actions: list[object]) -> str:
         ({"is_new": True}, "this arbiter is the new one"),
     ],
 )
-def test_what_cannot_be_is_refused_with_its_reason(change: dict[str, object], why: str) -> None:
+def test_an_upgrade_that_is_not_possible_is_refused_with_the_reason(
+    change: dict[str, object], why: str
+) -> None:
     decision = UpgradeDecision()
     [report] = decision.requested(dataclasses.replace(GIVEN, **change), 0.0)  # type: ignore[arg-type]
     assert why in text([report])
@@ -48,7 +50,7 @@ def test_what_cannot_be_is_refused_with_its_reason(change: dict[str, object], wh
     assert decision.deadline() is None
 
 
-def test_the_place_is_handed_over_once_the_new_arbiter_is_ready() -> None:
+def test_the_old_arbiter_hands_over_once_the_new_one_is_ready() -> None:
     decision = started()
     *_, last = decision.ready()
     assert last == HandOver(7)
@@ -62,24 +64,24 @@ def test_only_one_upgrade_at_a_time() -> None:
     assert "one is under way already: new arbiter process [7]" in text([*decision.requested(GIVEN, 1.0)])
 
 
-def test_a_failure_is_told_with_the_last_words_and_what_was_put_off_is_resumed() -> None:
+def test_a_failure_is_logged_with_the_last_message_and_postponed_signals_are_carried_out() -> None:
     decision = started()
     decision.message_received("port is 'x'")
-    report, resume = decision.exited()
+    report, postponed = decision.exited()
     assert "[7]: it has ended: port is 'x'" in text([report])
-    assert resume == RunPostponed()
+    assert postponed == RunPostponed()
     assert decision.requested(GIVEN, 1.0) == [Launch()]
 
 
-def test_one_that_could_not_be_started_is_a_failure() -> None:
+def test_an_arbiter_that_could_not_be_started_is_a_failure() -> None:
     decision = UpgradeDecision()
     decision.requested(GIVEN, 0.0)
-    report, resume = decision.launch_failed("No such file or directory: inn")
+    report, postponed = decision.launch_failed("No such file or directory: inn")
     assert "could not be started (No such file or directory: inn)" in text([report])
-    assert resume == RunPostponed()
+    assert postponed == RunPostponed()
 
 
-def test_one_that_is_late_is_told_to_go_then_killed_and_its_readiness_comes_too_late() -> None:
+def test_an_arbiter_that_is_late_is_told_to_stop_then_killed_and_cannot_take_over_any_more() -> None:
     decision = started()
     assert decision.deadline() == 310.0
     assert decision.tick(309.9) == []
@@ -98,7 +100,7 @@ def test_a_stop_ends_the_new_arbiter_as_well(signal: str) -> None:
     assert [*map(type, decision.exited())] == [Report]
 
 
-def test_a_stop_without_an_upgrade_or_after_it_concerns_nobody_else() -> None:
+def test_a_stop_without_an_upgrade_or_after_it_sends_nothing() -> None:
     assert UpgradeDecision().stop("SIGTERM", 0.0) == []
     done = started()
     done.ready()
