@@ -1,4 +1,4 @@
-"""The grace margins fit each other: a worker's own steps end before the arbiter uses force."""
+"""The grace margins: one set of numbers for the arbiter and its workers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ from ostler.ipc import contract, grace
 from ostler.supervisor.fleet import slot
 
 
-def test_a_hurried_worker_has_time_for_a_lifespan_shutdown_after_its_requests() -> None:
-    assert grace.HURRY_FINISH + grace.HURRY_CANCEL < grace.HURRY_GRACE
-    assert grace.HURRY_LINGER < grace.HURRY_FINISH
-
-
-def test_an_arbiter_ends_a_drain_before_the_workers_last_resort_does() -> None:
+def test_the_arbiter_ends_a_drain_that_takes_too_long_before_the_worker_does() -> None:
     assert 2 * slot.DRAIN_GRACE < grace.WORKER_EXIT_MARGIN
 
 
