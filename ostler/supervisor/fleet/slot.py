@@ -45,14 +45,14 @@ the arbiter lives, SIGABRT comes first, so that the log says why the worker ende
 class State(Enum):
     """The states of a worker: EMPTY first, VACATED last."""
 
-    EMPTY = "empty"
-    BACKOFF = "backoff"
-    BOOTING = "booting"
-    READY = "ready"
-    DRAINING = "draining"
-    ABORTED = "aborted"
-    FAILED = "failed"
-    VACATED = "vacated"
+    EMPTY = "empty"  # no worker was spawned, and no time is set for it
+    BACKOFF = "backoff"  # a worker will be spawned at the deadline
+    BOOTING = "booting"  # it was spawned, and loads the application
+    READY = "ready"  # it serves
+    DRAINING = "draining"  # it was told to finish what is in flight and exit (SIGTERM)
+    ABORTED = "aborted"  # it was told to exit now or soon (SIGQUIT, SIGURG, SIGABRT, SIGKILL)
+    FAILED = "failed"  # it has reported that it cannot start, and exits by itself
+    VACATED = "vacated"  # there is no process, or not any longer
 
 
 class UnlistedEvent(Exception):
@@ -63,10 +63,10 @@ class Slot:
     """One worker.
 
     Args:
-        number: of its place.
-        generation: that its settings and its code are of.
-        timings: how long each of its phases may take.
-        ticket: what its spawn is called before there is a pid.
+        number: the number of its place.
+        generation: the generation of its settings and its code.
+        timings: how long each phase of its life may take.
+        ticket: the number of its spawn, by which it is found before it has a pid.
 
     All times are in seconds of the monotonic clock.
     """
@@ -353,13 +353,7 @@ def _table() -> dict[tuple[State, type], Row]:
     gone = row(Slot._exited, (s.VACATED,))
     table: dict[tuple[State, type], Row] = {
         (s.EMPTY, SpawnAt): row(Slot._spawn_at, (s.BOOTING, s.BACKOFF)),
-        (s.EMPTY, Leave): row(Slot._cancel, (s.VACATED,)),
-        (s.EMPTY, LeaveSoon): row(Slot._cancel, (s.VACATED,)),
-        (s.EMPTY, LeaveNow): row(Slot._cancel, (s.VACATED,)),
         (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
-        (s.BACKOFF, Leave): row(Slot._cancel, (s.VACATED,)),
-        (s.BACKOFF, LeaveSoon): row(Slot._cancel, (s.VACATED,)),
-        (s.BACKOFF, LeaveNow): row(Slot._cancel, (s.VACATED,)),
         (s.BOOTING, Started): booting,
         (s.BOOTING, SpawnFailed): row(Slot._spawn_failed, (s.VACATED,)),
         (s.BOOTING, Beat): row(Slot._store_beat, (s.BOOTING,)),
@@ -368,30 +362,28 @@ def _table() -> dict[tuple[State, type], Row]:
         (s.BOOTING, Exited): gone,
         (s.BOOTING, Tick): row(Slot._boot_timed_out, (s.ABORTED,)),
         (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
-        (s.BOOTING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.BOOTING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.READY, Beat): row(Slot._beat_received, (s.READY,)),
         (s.READY, RetireAsked): row(Slot._retire_asked, (s.READY,)),
         (s.READY, Tick): row(Slot._silence_due, inspecting),
         (s.READY, Inspected): row(Slot._inspected, inspecting),
         (s.READY, Exited): gone,
         (s.READY, Leave): row(Slot._leave, (s.DRAINING,)),
-        (s.READY, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.READY, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.DRAINING, Started): row(Slot._started, (s.DRAINING,)),
         (s.DRAINING, Tick): row(Slot._drain_timed_out, (s.ABORTED,)),
-        (s.DRAINING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.DRAINING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.FAILED, Tick): row(Slot._kill, (s.ABORTED,)),
         (s.FAILED, Beat): row(Slot._store_beat, (s.FAILED,)),
-        (s.FAILED, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.FAILED, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.FAILED, Exited): gone,
         (s.ABORTED, Started): row(Slot._started, (s.ABORTED,)),
         (s.ABORTED, Tick): row(Slot._kill, (s.ABORTED,)),
         (s.ABORTED, LeaveSoon): row(Slot._shorten, (s.ABORTED,)),
         (s.ABORTED, LeaveNow): row(Slot._shorten, (s.ABORTED,)),
     }
+    for state in (s.EMPTY, s.BACKOFF):
+        for order in (Leave, LeaveSoon, LeaveNow):
+            table[state, order] = row(Slot._cancel, (s.VACATED,))
+    for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING):
+        table[state, LeaveSoon] = row(Slot._leave_soon, (s.ABORTED,))
+        table[state, LeaveNow] = row(Slot._leave_now, (s.ABORTED,))
     for leaving in (s.DRAINING, s.ABORTED):
         table[leaving, SpawnFailed] = row(Slot._spawn_failed, (s.VACATED,))
         table[leaving, Exited] = gone
