@@ -78,6 +78,7 @@ OUTSIDE = {"ostler.gunicorn"}
 PURE = {
     "ostler.errors",
     "ostler.ipc.drain_delay",
+    "ostler.ipc.grace",
     "ostler.ipc.messages",
     "ostler.records",
     "ostler.settings.access_format",

@@ -19,7 +19,7 @@ from ostler.supervisor.event_loop import EventLoop, Timer
 from ostler.supervisor.fleet.events import (
     Abort,
     Action,
-    Admit,
+    AllowImport,
     Drain,
     Event,
     Finish,
@@ -160,7 +160,7 @@ class Arbiter:
 
     def _begin(self) -> None:
         if self._reloader is not None:
-            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs)
+            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs_changes)
         self._takeover.start()
         self._carry_out(self._fleet.start(time.monotonic()))
         self._drain_events()
@@ -323,7 +323,7 @@ class Arbiter:
     def _steer(self) -> None:
         """Let the kernel give new connections to those who serve and have been heard of just now."""
         if self._queues is not None:
-            self._queues.steer(self._fleet.attentive(time.monotonic()))
+            self._queues.steer(self._fleet.responsive_slots(time.monotonic()))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -338,7 +338,7 @@ class Arbiter:
                 case Finish():
                     self._outcome = action
                     self._loop.stop()
-                case Admit(pid=pid):
+                case AllowImport(pid=pid):
                     self._children.admit(pid)
                 case Drain(pid=pid):
                     self._children.send(pid, signal.SIGTERM)

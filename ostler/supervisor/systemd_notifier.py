@@ -6,7 +6,7 @@ import os
 import time
 
 from ostler.supervisor.fleet.fleet import Fleet
-from ostler.supervisor.systemd_status import Announcements, facts
+from ostler.supervisor.systemd_status import SystemdStatus, snapshot
 from ostler.system.sd_notify import Notifier
 
 # Seconds after which a manager that had no room for a message is told again.
@@ -18,7 +18,7 @@ class Herald:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._announcements = Announcements(os.getpid(), notifier.watchdog)
+        self._announcements = SystemdStatus(os.getpid(), notifier.watchdog)
 
     def hand_over(self, pid: int) -> None:
         """Name the arbiter that speaks for the service from now on, and say no more."""
@@ -44,7 +44,7 @@ class Herald:
         if self._notifier.listens:
             self._notifier.flush()
             now = time.monotonic()
-            for fields in self._announcements.update(facts(fleet, now), now):
+            for fields in self._announcements.update(snapshot(fleet, now), now):
                 self._notifier.send(*fields)
 
     def reload_asked(self) -> None:

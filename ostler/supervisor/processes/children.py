@@ -14,7 +14,7 @@ from ostler.ipc.messages import Beat, Ready
 from ostler.settings.sources import Configuration
 from ostler.supervisor.balancing.queues import Queues
 from ostler.supervisor.event_loop import EventLoop
-from ostler.supervisor.fleet.events import Event, Exited, Spawn, SpawnFailed, Started, Told
+from ostler.supervisor.fleet.events import Event, Exited, MessageReceived, Spawn, SpawnFailed, Started
 from ostler.supervisor.processes import proc_info
 from ostler.supervisor.processes.child import STACK_SIGNAL, Child, reap_strangers
 from ostler.system.sockets import Listener
@@ -26,7 +26,7 @@ logger = logging.getLogger("ostler.error")
 
 # Seconds between two looks at the beats of workers that are ready: to be woken by each of them would cost an
 # idle arbiter several times the CPU. A silence is noticed later by this much at the most, and before a worker
-# counts as inattentive (`ostler.supervisor.fleet.crew`).
+# counts as unresponsive (`ostler.supervisor.fleet.places`).
 _LOOK = 1.5
 # What part of the time that a silence may last, where that is short.
 _LOOK_SHARE = 1 / 12
@@ -172,7 +172,7 @@ class Children:
                 self._ready.add(child.pid)
             # Of beats that came together, the last one tells it all.
             if not (isinstance(message, Beat) and isinstance(following, Beat)):
-                self._feed(Told(child.pid, message))
+                self._feed(MessageReceived(child.pid, message))
 
     def _turn_from(self, child: Child) -> None:
         self._loop.remove_reader(child.beats.fileno())

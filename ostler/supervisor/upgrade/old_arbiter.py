@@ -20,13 +20,13 @@ from ostler.supervisor.upgrade import handover
 from ostler.supervisor.upgrade.command import Command
 from ostler.supervisor.upgrade.decision import (
     Action,
-    Circumstances,
-    End,
     HandOver,
     Launch,
-    Resume,
+    Preconditions,
+    RunPostponed,
+    SendSignal,
     State,
-    Succession,
+    UpgradeDecision,
 )
 from ostler.supervisor.upgrade.handover import Inherited
 from ostler.system.sockets import Listener
@@ -62,7 +62,7 @@ class Upgrade:
         self._settings = settings
         self._hand_over = hand_over
         self._postponed: dict[signal.Signals, Callable[[], None]] = {}
-        self._succession = Succession()
+        self._succession = UpgradeDecision()
         self._stderr: int | None = None
         self._line: socket.socket | None = None
         self._heard = b""
@@ -85,10 +85,10 @@ class Upgrade:
     def ask(self, settings: Settings, *, stopping: bool, served: bool, newcomer: bool) -> None:
         """SIGUSR2: `settings` are the current ones, for their time-outs."""
         grace = settings.timeout_graceful_shutdown + _MARGIN
-        given = Circumstances(
+        given = Preconditions(
             self.obstacle, stopping, served, newcomer, settings.timeout_worker_startup, grace
         )
-        self._carry_out(self._succession.ask(given, time.monotonic()))
+        self._carry_out(self._succession.requested(given, time.monotonic()))
 
     def postponing(self, number: signal.Signals, action: Callable[[], None]) -> Callable[[], None]:
         """Return what to do on a signal that has to wait, in an upgrade, until there is one arbiter again."""
@@ -125,7 +125,7 @@ class Upgrade:
     def close(self) -> None:
         """The end of this arbiter: an arbiter that is told to go is waited for."""
         pid = self._succession.pid
-        if self._succession.state is State.GOING and self._line is not None and pid is not None:
+        if self._succession.state is State.STOPPING and self._line is not None and pid is not None:
             grace = (self._succession.deadline() or 0.0) - time.monotonic()
             end = time.monotonic() + max(0.0, grace)
             while self._line is not None and (left := end - time.monotonic()) > 0:
@@ -143,7 +143,7 @@ class Upgrade:
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Launch():
                     self._launch()
-                case End(pid=pid, signal=name):
+                case SendSignal(pid=pid, signal=name):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.Signals[name])
                 case HandOver(pid=pid):
@@ -156,7 +156,7 @@ class Upgrade:
                     for number in self._put_off:
                         os.kill(pid, number)
                     self._put_off.clear()
-                case Resume():
+                case RunPostponed():
                     put_off, self._put_off[:] = list(self._put_off), []
                     for number in put_off:
                         if number in self._postponed:  # the others were heeded at once
@@ -176,7 +176,7 @@ class Upgrade:
         except OSError as error:
             ours.close()
             where = f": {error.filename}" if error.filename else ""
-            self._carry_out(self._succession.unlaunched(f"{error.strerror}{where}"))
+            self._carry_out(self._succession.launch_failed(f"{error.strerror}{where}"))
             return
         finally:
             theirs.close()
@@ -206,13 +206,13 @@ class Upgrade:
             if line == handover.READY:
                 self._carry_out(self._succession.ready())
             elif line.startswith(handover.FAILED):
-                self._succession.said(line[len(handover.FAILED) :].decode("utf-8", "replace"))
+                self._succession.message_received(line[len(handover.FAILED) :].decode("utf-8", "replace"))
         if ended:
             self._relay()
             if self._unfinished:
                 self._log(self._unfinished)
             self._let_go()
-            self._carry_out(self._succession.ended())
+            self._carry_out(self._succession.exited())
 
     def _relay(self) -> None:
         """Log what comes from the new process before it has our stderr: a broken installation, as a rule."""
@@ -229,7 +229,7 @@ class Upgrade:
     def _log(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         if text:
-            self._succession.said(text)
+            self._succession.message_received(text)
             logger.warning("New arbiter process [%s] | %s", self._succession.pid, text)
 
     def _let_go(self) -> None:
