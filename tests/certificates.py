@@ -71,7 +71,7 @@ class Authority:
         return {**self.files, "ssl_cert_reqs": "optional", "ssl_ca_certs": str(self.directory / "ca.pem")}
 
     def client(self, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """Return the context of a client that trusts only this authority, and shows `certificate` if given."""
+        """Return the TLS context of a client that trusts this authority, and shows `certificate` if given."""
         context = ssl.create_default_context()
         self.ca.configure_trust(context)
         if certificate is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import run
-from tests.chaos_plan import BROKEN, Deploy, Doom, Failure, judge, plan
+from tests.chaos_plan import BROKEN_CODE, Deploy, Failure, ForcedEnd, judge, plan
 
 ANY = random.SystemRandom().randrange(10**6)
 """A seed that differs in every run; the output of a failure names it."""
@@ -23,7 +23,7 @@ def test_after_random_faults_the_fleet_converges_and_only_requests_of_killed_wor
 def test_a_seed_always_gives_the_same_plan() -> None:
     assert plan(3, 2) == plan(3, 2) != plan(4, 2)
     codes = [step.code for _, step in plan(3, 20) if isinstance(step, Deploy)]
-    assert set(codes) == {"good", *BROKEN}
+    assert set(codes) == {"good", *BROKEN_CODE}
 
 
 def failure(
@@ -32,7 +32,7 @@ def failure(
     return Failure(what, "/?1", port, opened, at)
 
 
-KILLED = Doom(7.0, "SIGKILL to 4", frozenset({1, 2}))
+KILLED = ForcedEnd(7.0, "SIGKILL to 4", frozenset({1, 2}))
 
 
 def test_a_request_on_a_connection_that_a_killed_worker_held_may_fail() -> None:
