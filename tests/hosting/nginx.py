@@ -21,7 +21,7 @@ from tests.hosting.needs import need
 from tests.live.harness import PATIENCE, Output, add_note, wait_until
 
 FILES = DEPLOYMENT / "nginx"
-PROGRAM = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
 # Takes the place of /etc/nginx/nginx.conf, and includes a file that the docs show. The level "info" logs
@@ -138,8 +138,8 @@ async def download(scope, receive, send):
 def nginx_directory() -> Iterator[Path]:
     """Make a directory that an unprivileged nginx can enter; other users cannot enter pytest's own."""
     packages = "nginx and its stream module (Debian: apt install nginx libnginx-mod-stream)"
-    need(PROGRAM is not None and STREAM_MODULE.exists(), packages)
-    assert PROGRAM is not None
+    need(NGINX is not None and STREAM_MODULE.exists(), packages)
+    assert NGINX is not None
     directory = Path(tempfile.mkdtemp(prefix="ostler-nginx-"))
     try:
         directory.chmod(0o755)
@@ -211,7 +211,7 @@ class Nginx:
         descriptors = [sock.fileno() for sock in self._sockets]
         here = str(self.here)
         self._process = subprocess.Popen(
-            [PROGRAM or "nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/error.log"],
+            [NGINX or "nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/error.log"],
             # nginx passes its sockets to its successor in this variable. So the kernel chooses the port.
             env={"PATH": os.environ["PATH"], "NGINX": "".join(f"{number};" for number in descriptors)},
             pass_fds=descriptors,

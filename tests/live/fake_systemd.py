@@ -23,7 +23,7 @@ for wanted, fd in enumerate(map(int, os.environ.pop("PASSED").split(",")), 3):
 os.environ.setdefault("LISTEN_PID", str(os.getpid()))
 os.execv(sys.executable, [sys.executable, "-m", "ostler", *sys.argv[1:]])
 """
-PROGRAM = ("-c", _LAUNCH)
+SOCKET_ACTIVATED = ("-c", _LAUNCH)
 """A `program` for `Ostler` that puts the sockets of `PassedSockets` where sd_listen_fds(3) has them."""
 
 

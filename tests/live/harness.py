@@ -77,8 +77,8 @@ def spin_in_short_steps(seconds):
 def app_version(text: str) -> str:
     """Return the application `APP` with `text` as its version.
 
-    `text` must not have the length of "one": Python's cached bytecode of a file that was written in the same
-    second would otherwise count as fresh (PEP 552).
+    When it replaces another version in the same second, `text` must have another length: otherwise Python's
+    cached bytecode of the old file counts as fresh (PEP 552).
     """
     return APP.replace('VERSION = "one"', f'VERSION = "{text}"')
 

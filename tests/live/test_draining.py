@@ -46,9 +46,8 @@ def test_connections_that_the_kernel_accepted_before_a_stop_are_answered(project
 def test_connections_in_the_accept_queue_of_a_plain_server_are_answered_at_its_stop(project: Path) -> None:
     with Ostler(project, "main:app", "--port", "0") as ostler, contextlib.ExitStack() as opened:
         port = ostler.port
-        with open_get(
-            port, close=True
-        ) as first:  # after an answer a stop drains; during startup it just ends
+        # After a first answer a stop drains; during startup it would just end the server.
+        with open_get(port, close=True) as first:
             assert first.recv(1000).startswith(b"HTTP/1.1 200 OK")
         ostler.send(signal.SIGSTOP)
         clients = [opened.enter_context(open_get(port, close=True)) for _ in range(100)]

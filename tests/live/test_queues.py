@@ -18,7 +18,7 @@ from tests.live.harness import Ostler, serving
 from tests.live.load import Load, elapsed
 
 LIMIT = 6.0
-"""Seconds that a new connection may wait for its answer in these tests; measured were 0.6 s."""
+"""Seconds that a new connection may wait for its answer in these tests; 0.6 s are needed."""
 
 
 class NewConnections(Load):

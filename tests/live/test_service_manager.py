@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.clients import get, open_get, send_get
-from tests.live.fake_systemd import PROGRAM, NotifySocket, PassedSockets
+from tests.live.fake_systemd import SOCKET_ACTIVATED, NotifySocket, PassedSockets
 from tests.live.harness import APP, Ostler
 
 WORKERS = pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["plain", "arbiter"])
@@ -36,7 +36,9 @@ def test_passed_sockets_of_both_families_are_served_and_stay_when_ostler_ends(
         unix.listen()
         passed = PassedSockets(tcp, unix)
         env = {**passed.environment, "LISTEN_FDNAMES": "web:admin"}
-        with Ostler(project, "main:app", *workers, program=PROGRAM, env=env, pass_fds=passed.fds) as ostler:
+        with Ostler(
+            project, "main:app", *workers, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds
+        ) as ostler:
             assert b"200 OK" in ask(socket.AF_INET, tcp.getsockname())
             assert b"200 OK" in ask(socket.AF_UNIX, str(path))
             assert f"running on http://127.0.0.1:{tcp.getsockname()[1]} from systemd (web)" in ostler.log.text
@@ -53,11 +55,15 @@ def test_settings_that_name_an_address_override_passed_sockets(project: Path) ->
     with socket.create_server(("127.0.0.1", 0)) as tcp:
         passed = PassedSockets(tcp)
         env, fds = passed.environment, passed.fds
-        with Ostler(project, "main:app", "--port", "0", program=PROGRAM, env=env, pass_fds=fds) as ostler:
+        with Ostler(
+            project, "main:app", "--port", "0", program=SOCKET_ACTIVATED, env=env, pass_fds=fds
+        ) as ostler:
             assert ostler.port != tcp.getsockname()[1]
             assert "Sockets from systemd are not used" in ostler.log.text
             assert "port from flag --port" in ostler.log.text
-        with Ostler(project, "main:app", "--fd", "3", program=PROGRAM, env=env, pass_fds=fds) as ostler:
+        with Ostler(
+            project, "main:app", "--fd", "3", program=SOCKET_ACTIVATED, env=env, pass_fds=fds
+        ) as ostler:
             assert ostler.port == tcp.getsockname()[1]
             assert "not used" not in ostler.log.text
         passed.close()
@@ -77,7 +83,7 @@ def test_wrong_variables_give_one_line_of_error_and_exit_code_4(
     with socket.create_server(("127.0.0.1", 0)) as tcp, NotifySocket(project / "notify") as manager:
         passed = PassedSockets(tcp)
         env = {**passed.environment, **wrong, "NOTIFY_SOCKET": manager.address}
-        with Ostler(project, "main:app", program=PROGRAM, env=env, pass_fds=passed.fds) as ostler:
+        with Ostler(project, "main:app", program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds) as ostler:
             assert ostler.wait() == 4
             assert ostler.log.text.count("\n") == 1
             assert ostler.log.text.startswith(f"Error: {message}")
@@ -185,7 +191,7 @@ def test_workers_and_the_application_do_not_have_the_managers_variables(project:
         env = {**passed.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "9000000"}
         for workers in ([], ["--workers", "1"]):
             with Ostler(
-                project, "main:app", *workers, program=PROGRAM, env=env, pass_fds=passed.fds
+                project, "main:app", *workers, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds
             ) as ostler:
                 assert get(ostler.port).text == "[]"
         passed.close()

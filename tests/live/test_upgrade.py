@@ -8,13 +8,14 @@ import shutil
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.live.clients import send_get, slow_request
-from tests.live.fake_systemd import PROGRAM, NotifySocket, PassedSockets
+from tests.live.fake_systemd import SOCKET_ACTIVATED, NotifySocket, PassedSockets
 from tests.live.harness import APP, PATIENCE, Ostler, app_version, free_ports, wait_until
 from tests.live.load import Load
 from tests.live.upgrades import ARGUMENTS, upgrading
@@ -26,9 +27,9 @@ def test_two_upgrades_in_a_row_lose_no_request(project: Path) -> None:
         with Load(ostler.port) as load:
             for text in ("second", "the third"):
                 (project / "main.py").write_text(app_version(text))
-                before = run.pids[-1:] or [ostler.pid]
+                old = run.newest
                 run.upgrade()
-                wait_until(lambda before=before: has_ended(before[0]), "the old arbiter has ended")  # type: ignore[misc]
+                wait_until(partial(has_ended, old), "the old arbiter has ended")
                 load.bodies.clear()
                 load.wait_answers(200)
                 assert set(load.bodies) == {text.split()[0]}
@@ -281,7 +282,7 @@ def test_sockets_of_a_service_manager_are_handed_over_and_it_is_notified_of_the_
         passed = PassedSockets(listening)
         env = {**passed.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"}
         args = ("main:app", "--workers", "2")
-        with upgrading(project, *args, program=PROGRAM, env=env, pass_fds=passed.fds) as run:
+        with upgrading(project, *args, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds) as run:
             passed.close()
             manager.wait_for("READY=1")
             with Load(listening.getsockname()[1]) as load:

@@ -22,9 +22,14 @@ class Upgrades:
         self.pids: list[int] = []
         """The pids of the arbiters after the first, in the order of their start."""
 
+    @property
+    def newest(self) -> int:
+        """The pid of the arbiter that was started last."""
+        return self.pids[-1] if self.pids else self.ostler.pid
+
     def upgrade(self) -> int:
         """Send SIGUSR2 to the newest arbiter, and return the new one's pid once it has taken over."""
-        os.kill(self.pids[-1] if self.pids else self.ostler.pid, signal.SIGUSR2)
+        os.kill(self.newest, signal.SIGUSR2)
         count = len(self.pids) + 1
         self.ostler.family()
         pid = self.wait_started(count)
@@ -43,7 +48,7 @@ class Upgrades:
     def stop(self) -> None:
         """Send SIGTERM to the newest arbiter, and wait until no process of this run is left."""
         self.ostler.family()
-        os.kill(self.pids[-1], signal.SIGTERM)
+        os.kill(self.newest, signal.SIGTERM)
         self.ostler.wait_gone()
 
 
