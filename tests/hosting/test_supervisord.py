@@ -138,10 +138,8 @@ def test_restart_of_the_arbiter_leaves_no_process_behind(host: Supervisord) -> N
         assert host.supervisord.control("restart", "api") == "api: stopped\napi: started\n"
         host.supervisord.wait_gone(family)
         wait_until(lambda: len(host.supervisord.workers()) == 4, "four workers run again")
-        assert set(load.failures) <= {
-            "ConnectionRefusedError",
-            "ConnectionResetError",
-        }  # in between, as the page says
+        # Between stop and start connections are refused, as the page says.
+        assert set(load.failures) <= {"ConnectionRefusedError", "ConnectionResetError"}
         load.failures.clear()
         load.wait_answers(100)
         assert load.failures == {}

@@ -24,7 +24,7 @@ LONG = "60"
 def served(project: Path, mode: list[str], delay: str, *more: str) -> Iterator[Ostler]:
     options = ["--health-path", "/healthz", "--drain-delay", delay, *mode, *more]
     with serving(project, *options) as ostler:
-        wait_until(lambda: health(ostler.port) == 200, "it is ready")
+        wait_until(lambda: health(ostler.port) == 200, "the server is ready")
         yield ostler
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.live.clients import get, open_get
-from tests.live.harness import Ostler, both, environment, wait_until
+from tests.live.harness import Ostler, ProcessFamily, both, environment, wait_until
 
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
@@ -74,16 +74,15 @@ def test_a_stop_ends_though_the_pipe_of_the_log_is_full(project: Path, mode: lis
         stdout=writer,
         stderr=writer,
     )
+    family = ProcessFamily(process)
     try:
-        wait_until((project / "app.sock").exists, "the socket is there")
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        wait_until((project / "app.sock").exists, "the socket exists")
+        family.alive()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, 1)
-        psutil.wait_procs(family, 30)
-        assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        wait_until(lambda: not family.alive(), "no process is left")
     finally:
-        process.kill()
-        process.wait()
+        family.kill()
         os.close(reader)
         os.close(writer)
 
@@ -124,13 +123,13 @@ def test_ostler_serves_with_closed_standard_streams(project: Path, mode: list[st
     process = subprocess.Popen(
         ["sh", "-c", f"exec {sys.executable} -m ostler {args} {closed}"], cwd=project, env=environment(None)
     )
+    family = ProcessFamily(process)
     try:
         wait_until(lambda: is_served_at(project / "app.sock"), "a request is answered")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
-        process.kill()
-        process.wait()
+        family.kill()
 
 
 def is_served_at(path: Path) -> bool:

@@ -154,7 +154,7 @@ def test_the_line_of_a_failed_start_is_json_too(workers: Sequence[str], project:
     (project / "main.py").write_text("raise ImportError('broken')\n")
     with Ostler(project, *ARGUMENTS, *workers, "--log-format", "json", "--log-level", "critical") as ostler:
         assert ostler.wait() == 3
-        wait_until(lambda: ostler.log.text.endswith("\n"), "the last line")
+        wait_until(lambda: ostler.log.text.endswith("\n"), "the last line is complete")
         last = objects(ostler.log.text)[-1]
 
     assert last["level"] == "CRITICAL"
@@ -250,7 +250,10 @@ def test_a_log_configuration_is_applied_in_every_process_and_sigusr1_reopens_its
         log.rename(project / "one.log.1")
         ostler.send(signal.SIGUSR1)
         port = port_from_log(project / "one.log.1")
-        wait_until(lambda: is_answered(port) and log.exists() and "GET /" in log.read_text(), "a new file")
+        wait_until(
+            lambda: is_answered(port) and log.exists() and "GET /" in log.read_text(),
+            "the request is logged to a new file",
+        )
         ostler.send(signal.SIGTTIN)
         wait_until(
             lambda: log.exists() and "is ready" in log.read_text(), "the arbiter logs to the new file, too"

@@ -299,9 +299,9 @@ def test_a_directory_that_is_replaced_is_watched_again(project: Path) -> None:
         ostler.log.wait_for("is gone: watched again once it is back")
         (project / "app").mkdir()
         save(project / "app", app_version("second"))
-        wait_until(lambda: get_text(ostler.port).startswith("second "), "the new code")
+        wait_until(lambda: get_text(ostler.port).startswith("second "), "the new code answers")
         save(project / "app", app_version("third"))
-        wait_until(lambda: get_text(ostler.port).startswith("third "), "the newest code")
+        wait_until(lambda: get_text(ostler.port).startswith("third "), "the newest code answers")
 
 
 def test_a_change_of_a_settings_file_causes_a_reload_that_reads_it_again(project: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_change_of_a_settings_file_causes_a_reload_that_reads_it_again(project
     with reloading(project, *files) as ostler:
         ostler.wait_ready(1)
         save(project, "NAME=second\n", "o.env")
-        wait_until(lambda: get_text(ostler.port).startswith("second "), "the new variable")
+        wait_until(lambda: get_text(ostler.port).startswith("second "), "the new variable takes effect")
         save(project, "header = ['X-From: second', nonsense]\n", "o.toml")
         ostler.log.wait_for("Reload: the settings stay as they are: o.toml: not valid TOML")
         save(project, "header = ['X-From: second']\n", "o.toml")
@@ -326,7 +326,7 @@ def test_a_change_of_a_settings_file_causes_a_reload_that_reads_it_again(project
             connection.close()
             return answer.headers["x-from"] == "second"
 
-        wait_until(header, "the new header")
+        wait_until(header, "the new header is sent")
 
 
 def test_a_change_of_the_log_configuration_causes_a_reload_and_a_wrong_one_changes_nothing(
@@ -377,7 +377,7 @@ def test_after_many_changes_in_a_row_the_last_version_serves(project: Path) -> N
         for number in range(60):
             save(project, app_version(f"v{number}"))
             get_text(ostler.port)
-        wait_until(lambda: get_text(ostler.port).startswith("v59 "), "the last version")
+        wait_until(lambda: get_text(ostler.port).startswith("v59 "), "the last version answers")
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
 

@@ -118,7 +118,9 @@ def test_settings_that_are_wrong_at_sighup_change_nothing(project: Path) -> None
             config.write_text("workers = 3\nlog_level = 'info'\n")
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(5)
-            wait_until(lambda: sorted(ostler.workers().values()) == [1, 2, 3], "three workers")
+            wait_until(
+                lambda: sorted(ostler.workers().values()) == [1, 2, 3], "the workers have slots 1 to 3"
+            )
             assert not old & set(ostler.workers())
         assert ostler.stop() == 0
     assert not load.failures

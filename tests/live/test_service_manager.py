@@ -174,9 +174,8 @@ def test_a_plain_server_with_a_blocked_loop_sends_nothing_to_the_watchdog(projec
                 during = manager.messages[before:]
             manager.wait_for("WATCHDOG=1", before + 1)
             assert ostler.stop() == 0
-    assert (
-        sum("WATCHDOG=1" in message for message in during) <= 2
-    )  # the last before the block, and the first after it
+    # The last one before the block, and the first one after it.
+    assert sum("WATCHDOG=1" in message for message in during) <= 2
 
 
 def test_workers_and_the_application_do_not_have_the_managers_variables(project: Path) -> None:

@@ -5,15 +5,13 @@ import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.live.clients import get, open_get, read_to_end, send_get, slow_request
-from tests.live.harness import Ostler, both, environment, serving, wait_until
+from tests.live.harness import Ostler, both, serving, wait_until
 
 
 @both
@@ -212,25 +210,12 @@ def test_the_arbiter_imports_neither_the_application_nor_what_only_workers_need(
         "atexit.register(lambda: print(json.dumps(sorted(sys.modules))));"
         "from ostler.cli.main import main; main()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", probe],
-        cwd=project,
-        env=environment({}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "ready" in line:
-            break
-    process.send_signal(signal.SIGHUP)
-    for line in process.stderr:
-        if "ready" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    modules = set(json.loads(out.splitlines()[-1]))
+    with Ostler(project, program=["-c", probe]) as ostler:
+        ostler.wait_ready(1)
+        ostler.send(signal.SIGHUP)
+        ostler.wait_ready(2)
+        assert ostler.stop() == 0
+    modules = set(json.loads(ostler.out.text.splitlines()[-1]))
     loaded = {name.partition(".")[0] for name in modules}
     assert "ostler" in loaded
     assert not loaded & {"main", "uvloop", "httptools", "h11", "websockets", "watchfiles", "psutil"}

@@ -58,7 +58,7 @@ def test_in_a_crash_loop_spawns_and_cpu_time_are_bounded_and_mended_code_serves_
         assert ostler.stop() == 0
     print(f"{spawned} spawns in {SECONDS:g} s, {used:.2%} of a CPU")
     assert spawned <= WORKERS * spawns_at_most(SECONDS)
-    assert used < 0.1  # measured on an idle machine was a tenth of that
+    assert used < 0.1  # on an idle machine it is a tenth of that
 
 
 def cpu_seconds(pid: int) -> float:
