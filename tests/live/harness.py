@@ -132,6 +132,10 @@ class Output:
                 raise AssertionError(f"{pattern!r} was not written within {timeout:g} s:\n{written_so_far}")
         return found[count - 1]
 
+    def wait_end(self) -> None:
+        """Wait until all is read; not for long, as a process that the test does not know may write on."""
+        self._thread.join(5.0)
+
     def close(self) -> None:
         self._thread.join(PATIENCE)
         # While the thread reads it holds the stream's lock, and `close` would wait for that for ever.
@@ -253,7 +257,15 @@ class Ostler:
         return self._process.poll()
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        return self._process.wait(timeout)
+        """Wait until the process has ended, and return its exit code.
+
+        If it leaves no other process of this run behind, its output is complete then.
+        """
+        self.family()
+        code = self._process.wait(timeout)
+        if not self.family():
+            self.wait_gone()
+        return code
 
     def wait_workers_gone(self, old: Set[int]) -> None:
         """Wait until none of the workers with the pids in `old` is left."""
@@ -269,8 +281,10 @@ class Ostler:
             self._process.wait(seconds)
 
     def wait_gone(self) -> None:
-        """Wait until no process of this run is left."""
+        """Wait until no process of this run is left, and its output is complete."""
         wait_until(lambda: not self.family(), "every process of this run is gone")
+        self.out.wait_end()
+        self.log.wait_end()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send SIGTERM or another signal, and return the exit code once no process of this run is left."""
