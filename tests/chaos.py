@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -168,6 +169,7 @@ class PlanRunner:
         return f"{self.size} workers"
 
     def _victim(self, pick: float) -> int | None:
+        """Return the pid of the worker that `pick` chooses; None if none lives."""
         pids = sorted(self._ostler.workers())
         return pids[int(pick * len(pids))] if pids else None  # pick is below 1
 
@@ -215,7 +217,6 @@ class ResourceCounts:
     """The resources of an arbiter: they must be the same before and after the faults."""
 
     def __init__(self, ostler: Ostler) -> None:
-        self._ostler = ostler
         self._arbiter = psutil.Process(ostler.pid)
         self.before = self.count()
 
@@ -260,8 +261,8 @@ def check_convergence(
         assert word not in ostler.log.text, word
 
 
-def _wait(condition: object, ostler: Ostler, what: str) -> None:
-    assert callable(condition)
+def _wait(condition: Callable[[], bool], ostler: Ostler, what: str) -> None:
+    """Wait until the condition is true; fail if the arbiter has ended."""
     assert ostler.poll() is None
     wait_until(condition, what, CONVERGENCE_TIMEOUT)
 

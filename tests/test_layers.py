@@ -165,7 +165,7 @@ def violations(source: str, module: str, *, package: bool = False) -> list[str]:
 
 
 def _is_pure(name: str) -> bool:
-    """Whether `name`, a module or a name in one, is pure."""
+    """Whether `name` is a pure module or stands in one; a name that comes from an impure module is impure."""
     parts = name.split(".")
     return any(".".join(parts[:n]) in PURE for n in range(2, len(parts) + 1))
 
