@@ -12,7 +12,7 @@ import pytest
 
 from tests.hosting.needs import need_namespaces
 from tests.live.clients import get, open_get
-from tests.live.harness import APP, Ostler, wait_until
+from tests.live.harness import APP, Ostler, elapsed, wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 100_000
@@ -167,7 +167,7 @@ def test_a_worker_that_is_throttled_by_its_cgroup_is_not_killed(tmp_path: Path, 
         # At 5 % of a CPU, half a second of work blocks the event loop for ten seconds.
         start = time.monotonic()
         assert get(ostler.port, "/work?0.5").status_code == 200
-        took = time.monotonic() - start
+        took = elapsed(start)
         print(f"half a second of work took {took:.1f} s")
         assert took > 5
         assert set(ostler.workers()) == workers

@@ -94,6 +94,11 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = PATIENCE)
     return result
 
 
+def elapsed(since: float) -> float:
+    """Return the seconds since `since`, a value of `time.monotonic()`."""
+    return time.monotonic() - since
+
+
 class Output:
     """Collect what a process writes, in a thread, so that the process never blocks on a full pipe.
 

@@ -6,7 +6,6 @@ import asyncio
 import collections
 import ssl
 import threading
-import time
 from types import TracebackType
 
 from tests.live.harness import PATIENCE, wait_until
@@ -110,8 +109,3 @@ class Load:
             self.answered += 1
             self.bodies[body.partition(" ")[0]] += 1
         return "connection: close" in head
-
-
-def elapsed(since: float) -> float:
-    """Return the seconds since `since`, a value of `time.monotonic()`."""
-    return time.monotonic() - since

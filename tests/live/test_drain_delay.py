@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from tests.live.clients import get, send_get, slow_request
-from tests.live.harness import Ostler, both, serving, wait_until
-from tests.live.load import Load, elapsed
+from tests.live.harness import Ostler, both, elapsed, serving, wait_until
+from tests.live.load import Load
 
 LONG = "60"
 """A delay that no test waits for, in seconds."""

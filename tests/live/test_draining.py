@@ -13,8 +13,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.live.clients import open_get, read_to_end, received_close_code, slow_request
-from tests.live.harness import APP, PATIENCE, Ostler, serving, wait_until
-from tests.live.load import elapsed
+from tests.live.harness import APP, PATIENCE, Ostler, elapsed, serving, wait_until
 
 INSTANTS = int(os.environ.get("OSTLER_INSTANTS", "0"))
 """Set by hand to try so many instants; then the promised duration of a stop is checked, too."""

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from tests.live.clients import get, open_get
-from tests.live.harness import Ostler, ProcessFamily, both, environment, wait_until
+from tests.live.harness import Ostler, ProcessFamily, both, elapsed, environment, wait_until
 
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
@@ -38,7 +38,7 @@ def test_a_stop_ends_though_the_event_loop_is_blocked(project: Path, mode: list[
             ostler.send(signal.SIGTERM)
             ostler.wait()
             ostler.wait_gone()
-            assert time.monotonic() - began < 40
+            assert elapsed(began) < 40
         ostler.log.wait_for(r'File ".*main.py", line \d+ in block_the_loop')
 
 

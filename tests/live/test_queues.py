@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from tests.live.clients import send_get
-from tests.live.harness import Ostler, serving
-from tests.live.load import Load, elapsed
+from tests.live.harness import Ostler, elapsed, serving
+from tests.live.load import Load
 
 LIMIT = 6.0
 """Seconds that a new connection may wait for its answer in these tests; 0.6 s are needed."""

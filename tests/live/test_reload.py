@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from tests.live.clients import open_get, read_to_end
-from tests.live.harness import APP, PATIENCE, Ostler, app_version, wait_until
-from tests.live.load import elapsed
+from tests.live.harness import APP, PATIENCE, Ostler, app_version, elapsed, wait_until
 
 RELOADING = r"WatchFiles detected changes in .*Reloading\.\.\."
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.clients import open_get, read_to_end
-from tests.live.harness import APP, wait_until
-from tests.live.load import elapsed
+from tests.live.harness import APP, elapsed, wait_until
 from tests.live.terminal import Terminal
 
 DEBUGGED = APP.replace(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.live.clients import get, open_get
-from tests.live.harness import Ostler, cpu_hogs, serving
+from tests.live.harness import Ostler, cpu_hogs, elapsed, serving
 from tests.live.load import Load
 
 HEALTHCHECK = ["--timeout-worker-healthcheck", "4"]
@@ -89,7 +89,7 @@ def test_each_kind_of_hang_is_killed_in_time_and_logged_with_its_cause(
                 client.sendall(f"GET {hang} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
             start = time.monotonic()
             ostler.log.wait_for(rf"Worker 1 \(pid {worker}\) was killed by SIG\w+ \(sent by ostler\)")
-            took = time.monotonic() - start
+            took = elapsed(start)
         print(f"{hang}: killed after {took:.1f} s")
         ostler.log.wait_for(rf"Worker 1 \(pid {worker}\) .*{evidence}")
         ostler.wait_ready(2)
