@@ -1,7 +1,7 @@
-"""Measure ostler beside its peers: `make bench`, or `python -m benchmarks --help`.
+"""Compare ostler with other servers: `make bench`, or `python -m benchmarks --help`.
 
-Judged by the server's CPU time per request, all its processes together: on a machine that others share,
-throughput swings with what they do, and CPU time less.
+The measure is the CPU time per request of all processes of a server. On a machine with other programs, they
+change the throughput much more than the CPU time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.fleets import FLEETS, Figure
-from benchmarks.peers import SERVERS, Order, verdict
+from benchmarks.peers import SERVERS, ServerOptions, verdict
 from benchmarks.processes import free_port, serving
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -30,17 +30,17 @@ _QUICK = ("hello", "hello-log", "websocket")
 
 @dataclass(frozen=True)
 class Sample:
-    """One server's figures in one round."""
+    """The figures of one server in one round."""
 
     micros: float
-    """CPU microseconds a request."""
+    """CPU microseconds per request."""
     rate: float
-    """Requests a second."""
+    """Requests per second."""
     errors: int
 
 
 def main() -> None:
-    """Run what is asked for, and print the table."""
+    """Run the workloads that the options name, and print a line for each."""
     options = _options()
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -82,7 +82,7 @@ def _servers(options: argparse.Namespace) -> list[str]:
 def _measure(
     workload: Workload, options: argparse.Namespace, cores: list[int], tls: tuple[str, str]
 ) -> dict[str, list[Sample]]:
-    """Let the servers take turns, round by round: what changes on the machine hits all of them."""
+    """Measure all servers in each round, so that changes on the machine affect all of them."""
     samples: dict[str, list[Sample]] = defaultdict(list)
     for _ in range(options.rounds):
         for server in options.server or SERVERS:
@@ -101,7 +101,7 @@ def _sample(
     server: str, workload: Workload, seconds: float, cores: list[int], tls: tuple[str, str]
 ) -> Sample:
     port = free_port()
-    order = Order(
+    server_options = ServerOptions(
         workload.app,
         port,
         log=workload.log,
@@ -111,19 +111,19 @@ def _sample(
     )
     scheme = "https" if workload.tls else "http"
     own, other = ({cores[0], cores[1]}, set(cores)) if workload.workers else ({cores[0]}, {cores[1]})
-    with serving(SERVERS[server](order), port, own) as running:
+    with serving(SERVERS[server](server_options), port, own) as running:
         workload.load(scheme, port, 1.0, other)
         before = running.cpu()
-        answered = workload.load(scheme, port, seconds, other)
+        result = workload.load(scheme, port, seconds, other)
         used = running.cpu() - before
-    if not answered.requests:
-        raise RuntimeError("nothing was answered")
-    return Sample(used / answered.requests * 1e6, answered.rate, answered.errors)
+    if not result.requests:
+        raise RuntimeError("no request was answered")
+    return Sample(used / result.requests * 1e6, result.rate, result.errors)
 
 
 @contextlib.contextmanager
 def _certificate() -> Iterator[tuple[str, str]]:
-    """A certificate for 127.0.0.1 that lives as long as the run (openssl-req(1))."""
+    """Yield a certificate for 127.0.0.1 and its key, as files that exist during the run (openssl-req(1))."""
     with tempfile.TemporaryDirectory() as directory:
         certificate, key = f"{directory}/cert.pem", f"{directory}/key.pem"
         subprocess.run(
@@ -138,13 +138,13 @@ def _certificate() -> Iterator[tuple[str, str]]:
 
 
 def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
-    """One workload: CPU microseconds a request of each server, and the ratio to the best peer."""
+    """Return the line of one workload: CPU time per request of each server, ratio to the best peer."""
     medians = {
         server: statistics.median(sample.micros for sample in found) for server, found in samples.items()
     }
     rates = {server: statistics.median(sample.rate for sample in found) for server, found in samples.items()}
     if not medians:
-        return f"{workload.title}: nobody could be measured"
+        return f"{workload.title}: no server could be measured"
     cells = [f"{server} {micros:.1f} us ({rates[server]:,.0f}/s)" for server, micros in medians.items()]
     ratio = verdict(medians)
     if ratio:

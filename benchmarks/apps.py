@@ -1,4 +1,4 @@
-"""The applications that every server serves: the same callables, so that only the servers differ."""
+"""The applications, the same for every server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGE_BODY = {"type": "http.response.body", "body": LARGE}
 
 
 def _say_ready(path: str) -> None:
-    # Eight bytes are written at once or not at all (pipe(7)).
+    # A pipe takes eight bytes in one piece or not at all (pipe(7)).
     with open(path, "wb", buffering=0) as pipe:
         pipe.write(time.monotonic_ns().to_bytes(8, "big"))
 
@@ -58,7 +58,7 @@ async def large(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def streamed(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request with 64 pieces of 16 KiB, without announcing their length."""
+    """Answer every request with 64 pieces of 16 KiB, without a Content-Length."""
     if scope["type"] == "lifespan":
         return await _lifespan(receive, send)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
@@ -69,7 +69,7 @@ async def streamed(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Send back what came: the body of a request, or each message of a WebSocket."""
+    """Send back the body of a request, or each message of a WebSocket."""
     if scope["type"] == "lifespan":
         return await _lifespan(receive, send)
     if scope["type"] == "websocket":
@@ -97,7 +97,7 @@ async def _echo_messages(receive: Any, send: Any) -> None:
 
 
 def fastapi_app() -> Any:
-    """Make a FastAPI application with one JSON endpoint; called by `fastapi_bench` only."""
+    """Return a FastAPI application with one JSON endpoint; called by `fastapi_bench` only."""
     from fastapi import FastAPI
 
     app = FastAPI()

@@ -1,4 +1,4 @@
-"""The FastAPI application as an import string: its own module, so that the others need no FastAPI."""
+"""The FastAPI application for an import string; a module of its own, so that the others need no FastAPI."""
 
 from benchmarks.apps import fastapi_app
 

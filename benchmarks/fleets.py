@@ -1,4 +1,4 @@
-"""What is not a load: memory of connections and processes, the time to start, what an idle fleet costs."""
+"""Measures without load: memory of connections and processes, start time, CPU time of an idle fleet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from benchmarks.peers import SERVERS, Order
+from benchmarks.peers import SERVERS, ServerOptions
 from benchmarks.processes import Server, cpu, free_port, memory, serving, switches
 
 _APP = "benchmarks.apps:hello"
@@ -36,11 +36,11 @@ Measure = Callable[[str, int], Figure]
 
 
 def connection_memory(server: str, rounds: int) -> Figure:
-    """Resident bytes of one idle keep-alive connection that has had one answer."""
+    """Return the resident memory of one idle keep-alive connection that has had one response."""
     grown = []
     for _ in range(min(rounds, 3)):
         with _fleet(server, workers=None) as running:
-            _ask(running.port, 50)  # whatever the first requests allocate once
+            _ask(running.port, 50)  # the first requests allocate memory once
             before = sum(memory(pid, "Rss") for pid in running.pids())
             with _held(running.port, _CONNECTIONS):
                 after = sum(memory(pid, "Rss") for pid in running.pids())
@@ -49,25 +49,25 @@ def connection_memory(server: str, rounds: int) -> Figure:
 
 
 def arbiter_memory(server: str, rounds: int) -> Figure:
-    """Proportional resident memory of the process that looks after four workers."""
+    """Return the proportional resident memory of the supervisor of four workers."""
     with _fleet(server) as running:
         return Figure(memory(running.process.pid) / 2**20, "MB")
 
 
 def worker_memory(server: str, rounds: int) -> Figure:
-    """Proportional resident memory of one of four workers, the mean of them."""
+    """Return the proportional resident memory of a worker, the mean of four."""
     with _fleet(server) as running:
         workers = _workers(running)
         return Figure(statistics.mean(memory(pid) for pid in workers) / 2**20, "MB")
 
 
 def start_time(server: str, rounds: int) -> Figure:
-    """Seconds from the command to four workers that have run their lifespan start-up."""
+    """Return the time from the command until four workers have run their lifespan start-up."""
     return Figure(statistics.median(_start(server) for _ in range(rounds)), "s")
 
 
 def arbiter_idle(server: str, rounds: int) -> Figure:
-    """CPU milliseconds that the process over four idle workers uses in a second."""
+    """Return the CPU time that the supervisor of four idle workers uses per second."""
     with _fleet(server) as running:
         before = cpu(running.process.pid)
         time.sleep(_IDLE)
@@ -75,7 +75,7 @@ def arbiter_idle(server: str, rounds: int) -> Figure:
 
 
 def worker_wakes(server: str, rounds: int) -> Figure:
-    """How often one idle worker of four wakes up in a second."""
+    """Return how often one of four idle workers wakes up per second."""
     with _fleet(server) as running:
         workers = _workers(running)
         before = sum(switches(pid) for pid in workers)
@@ -95,10 +95,10 @@ FLEETS: dict[str, Measure] = {
 
 @contextlib.contextmanager
 def _fleet(server: str, workers: int | None = _WORKERS) -> Iterator[Server]:
-    """A fleet whose workers have all started up."""
+    """Run a fleet, and yield it when all its workers have started."""
     port = free_port()
     with _readiness() as (path, ready):
-        command = SERVERS[server](Order(_APP, port, workers=workers))
+        command = SERVERS[server](ServerOptions(_APP, port, workers=workers))
         with serving(command, port, os.sched_getaffinity(0), BENCH_READY=path) as running:
             ready(workers or 1)
             yield running
@@ -107,7 +107,7 @@ def _fleet(server: str, workers: int | None = _WORKERS) -> Iterator[Server]:
 def _start(server: str) -> float:
     port = free_port()
     with _readiness() as (path, ready):
-        command = SERVERS[server](Order(_APP, port, workers=_WORKERS))
+        command = SERVERS[server](ServerOptions(_APP, port, workers=_WORKERS))
         began = time.monotonic()
         with serving(command, port, os.sched_getaffinity(0), BENCH_READY=path):
             return ready(_WORKERS) - began
@@ -115,15 +115,15 @@ def _start(server: str) -> float:
 
 @contextlib.contextmanager
 def _readiness() -> Iterator[tuple[str, Callable[[int], float]]]:
-    """A pipe by name that the application writes a byte to at its start-up; and a wait for so many bytes."""
+    """Yield a named pipe to which the application writes the time of its start-up, and a function to wait."""
     with tempfile.TemporaryDirectory() as directory:
         path = f"{directory}/ready"
         os.mkfifo(path)
-        # Read and write, so that it is never at its end (fifo(7)).
+        # Opened for reading and writing, so that it never has an end of file (fifo(7)).
         pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK)
 
         def ready(count: int) -> float:
-            """Wait for `count` start-ups; return the monotonic time of the last one's *arrival*."""
+            """Wait for `count` start-ups; return the monotonic time of the one that arrives last."""
             seen = 0
             while seen < count:
                 if not select.select([pipe], [], [], 30.0)[0]:
@@ -139,7 +139,7 @@ def _readiness() -> Iterator[tuple[str, Callable[[int], float]]]:
 
 
 def _workers(running: Server) -> list[int]:
-    """The processes that serve: those of ours with the application in memory."""
+    """Return the workers: the largest child processes, because they have loaded the application."""
     rest = [pid for pid in running.pids() if pid != running.process.pid]
     largest = sorted(rest, key=lambda pid: memory(pid, "Rss"), reverse=True)
     return largest[:_WORKERS]

@@ -1,8 +1,8 @@
-"""What Python cannot beat: uvloop and httptools, a constant response, and nothing of a server in between.
+"""The lower limit for any server in Python: uvloop, httptools, and a constant response.
 
     python -m benchmarks.limit PORT KIND
 
-KIND is hello, echo, large, streamed or websocket. No ASGI, no task, no checks: the floor under every server.
+KIND is hello, echo, large, streamed or websocket. There is no ASGI, no task and no check.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ANSWERS = {
 
 
 class Constant(asyncio.Protocol):
-    """Feeds httptools and writes the same bytes for every request."""
+    """Parses requests with httptools, and writes the same bytes for each."""
 
     def __init__(self, answer: list[bytes]) -> None:
         self.answer = answer
@@ -52,7 +52,7 @@ class Constant(asyncio.Protocol):
 
 
 class Echo(Constant):
-    """Feeds httptools and writes the body back."""
+    """Parses requests with httptools, and writes their bodies back."""
 
     def __init__(self) -> None:
         super().__init__([])

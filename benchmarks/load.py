@@ -1,4 +1,4 @@
-"""Loads: wrk for HTTP, and a small client of our own for WebSockets. Each says how much was answered."""
+"""Loads: wrk for HTTP, and a small client for WebSockets. Each returns the number of responses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.processes import ROOT
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a load got."""
+class Result:
+    """The responses that a load has received."""
 
     requests: int
     seconds: float
@@ -24,7 +24,7 @@ class Answered:
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
@@ -36,8 +36,8 @@ def wrk(
     connections: int = 32,
     body: bytes | None = None,
     fresh: bool = False,
-) -> Answered:
-    """Ask for `url` over and over, on keep-alive connections; `fresh`, each time on a new one.
+) -> Result:
+    """Request `url` repeatedly on keep-alive connections; with `fresh`, each time on a new connection.
 
     Raises:
         RuntimeError: wrk is not installed, or could not run.
@@ -56,7 +56,7 @@ def wrk(
         return _read(_run([*command, "-s", script.name], cores))
 
 
-def _read(output: str) -> Answered:
+def _read(output: str) -> Result:
     counted = re.search(r"(\d+) requests in ([\d.]+)(ms|s|m)", output)
     if counted is None:
         raise RuntimeError(f"wrk: {output}")
@@ -64,16 +64,14 @@ def _read(output: str) -> Answered:
     socket_errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     errors = sum(map(int, socket_errors.groups())) if socket_errors else 0
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
-    return Answered(int(counted[1]), seconds, errors + (int(refused[1]) if refused else 0))
+    return Result(int(counted[1]), seconds, errors + (int(refused[1]) if refused else 0))
 
 
-def websocket(
-    port: int, seconds: float, cores: set[int], *, connections: int = 32, size: int = 64
-) -> Answered:
-    """Send one message of `size` bytes on each connection, and the next when it has come back."""
+def websocket(port: int, seconds: float, cores: set[int], *, connections: int = 32, size: int = 64) -> Result:
+    """Send one message of `size` bytes on each connection, and the next when its echo has arrived."""
     here = [sys.executable, "-m", "benchmarks.load", str(port), str(seconds), str(connections), str(size)]
     requests, errors = map(int, _run(here, cores).split())
-    return Answered(requests, seconds, errors)
+    return Result(requests, seconds, errors)
 
 
 def _run(command: Sequence[str], cores: set[int]) -> str:
@@ -93,8 +91,8 @@ def _run(command: Sequence[str], cores: set[int]) -> str:
     return done.stdout
 
 
-class _Pinger(asyncio.Protocol):
-    """One WebSocket that sends the same masked frame again whenever its echo is complete."""
+class _EchoClient(asyncio.Protocol):
+    """A WebSocket client that sends the same masked frame again when its echo is complete."""
 
     def __init__(self, size: int) -> None:
         self.frame = bytes((0x82, 0x80 | size)) + b"\1\2\3\4" + bytes(size)
@@ -130,15 +128,16 @@ class _Pinger(asyncio.Protocol):
         self.errors += 1
 
 
-async def _ping(port: int, seconds: float, connections: int, size: int) -> None:
+async def _echo(port: int, seconds: float, connections: int, size: int) -> None:
     loop = asyncio.get_running_loop()
-    # The payload is zeros, so that its masked form is the mask: the client spends next to nothing on frames.
+    # The payload is zeros, so that its masked form is the mask: the client needs hardly any CPU time for
+    # frames.
     pairs = [
-        await loop.create_connection(lambda: _Pinger(size), "127.0.0.1", port) for _ in range(connections)
+        await loop.create_connection(lambda: _EchoClient(size), "127.0.0.1", port) for _ in range(connections)
     ]
     await asyncio.sleep(seconds)
-    counts = [pinger.count for _, pinger in pairs]
-    errors = [pinger.errors for _, pinger in pairs]
+    counts = [client.count for _, client in pairs]
+    errors = [client.errors for _, client in pairs]
     for transport, _ in pairs:
         transport.abort()
     print(sum(counts), sum(errors))
@@ -148,4 +147,4 @@ if __name__ == "__main__":
     import uvloop
 
     uvloop.install()
-    asyncio.run(_ping(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    asyncio.run(_echo(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

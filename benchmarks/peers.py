@@ -1,4 +1,4 @@
-"""How each server is started for a workload: its command line, and nothing else."""
+"""The command line with which each server is started for a workload."""
 
 from __future__ import annotations
 
@@ -9,75 +9,75 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a server is asked to serve."""
+class ServerOptions:
+    """What a server has to serve."""
 
     app: str
     port: int
     log: str = "off"
-    """The access log: `off`, `on`, or `default` for whatever the server's bare command does."""
+    """The access log: `off`, `on`, or `default` for the server's own default."""
     workers: int | None = None
-    """Worker processes; None for the server's plainest way to run one."""
+    """Worker processes; None for the server's simplest way to run one."""
     tls: tuple[str, str] | None = None
     """Certificate file and key file."""
     kind: str = ""
-    """The workload's name for the limit, which has no application."""
+    """The KIND of `benchmarks.limit`, which serves no application."""
 
 
-Command = Callable[[Order], list[str]]
+Command = Callable[[ServerOptions], list[str]]
 
 
 def _as_uvicorn(name: str) -> Command:
-    """ostler takes uvicorn's flags."""
+    """Return the command of uvicorn or ostler, which have the same flags."""
 
-    def command(order: Order) -> list[str]:
-        words = [_script(name), order.app, "--port", str(order.port)]
-        if order.log == "off":
+    def command(options: ServerOptions) -> list[str]:
+        words = [_script(name), options.app, "--port", str(options.port)]
+        if options.log == "off":
             words.append("--no-access-log")
-        if order.workers:
-            words += ["--workers", str(order.workers)]
-        if order.tls:
-            words += ["--ssl-certfile", order.tls[0], "--ssl-keyfile", order.tls[1]]
+        if options.workers:
+            words += ["--workers", str(options.workers)]
+        if options.tls:
+            words += ["--ssl-certfile", options.tls[0], "--ssl-keyfile", options.tls[1]]
         return words
 
     return command
 
 
-def _gunicorn(order: Order) -> list[str]:
-    command = [_script("gunicorn"), "-k", "asgi", order.app, "-b", f"127.0.0.1:{order.port}"]
-    command += ["--workers", str(order.workers or 1)]
-    if order.log == "on":
+def _gunicorn(options: ServerOptions) -> list[str]:
+    command = [_script("gunicorn"), "-k", "asgi", options.app, "-b", f"127.0.0.1:{options.port}"]
+    command += ["--workers", str(options.workers or 1)]
+    if options.log == "on":
         command += ["--access-logfile", "-"]
-    if order.tls:
-        command += ["--certfile", order.tls[0], "--keyfile", order.tls[1]]
+    if options.tls:
+        command += ["--certfile", options.tls[0], "--keyfile", options.tls[1]]
     return command
 
 
-def _granian(order: Order) -> list[str]:
-    command = [_script("granian"), "--interface", "asgi", order.app, "--port", str(order.port)]
-    command += ["--workers", str(order.workers or 1)]
-    if order.log == "on":
+def _granian(options: ServerOptions) -> list[str]:
+    command = [_script("granian"), "--interface", "asgi", options.app, "--port", str(options.port)]
+    command += ["--workers", str(options.workers or 1)]
+    if options.log == "on":
         command.append("--access-log")
-    if order.tls:
-        command += ["--ssl-certificate", order.tls[0], "--ssl-keyfile", order.tls[1]]
+    if options.tls:
+        command += ["--ssl-certificate", options.tls[0], "--ssl-keyfile", options.tls[1]]
     return command
 
 
-def _hypercorn(order: Order) -> list[str]:
-    command = [_script("hypercorn"), order.app, "-b", f"127.0.0.1:{order.port}"]
-    if order.log != "default":
+def _hypercorn(options: ServerOptions) -> list[str]:
+    command = [_script("hypercorn"), options.app, "-b", f"127.0.0.1:{options.port}"]
+    if options.log != "default":
         command += ["-k", "uvloop"]
-    if order.workers:
-        command += ["-w", str(order.workers)]
-    if order.log == "on":
+    if options.workers:
+        command += ["-w", str(options.workers)]
+    if options.log == "on":
         command += ["--access-logfile", "-"]
-    if order.tls:
-        command += ["--certfile", order.tls[0], "--keyfile", order.tls[1]]
+    if options.tls:
+        command += ["--certfile", options.tls[0], "--keyfile", options.tls[1]]
     return command
 
 
-def _limit(order: Order) -> list[str]:
-    return [sys.executable, "-m", "benchmarks.limit", str(order.port), order.kind]
+def _limit(options: ServerOptions) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.limit", str(options.port), options.kind]
 
 
 SERVERS: dict[str, Command] = {
@@ -91,7 +91,7 @@ SERVERS: dict[str, Command] = {
 
 
 def verdict(micros: dict[str, float]) -> str:
-    """How many times ostler's CPU time the best of its peers needs, and who that is; empty without either."""
+    """Return the ratio of the best peer's CPU time to ostler's, with that peer's name; empty without both."""
     peers = {server: value for server, value in micros.items() if server not in ("ostler", "limit")}
     if not peers or "ostler" not in micros:
         return ""
@@ -100,5 +100,5 @@ def verdict(micros: dict[str, float]) -> str:
 
 
 def _script(name: str) -> str:
-    """The command that pip installed beside this interpreter."""
+    """Return the command that pip has installed beside this interpreter."""
     return str(Path(sys.executable).with_name(name))

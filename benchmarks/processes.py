@@ -1,4 +1,4 @@
-"""A server under measurement: on a core of its own, its CPU time and memory read from /proc (proc(5))."""
+"""Runs a server on a core of its own, and reads its CPU time and memory from /proc (proc(5))."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Server:
         self.port = port
 
     def pids(self) -> list[int]:
-        """The server's process and all its descendants, itself first."""
+        """Return the server's process and all its descendants; its process first."""
         return _tree(self.process.pid)
 
     def cpu(self) -> float:
-        """CPU seconds of all processes and threads so far, exact to the nanosecond, unlike `utime`."""
+        """Return the CPU seconds of all processes and threads; in nanoseconds exactly, unlike `utime`."""
         return sum(cpu(pid) for pid in self.pids())
 
 
 def cpu(pid: int) -> float:
-    """CPU seconds that all threads of `pid` have used."""
+    """Return the CPU seconds that all threads of `pid` have used."""
     total = 0
     for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
         with contextlib.suppress(OSError):
@@ -43,7 +43,7 @@ def cpu(pid: int) -> float:
 
 
 def switches(pid: int) -> int:
-    """How often the threads of `pid` have gone to sleep: its wake-ups."""
+    """Return how often the threads of `pid` have gone to sleep, which is the number of wake-ups."""
     total = 0
     for task in Path(f"/proc/{pid}/task").glob("*/status"):
         with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ def switches(pid: int) -> int:
 
 
 def memory(pid: int, field: str = "Pss") -> int:
-    """Bytes of resident memory of `pid`; `Pss` divides what is shared among those who share it."""
+    """Return the bytes of resident memory of `pid`; `Pss` divides a shared page by its processes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
@@ -73,7 +73,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that the kernel has just had free."""
+    """Return a port that was free just now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -82,7 +82,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def serving(command: Sequence[str], port: int, cores: set[int], **environ: str) -> Iterator[Server]:
-    """Run `command` on `cores`, its output in a file, from its first accepted connection to its end."""
+    """Run `command` on `cores`, and yield it when it accepts connections; its output goes to a file."""
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
@@ -102,7 +102,7 @@ def serving(command: Sequence[str], port: int, cores: set[int], **environ: str) 
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without what changes how Python itself works: unbuffered output costs some servers dearly."""
+    """Return this environment without Python's variables: unbuffered output makes some servers slow."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return kept | {"PYTHONPATH": str(ROOT)}
 
@@ -121,7 +121,7 @@ def _await_port(process: subprocess.Popen[bytes], port: int, output: object) -> 
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then SIGKILL for what is left of the session that we started."""
+    """Send SIGTERM, and after ten seconds SIGKILL to the processes of the server that are left."""
     pids = _tree(process.pid)
     process.send_signal(signal.SIGTERM)
     try:

@@ -1,7 +1,8 @@
-"""The choices of --reuse-port beside one another: `python -m benchmarks.queues`.
+"""Compare the choices of --reuse-port: `python -m benchmarks.queues`.
 
-Two workers on two cores and the load beside them, or with `--apart` both on one and the load on the other; by
-turns, new connections and kept ones. Median rates and CPU time per request, all processes together.
+Two workers share two cores with the load; with `--apart` the workers have one core and the load the other.
+The choices take turns, first with new connections and then with keep-alive connections. Printed are median
+rates, and the CPU time per request of all processes together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import statistics
 from collections import defaultdict
 
 from benchmarks import load
-from benchmarks.peers import SERVERS, Order
+from benchmarks.peers import SERVERS, ServerOptions
 from benchmarks.processes import free_port, serving
 
 CHOICES = ("on", "off")
@@ -37,7 +38,7 @@ def main() -> None:
             for choice in CHOICES:
                 port = free_port()
                 command = [
-                    *SERVERS["ostler"](Order("benchmarks.apps:hello", port, workers=2)),
+                    *SERVERS["ostler"](ServerOptions("benchmarks.apps:hello", port, workers=2)),
                     *("--reuse-port", choice),
                 ]
                 with serving(command, port, own) as running:

@@ -1,6 +1,6 @@
-"""The README's table, from what runs have written: `python -m benchmarks.table FILE.json ...`.
+"""Print the README's table from the results of runs: `python -m benchmarks.table FILE.json ...`.
 
-Each file is one run's (`python -m benchmarks --json FILE.json`).
+Each file is the result of one run, `python -m benchmarks --json FILE.json`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.workloads import WORKLOADS
 
 
 def main() -> None:
-    """Print one table for each file."""
+    """Print one table per file."""
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m benchmarks.table FILE.json ...")
     print("\n".join(line for name in sys.argv[1:] for line in table(json.loads(Path(name).read_text()))))

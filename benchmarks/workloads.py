@@ -1,4 +1,4 @@
-"""The workloads: what is served, how it is asked for, and who can take part."""
+"""The workloads: for each its application, its load, and the servers that are measured."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks import load
-from benchmarks.load import Answered
+from benchmarks.load import Result
 
-EVERYBODY = ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn")
+ALL_SERVERS = ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn")
 
-Load = Callable[[str, int, float, set[int]], Answered]
+Load = Callable[[str, int, float, set[int]], Result]
 """Scheme, port, seconds, cores of the load."""
 
 _JSON = b'{"items": [' + b", ".join(b'{"number": %d, "name": "thing"}' % i for i in range(285)) + b"]}"
@@ -24,27 +24,27 @@ class Workload:
     app: str
     load: Load
     limit: str = ""
-    """What `benchmarks.limit` is asked for; empty when there is no such floor."""
+    """The KIND of `benchmarks.limit` that this workload is compared with; empty without one."""
     log: str = "off"
     workers: int | None = None
     tls: bool = False
-    servers: tuple[str, ...] = EVERYBODY
+    servers: tuple[str, ...] = ALL_SERVERS
     must: float | None = None
-    """The least ratio to the best peer that we accept."""
+    """The lowest ratio to the best peer that is accepted."""
 
 
 def _get(path: str = "/") -> Load:
-    def run(scheme: str, port: int, seconds: float, cores: set[int]) -> Answered:
+    def run(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
         return load.wrk(f"{scheme}://127.0.0.1:{port}{path}", seconds, cores)
 
     return run
 
 
-def _post(scheme: str, port: int, seconds: float, cores: set[int]) -> Answered:
+def _post(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
     return load.wrk(f"{scheme}://127.0.0.1:{port}/", seconds, cores, body=_JSON)
 
 
-def _websocket(scheme: str, port: int, seconds: float, cores: set[int]) -> Answered:
+def _websocket(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
     return load.websocket(port, seconds, cores)
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, dict[int, str]]]:
-    """Open what every request needs; each request finds it in `request.state`."""
+    """Open the resources that requests need; each request has them in `request.state`."""
     yield {"horses": {1: "Bayard", 2: "Rosinante", 3: "Bucephalus"}}
 
 
@@ -22,13 +22,13 @@ app = FastAPI(title="The inn", lifespan=lifespan)
 
 @app.get("/")
 async def index() -> dict[str, str | int | None]:
-    """Say which worker answers."""
+    """Return the worker that answers."""
     return {"worker": os.environ.get("OSTLER_SLOT"), "pid": os.getpid()}
 
 
 @app.get("/horses/{number}")
 async def horse(number: int, request: Request) -> dict[str, str]:
-    """A path parameter, validated; 404 where there is no such horse."""
+    """Return a horse by its number, which FastAPI checks; 404 if there is no such horse."""
     try:
         return {"name": request.state.horses[number]}
     except KeyError:
@@ -37,13 +37,13 @@ async def horse(number: int, request: Request) -> dict[str, str]:
 
 @app.post("/echo")
 async def echo(request: Request) -> StreamingResponse:
-    """Send the body back while it arrives: neither is ever whole in memory."""
+    """Send the body back while it arrives: it is never in memory as a whole."""
     return StreamingResponse(request.stream(), media_type="application/octet-stream")
 
 
 @app.get("/ticks")
 async def ticks(count: int = 5) -> StreamingResponse:
-    """A response that takes its time, one line every tenth of a second."""
+    """Send one line every tenth of a second."""
 
     async def lines() -> AsyncIterator[str]:
         for number in range(count):

@@ -27,7 +27,7 @@ async def app(
 async def lifespan(
     receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """Take part in start-up and shutdown, where an application opens and closes what it needs."""
+    """Answer start-up and shutdown; an application opens and closes its resources here."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

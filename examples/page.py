@@ -1,7 +1,7 @@
 """A page to open in a browser, without any framework: `ostler page:app --app-dir examples --workers 4`.
 
-It shows who answers, talks over a WebSocket, follows a stream of events and uploads files. Send the arbiter
-SIGHUP while it is open.
+It shows which worker answers, sends messages over a WebSocket, receives a stream of events and uploads files.
+Send the arbiter SIGHUP while the page is open.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Send = Callable[[Message], Awaitable[None]]
 
 PAGE = Path(__file__).with_name("page.html")
 
-# One that ended only with its client would hold up each drain until --timeout-graceful-shutdown cuts it.
+# A stream that ended only with its client would delay each drain until --timeout-graceful-shutdown.
 EVENTS_IN_A_STREAM = 10
 SECONDS_BETWEEN_EVENTS = 0.5
 
 
 async def app(scope: Message, receive: Receive, send: Send) -> None:
-    """Take everything apart by its type and path."""
+    """Call the function for the type and path of the scope."""
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
     elif scope["type"] == "websocket":
         await echo(receive, send)
     elif scope["path"] == "/":
         await index(scope, send)
-    elif scope["path"] == "/who":
-        await respond(send, "application/json", json.dumps(who()).encode())
+    elif scope["path"] == "/worker":
+        await respond(send, "application/json", json.dumps(worker()).encode())
     elif scope["path"] == "/events":
         await events(scope, send)
     elif scope["path"] == "/upload" and scope["method"] == "POST":
@@ -44,39 +44,39 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         await respond(send, "text/plain", b"Not here.\n", status=404)
 
 
-def who() -> dict[str, str | int | None]:
-    """Say which process answers; a plain server has neither slot nor generation."""
+def worker() -> dict[str, str | int | None]:
+    """Return which process answers; a server without an arbiter has neither slot nor generation."""
     slot, generation = os.environ.get("OSTLER_SLOT"), os.environ.get("OSTLER_GENERATION")
     return {"slot": slot, "generation": generation, "pid": os.getpid()}
 
 
 async def index(scope: Message, send: Send) -> None:
-    """Send browsers the page, and curl a line."""
+    """Send the page to browsers, and a line of text to other clients."""
     if b"text/html" in dict(scope["headers"]).get(b"accept", b""):
         await respond(send, "text/html; charset=utf-8", PAGE.read_bytes())
     else:
-        line = "Hello from slot {slot}, generation {generation}, pid {pid}\n".format(**who())
+        line = "Hello from slot {slot}, generation {generation}, pid {pid}\n".format(**worker())
         await respond(send, "text/plain", line.encode())
 
 
 async def echo(receive: Receive, send: Send) -> None:
-    """A WebSocket that says who it leads to, then sends back what it gets."""
+    """Send a WebSocket client the worker that it is connected to, then send back its messages."""
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    await send({"type": "websocket.send", "text": json.dumps(who())})
+    await send({"type": "websocket.send", "text": json.dumps(worker())})
     while (message := await receive())["type"] == "websocket.receive":
         await send({**message, "type": "websocket.send"})
 
 
 async def events(scope: Message, send: Send) -> None:
-    """Server-sent events, numbered on from the last one that the browser has had."""
+    """Send server-sent events, numbered from the last one that the browser has received."""
     last = dict(scope["headers"]).get(b"last-event-id", b"0")
     numbers = count(int(last) + 1 if last.isdigit() else 1)
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    body = b"retry: 100\n\n"  # when this stream has ended, come back so many milliseconds later
+    body = b"retry: 100\n\n"  # milliseconds after which the browser reconnects
     for _ in range(EVENTS_IN_A_STREAM):
-        body += f"id: {next(numbers)}\ndata: {json.dumps(who())}\n\n".encode()
+        body += f"id: {next(numbers)}\ndata: {json.dumps(worker())}\n\n".encode()
         await send({"type": "http.response.body", "body": body, "more_body": True})
         await asyncio.sleep(SECONDS_BETWEEN_EVENTS)
         body = b""
@@ -84,7 +84,7 @@ async def events(scope: Message, send: Send) -> None:
 
 
 async def upload(receive: Receive, send: Send) -> None:
-    """Take a body of any size, a piece at a time."""
+    """Receive a body of any size, one piece at a time."""
     digest, size, more = hashlib.sha256(), 0, True
     while more:
         message = await receive()
@@ -93,8 +93,8 @@ async def upload(receive: Receive, send: Send) -> None:
         piece = message.get("body", b"")
         digest.update(piece)
         size, more = size + len(piece), message.get("more_body", False)
-    told = {"size": size, "sha256": digest.hexdigest(), **who()}
-    await respond(send, "application/json", json.dumps(told).encode())
+    answer = {"size": size, "sha256": digest.hexdigest(), **worker()}
+    await respond(send, "application/json", json.dumps(answer).encode())
 
 
 async def respond(send: Send, kind: str, body: bytes, status: int = 200) -> None:
@@ -105,7 +105,7 @@ async def respond(send: Send, kind: str, body: bytes, status: int = 200) -> None
 
 
 async def lifespan(receive: Receive, send: Send) -> None:
-    """Take part in start-up and shutdown."""
+    """Answer start-up and shutdown."""
     while True:
         message = await receive()
         await send({"type": f"{message['type']}.complete"})

@@ -1,4 +1,4 @@
-"""Certificates for tests, by an authority of their own, and clients that trust it."""
+"""Certificates for tests, issued by a new authority, and TLS clients that trust it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class Authority:
-    """An authority, with a server's certificate and key as files in `directory`."""
+    """A certificate authority, with a server's certificate and key as files in `directory`.
+
+    ca.pem is the authority's certificate, cert.pem the server's, key.pem its key, both.pem both of these.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -26,14 +29,14 @@ class Authority:
         self.certify()
 
     def certify(self) -> str:
-        """Put a new certificate in place, as a renewal does, and return it."""
+        """Replace certificate and key by new ones, as a renewal does, and return the certificate as PEM."""
         issued = self.ca.issue_cert(*NAMES, key_type=trustme.KeyType.ECDSA)
         for name, data in (
             ("cert.pem", b"".join(blob.bytes() for blob in issued.cert_chain_pems)),
             ("key.pem", issued.private_key_pem.bytes()),
             ("both.pem", issued.private_key_and_cert_chain_pem.bytes()),
         ):
-            # Each in one step, so that nobody reads half of it.
+            # Replaced by a rename, so that no process reads half a file.
             (self.directory / f"{name}.new").write_bytes(data)
             (self.directory / f"{name}.new").replace(self.directory / name)
         return issued.cert_chain_pems[0].bytes().decode()
@@ -43,12 +46,12 @@ class Authority:
         path = self.directory / "key.pem"
         key = forms.load_pem_private_key(path.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
-        lock = forms.BestAvailableEncryption(password)
-        path.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, lock))
+        encryption = forms.BestAvailableEncryption(password)
+        path.write_bytes(key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, encryption))
 
     @property
     def files(self) -> dict[str, Any]:
-        """Settings for the server's certificate."""
+        """The settings for the server's certificate, by name."""
         return {
             "ssl_certfile": str(self.directory / "cert.pem"),
             "ssl_keyfile": str(self.directory / "key.pem"),
@@ -56,7 +59,7 @@ class Authority:
 
     @property
     def flags(self) -> list[str]:
-        """The same on the command line."""
+        """The same settings as flags of the command line."""
         return [
             "--ssl-certfile", str(self.directory / "cert.pem"),
             "--ssl-keyfile", str(self.directory / "key.pem"),
@@ -64,11 +67,11 @@ class Authority:
 
     @property
     def mutual(self) -> dict[str, Any]:
-        """Settings that ask clients for a certificate by this authority."""
+        """Settings that also ask clients for a certificate of this authority."""
         return {**self.files, "ssl_cert_reqs": "optional", "ssl_ca_certs": str(self.directory / "ca.pem")}
 
     def client(self, certificate: trustme.LeafCert | None = None) -> ssl.SSLContext:
-        """The context of a client that trusts this authority and no other."""
+        """Return the TLS context of a client that trusts this authority, and shows `certificate` if given."""
         context = ssl.create_default_context()
         self.ca.configure_trust(context)
         if certificate is not None:
@@ -77,11 +80,12 @@ class Authority:
 
 
 def pem(text: str) -> x509.Certificate:
+    """Parse a certificate from PEM."""
     return x509.load_pem_x509_certificate(text.encode())
 
 
 def unreadable(path: Path) -> bool:
-    """Make a file unreadable; False where that stops nobody, as root."""
+    """Make a file unreadable, and return whether it is; root can still read it."""
     path.chmod(0)
     with contextlib.suppress(OSError), path.open():
         return False

@@ -1,7 +1,7 @@
-"""A fuzzer of faults: random orders, deaths, stops and broken code at a running arbiter under load.
+"""Fault injection: random signals, kills, suspensions and broken code against an arbiter under load.
 
-`make chaos MINUTES=10 SEED=7`, or `python -m tests.chaos --minutes 10 --seed 7`. The plan of a seed is always
-the same (`--plan` prints it); what the machine makes of it is not, so that a failure may take several runs.
+`make chaos MINUTES=10 SEED=7`, or `python -m tests.chaos --minutes 10 --seed 7`. A seed always gives the same
+plan, which `--plan` prints. The timing on the machine differs, so a failure may take several runs to repeat.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from tests.chaos_clients import Clients
 from tests.chaos_plan import (
-    MOST,
+    MAX_WORKERS,
     Action,
     Block,
     Configure,
     Deploy,
-    Doom,
     Failure,
+    ForcedEnd,
     Kill,
-    Order,
     Plan,
-    Stop,
+    Send,
+    Suspend,
     judge,
     plan,
 )
@@ -43,71 +44,71 @@ from tests.chaos_project import Project, client_ports
 from tests.live.harness import Ostler, wait_until
 
 WORKERS = 3
-SETTLING = 120.0
-"""Seconds until a fleet has come to rest: back-off may last 30 s, twice, and a boot 12 s."""
-LIVED = 5.0
-"""Seconds of answers after which a worker's generation has proved itself, whatever was stopped meanwhile."""
+CONVERGENCE_TIMEOUT = 120.0
+"""Seconds until a fleet must have converged: a back-off may last 30 s, twice, and a boot 12 s."""
+PROVEN_AFTER = 5.0
+"""Seconds of answers after which a worker's generation counts as proven, even if it was suspended."""
 
 _SCALED = r"Scaled from |Not scaled|Scaling ignored"
 _ROLLING = re.compile(r"Rolling restart to generation (\d+) (begins|complete|given up|ends incomplete)")
 
 
-class Player:
-    """Carries out a plan, and knows what has to be true after it."""
+class PlanRunner:
+    """Carries out a plan, and keeps the number of workers that must live after it."""
 
     def __init__(self, ostler: Ostler, project: Project, clients: Clients) -> None:
         self.size = WORKERS
-        self.dooms: list[Doom] = []
+        self.forced_ends: list[ForcedEnd] = []
         self.done: Counter[str] = Counter()
         self._configured = WORKERS
         self._ostler, self._project, self._clients = ostler, project, clients
-        self._stopped: dict[int, float] = {}
-        """Until when each stopped process stays so, by pid."""
+        self._suspended: dict[int, float] = {}
+        """By pid of each suspended process: the monotonic time when it is continued."""
 
-    def play(self, steps: Plan) -> None:
-        """Do all of it, each step when its time has come."""
+    def run(self, steps: Plan) -> None:
+        """Carry out all steps, each after its delay."""
         for delay, action in steps:
             self._wait(delay)
             if self._ostler.poll() is not None:
                 raise AssertionError(f"the arbiter has ended with exit code {self._ostler.poll()}")
-            said = self._do(action)
+            result = self._do(action)
             self.done[type(action).__name__] += 1
-            print(f"{time.monotonic():.2f} {action}: {said}", flush=True)
-        self._wait(max([0.0, *(until - time.monotonic() for until in self._stopped.values())]))
+            print(f"{time.monotonic():.2f} {action}: {result}", flush=True)
+        self._wait(max([0.0, *(until - time.monotonic() for until in self._suspended.values())]))
 
     def resume(self) -> None:
-        """Let whoever is stopped go on, at once: nothing that is stopped can be ended."""
-        self._stopped = dict.fromkeys(self._stopped, 0.0)
+        """Continue every suspended process at once: a suspended process does not end at SIGTERM."""
+        self._suspended = dict.fromkeys(self._suspended, 0.0)
         self._wait(0.0)
 
     def _wait(self, seconds: float) -> None:
-        """Let time pass, and whoever was stopped go on when their time has come."""
+        """Let so many seconds pass, and continue each suspended process at its time."""
         end = time.monotonic() + seconds
         pause = threading.Event()
         while True:
             now = time.monotonic()
-            for pid in [pid for pid, until in self._stopped.items() if until <= now]:
-                del self._stopped[pid]
+            for pid in [pid for pid, until in self._suspended.items() if until <= now]:
+                del self._suspended[pid]
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
             if now >= end:
                 return
-            pause.wait(min([end - now, *(until - now for until in self._stopped.values())]))
+            pause.wait(min([end - now, *(until - now for until in self._suspended.values())]))
 
     def _do(self, action: Action) -> str:
         match action:
             case Kill(pick=pick, signal=name):
                 return self._kill(pick, signal.Signals[name])
-            case Stop(seconds=seconds, pick=pick):
-                return self._stop(seconds, pick)
-            case Order(signals=names):
+            case Suspend(seconds=seconds, pick=pick):
+                return self._suspend(seconds, pick)
+            case Send(signals=names):
                 for name in names:
-                    self.order(signal.Signals[name])
+                    self.send(signal.Signals[name])
                 return f"{self.size} workers"
             case Deploy(code=code, rolls=rolls):
                 self._project.deploy(code)
                 for _ in range(rolls):
-                    self.order(signal.SIGHUP)
+                    self.send(signal.SIGHUP)
                 return ""
             case Block(seconds=seconds):
                 self._clients.block(seconds)
@@ -115,61 +116,65 @@ class Player:
             case Configure(workers=count):
                 return self._configure(count)
 
-    def order(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         if number in (signal.SIGTTIN, signal.SIGTTOU):
             by = 1 if number == signal.SIGTTIN else -1
-            if self.size + by > MOST:
+            if self.size + by > MAX_WORKERS:
                 return
-            self._heeded(number, _SCALED)  # one at a time: equal signals that are pending are one (signal(7))
+            self._send_and_wait(
+                number, _SCALED
+            )  # one at a time: equal pending signals are merged (signal(7))
             self.size = max(1, self.size + by)
             return
         if number == signal.SIGHUP:
             self._project.next_token()
         self._ostler.send(number)
 
-    def _said(self, pattern: str) -> int:
+    def _log_count(self, pattern: str) -> int:
         return len(re.findall(pattern, self._ostler.log.text))
 
-    def _heeded(self, number: signal.Signals, pattern: str, before: int | None = None) -> None:
-        """Send a signal, and wait for its line in the log, also from an arbiter that is stopped yet."""
-        until = self._stopped.get(self._ostler.pid, 0.0)
+    def _send_and_wait(self, number: signal.Signals, pattern: str, before: int | None = None) -> None:
+        """Send a signal, and wait for its line in the log, also if the arbiter is still suspended."""
+        until = self._suspended.get(self._ostler.pid, 0.0)
         if number in (signal.SIGTTIN, signal.SIGTTOU):
-            # The kernel discards these two, if they are pending, when the process is continued (POSIX).
+            # If these two are pending, the kernel discards them when the process is continued (POSIX).
             self._wait(until - time.monotonic())
-        before = self._said(pattern) if before is None else before
+        before = self._log_count(pattern) if before is None else before
         self._ostler.send(number)
         deadline = time.monotonic() + 30.0
-        while self._said(pattern) <= before:
-            assert time.monotonic() < deadline, f"{number.name} was not heeded within 30 s"
+        while self._log_count(pattern) <= before:
+            assert time.monotonic() < deadline, f"{number.name} was not handled within 30 s"
             self._wait(0.05)
 
     def _configure(self, count: int) -> str:
-        """Scale by the configuration: where that has changed, it overrides what was ordered since."""
-        before = self._said(_SCALED)  # an earlier SIGHUP that is pending yet may read the new file already
+        """Scale by the configuration; a changed number there overrides earlier SIGTTIN and SIGTTOU."""
+        # Counted first, because an earlier SIGHUP that is still pending may already read the new file.
+        before = self._log_count(_SCALED)
         self._project.configure(count)
         if count == self._configured:
-            self.order(signal.SIGHUP)
+            self.send(signal.SIGHUP)
         elif count == self.size:
-            # No line tells that it was heeded, but the next that does came after it; unless both are pending
-            # at once, for the handler of the last one that Linux delivers runs first.
-            self.order(signal.SIGHUP)
+            # The arbiter logs no line for this SIGHUP, but one for the next signal, which it handles later.
+            # If both were pending at once, the handler of the later signal would run first (Linux).
+            self.send(signal.SIGHUP)
             while _pending(self._ostler.pid, signal.SIGHUP):
                 self._wait(0.01)
-            self._heeded(signal.SIGTTIN, _SCALED)
-            self._heeded(signal.SIGTTOU, _SCALED)
+            self._send_and_wait(signal.SIGTTIN, _SCALED)
+            self._send_and_wait(signal.SIGTTOU, _SCALED)
         else:
             self._project.next_token()
-            self._heeded(signal.SIGHUP, _SCALED, before)
+            self._send_and_wait(signal.SIGHUP, _SCALED, before)
         if count != self._configured:
             self._configured = self.size = count
         return f"{self.size} workers"
 
     def _victim(self, pick: float) -> int | None:
+        """Return the pid of the worker that `pick` chooses; None if none lives."""
         pids = sorted(self._ostler.workers())
         return pids[int(pick * len(pids))] if pids else None  # pick is below 1
 
     def _kill(self, pick: float, number: signal.Signals) -> str:
-        """End a worker. It is stopped first: so what it holds is known, and nothing can be added."""
+        """End a worker. It is suspended first, so that its connections are known and it accepts no more."""
         pid = self._victim(pick)
         if pid is None:
             return "no worker"
@@ -180,44 +185,43 @@ class Player:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError, psutil.NoSuchProcess):
             os.kill(pid, signal.SIGSTOP)
             process = psutil.Process(pid)
-            wait_until(lambda: process.status() in ("stopped", "zombie"), f"{pid} is stopped")
+            wait_until(lambda: process.status() in ("stopped", "zombie"), f"{pid} is suspended")
             ports = client_ports(pid)
-            self.dooms.append(Doom(time.monotonic(), f"{number.name} to {pid}", ports))
-            self._stopped.pop(pid, None)
-            # Before it goes on; to its main thread, which would accept while another one runs a handler.
+            self.forced_ends.append(ForcedEnd(time.monotonic(), f"{number.name} to {pid}", ports))
+            self._suspended.pop(pid, None)
+            # Before SIGCONT, and to the main thread: it could accept while another thread runs a handler.
             if ctypes.CDLL(None, use_errno=True).tgkill(pid, pid, number):
                 raise ProcessLookupError(ctypes.get_errno(), f"no thread {pid}")
             os.kill(pid, signal.SIGCONT)
         return f"pid {pid}, {len(ports)} connections"
 
-    def _stop(self, seconds: float, pick: float | None) -> str:
+    def _suspend(self, seconds: float, pick: float | None) -> str:
         pid = self._ostler.pid if pick is None else self._victim(pick)
-        if pid is None or pid in self._stopped:  # a longer stop would be a death by its healthcheck
-            return "nobody"
+        if pid is None or pid in self._suspended:  # a longer suspension would exceed the healthcheck
+            return "no process"
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
-            self._stopped[pid] = time.monotonic() + seconds
+            self._suspended[pid] = time.monotonic() + seconds
         return f"pid {pid}"
 
 
 def _pending(pid: int, number: signal.Signals) -> bool:
-    """Whether a process has yet to be given that signal (proc_pid_status(5))."""
+    """Whether the signal is pending for the process (proc_pid_status(5))."""
     status = Path(f"/proc/{pid}/status").read_text()
     return any(
         int(mask, 16) >> (number - 1) & 1 for mask in re.findall(r"^(?:Sig|Shd)Pnd:\s*(\w+)", status, re.M)
     )
 
 
-class Rest:
-    """What an arbiter at rest has: compared before and after."""
+class ResourceCounts:
+    """The resources of an arbiter: they must be the same before and after the faults."""
 
     def __init__(self, ostler: Ostler) -> None:
-        self._ostler = ostler
         self._arbiter = psutil.Process(ostler.pid)
-        self.before = self.taken()
+        self.before = self.count()
 
-    def taken(self) -> tuple[int, int, int]:
-        """Return descriptors of the arbiter, its children, and the zombies among those."""
+    def count(self) -> tuple[int, int, int]:
+        """Return the numbers of the arbiter's descriptors, of its descendants, and of zombies among these."""
         children = self._arbiter.children(recursive=True)
         zombies = 0
         for child in children:
@@ -226,47 +230,51 @@ class Rest:
         return self._arbiter.num_fds(), len(children), zombies
 
 
-def settle(ostler: Ostler, project: Project, player: Player, clients: Clients, rest: Rest) -> None:
-    """With the faults over, check all that has to be true. Raises AssertionError."""
+def check_convergence(
+    ostler: Ostler, project: Project, runner: PlanRunner, clients: Clients, resources: ResourceCounts
+) -> None:
+    """Check that the fleet converges after the faults, to the right state. Raises AssertionError."""
     project.deploy("good")
     _wait(
-        lambda: len(ostler.workers()) == player.size and not _rolling(ostler),
+        lambda: len(ostler.workers()) == runner.size and not _rolling(ostler),
         ostler,
-        f"{player.size} workers",
+        f"{runner.size} workers",
     )
     tokens = _one_generation(ostler, clients)
-    lasting = [a.token for first, last, a in list(clients.seen.values()) if last - first > LIVED]
+    lasting = [a.token for first, last, a in list(clients.seen.values()) if last - first > PROVEN_AFTER]
     assert max(tokens) >= max(lasting, default=0), f"generation {tokens} serves, a newer one had got ready"
     token = project.next_token()
     ostler.send(signal.SIGHUP)
     _wait(lambda: _serving(ostler, clients) == {token}, ostler, f"a last roll to {token}")
-    for _ in range(player.size, WORKERS):
-        player.order(signal.SIGTTIN)
-    for _ in range(WORKERS, player.size):
-        player.order(signal.SIGTTOU)
+    for _ in range(runner.size, WORKERS):
+        runner.send(signal.SIGTTIN)
+    for _ in range(WORKERS, runner.size):
+        runner.send(signal.SIGTTOU)
     _wait(lambda: _serving(ostler, clients) == {token}, ostler, f"{WORKERS} workers that answer")
-    with contextlib.suppress(AssertionError):  # which could not say what was there in the end
-        wait_until(lambda: rest.taken() == rest.before, "at rest as before", 30.0)
-    assert rest.taken() == rest.before, f"descriptors, children, zombies: {rest.taken()}, not {rest.before}"
+    with contextlib.suppress(AssertionError):  # the assertion below shows the numbers
+        wait_until(lambda: resources.count() == resources.before, "the resources are as before", 30.0)
+    assert resources.count() == resources.before, (
+        f"descriptors, children, zombies: {resources.count()}, not {resources.before}"
+    )
     assert sorted(ostler.workers().values()) == sorted(set(ostler.workers().values()))
     for word in ("Internal error", "UnlistedEvent", "garbled"):
         assert word not in ostler.log.text, word
 
 
-def _wait(condition: object, ostler: Ostler, what: str) -> None:
-    assert callable(condition)
+def _wait(condition: Callable[[], bool], ostler: Ostler, what: str) -> None:
+    """Wait until the condition is true; fail if the arbiter has ended."""
     assert ostler.poll() is None
-    wait_until(condition, what, SETTLING)
+    wait_until(condition, what, CONVERGENCE_TIMEOUT)
 
 
 def _rolling(ostler: Ostler) -> bool:
-    """Whether the log tells of a roll that has begun, or is to follow, and has not ended."""
+    """Whether the log shows a roll that has begun and not ended, or that another roll follows."""
     state = _ROLLING.findall(ostler.log.text)
     return bool(state) and state[-1][1] in ("begins", "ends incomplete")
 
 
 def _serving(ostler: Ostler, clients: Clients) -> set[int]:
-    """Return the tokens of the workers that live, or nothing if one of those has never answered."""
+    """Return the tokens of the workers that live; an empty set if one of them has never answered."""
     pids, seen = ostler.workers(), clients.seen
     if any(pid not in seen for pid in pids):
         return set()
@@ -274,30 +282,33 @@ def _serving(ostler: Ostler, clients: Clients) -> set[int]:
 
 
 def _one_generation(ostler: Ostler, clients: Clients) -> set[int]:
-    wait_until(lambda: len(_serving(ostler, clients)) == 1, "one generation", SETTLING)
+    wait_until(lambda: len(_serving(ostler, clients)) == 1, "one generation", CONVERGENCE_TIMEOUT)
     return _serving(ostler, clients)
 
 
 def run(seed: int, minutes: float, directory: Path) -> str:
-    """Play a seed's plan and check what is left. Returns a summary; raises AssertionError with the replay."""
+    """Run a seed's plan and check the outcome.
+
+    Returns a summary. Raises AssertionError with the command that repeats the run.
+    """
     steps = plan(seed, minutes)
     print(f"seed {seed}, {minutes:g} minutes, {len(steps)} steps", flush=True)
     project = Project(directory, WORKERS)
     args = ("main:app", "--port", "0", "--config", "ostler.toml", "--env-file", "chaos.env")
     with Ostler(directory, *args) as ostler:
         ostler.wait_ready(WORKERS)
-        rest = Rest(ostler)
+        resources = ResourceCounts(ostler)
         clients = Clients(ostler.port)
-        player = Player(ostler, project, clients)
+        runner = PlanRunner(ostler, project, clients)
         try:
             with clients:
-                player.play(steps)
-                settle(ostler, project, player, clients, rest)
+                runner.run(steps)
+                check_convergence(ostler, project, runner, clients, resources)
             assert ostler.stop() == 0
         finally:
-            player.resume()
-            allowed, lost = judge(clients.failures, [*player.dooms, *project.dooms()])
-            summary = _summary(seed, clients, player, allowed, lost)
+            runner.resume()
+            allowed, lost = judge(clients.failures, [*runner.forced_ends, *project.forced_ends()])
+            summary = _summary(seed, clients, runner, allowed, lost)
             print(summary, flush=True)
         replay = f"make chaos SEED={seed} MINUTES={minutes:g}"
         assert not lost, "\n".join(
@@ -306,17 +317,19 @@ def run(seed: int, minutes: float, directory: Path) -> str:
     return summary
 
 
-def _summary(seed: int, clients: Clients, player: Player, allowed: list[Failure], lost: list[Failure]) -> str:
+def _summary(
+    seed: int, clients: Clients, runner: PlanRunner, allowed: list[Failure], lost: list[Failure]
+) -> str:
     excuses = Counter(re.sub(r" to \d+", "", failure.excuse) for failure in allowed)
     return (
         f"seed {seed}: {clients.asked} requests, {clients.answered} answered, "
         f"{clients.messages} WebSocket messages; "
-        f"{len(allowed)} allowed to fail {dict(excuses)}, {len(lost)} not; done {dict(player.done)}"
+        f"{len(allowed)} allowed to fail {dict(excuses)}, {len(lost)} not; done {dict(runner.done)}"
     )
 
 
 def main() -> int:
-    """Run from the command line."""
+    """Parse the command line, run a plan, and return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

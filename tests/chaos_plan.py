@@ -1,4 +1,7 @@
-"""What a run of faults will do, and what may fail by it. Pure: the same seed is the same plan."""
+"""Plan a run of fault injection from a seed, and judge which failed requests the faults explain.
+
+Pure: the same seed always gives the same plan.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +9,36 @@ import random
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-MOST = 4
-"""Workers at most: more only take longer to start."""
+MAX_WORKERS = 4
+"""The most workers of a run: more would only take longer to start."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """End a worker by a signal; `pick` (0 to 1) chooses among those that live."""
+    """Send a signal that ends a worker; `pick` (0 to 1) chooses one of those that live."""
 
     pick: float
     signal: str
 
 
 @dataclass(frozen=True)
-class Stop:
-    """SIGSTOP for so many seconds: the worker chosen by `pick`, or the arbiter if that is None."""
+class Suspend:
+    """Suspend the worker chosen by `pick`, or the arbiter if that is None, for so many seconds (SIGSTOP)."""
 
     seconds: float
     pick: float | None
 
 
 @dataclass(frozen=True)
-class Order:
-    """Signals to the arbiter, one right after the other."""
+class Send:
+    """Send these signals to the arbiter, one right after the other."""
 
     signals: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Deploy:
-    """Write this kind of code (a name in `chaos_project.FAULTS`) and order so many rolls at once."""
+    """Write this kind of code (a key of `chaos_project.CODE_VARIANTS`), and send `rolls` times SIGHUP."""
 
     code: str
     rolls: int = 1
@@ -43,7 +46,10 @@ class Deploy:
 
 @dataclass(frozen=True)
 class Block:
-    """Let one request block its worker's event loop; past the healthcheck's limit that is fatal."""
+    """Let a request block its worker's event loop for `seconds`.
+
+    It is `fatal` if the worker is then killed, because `seconds` exceeds the time-out of the healthcheck.
+    """
 
     seconds: float
     fatal: bool
@@ -51,15 +57,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Configure:
-    """Write so many workers into the configuration, and order a roll."""
+    """Write so many workers into the configuration, and send SIGHUP."""
 
     workers: int
 
 
-Action: TypeAlias = Kill | Stop | Order | Deploy | Block | Configure
+Action: TypeAlias = Kill | Suspend | Send | Deploy | Block | Configure
 Plan: TypeAlias = "list[tuple[float, Action]]"
 
-BROKEN = ("syntax", "raises", "lifespan", "hangs", "crashes")
+BROKEN_CODE = ("syntax", "raises", "lifespan", "hangs", "crashes")
 _WEIGHTS = {
     "kill": 4,
     "drain": 2,
@@ -76,19 +82,20 @@ _WEIGHTS = {
 
 
 def plan(seed: int, minutes: float) -> Plan:
-    """Return what to do, each with the seconds to wait before it.
+    """Return the actions for a run of so many minutes, each with the seconds to wait before it.
 
-    To add an action: a class above, a row in `_WEIGHTS`, a case in `_action`, and one in `chaos.Player`.
+    To add an action, add a class above, a row in `_WEIGHTS`, a case in `_action` and one in
+    `chaos.PlanRunner`.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     left, broken = minutes * 60, False
     steps: Plan = []
     while left > 0:
-        delay = round(dice.choice((0.0, dice.uniform(0.05, 0.5), dice.uniform(0.3, 2.5))), 2)
-        name = dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-        action = _action(name, dice)
-        if broken and dice.random() < 0.4:
-            action = Deploy("good", dice.randint(0, 2))
+        delay = round(rng.choice((0.0, rng.uniform(0.05, 0.5), rng.uniform(0.3, 2.5))), 2)
+        name = rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
+        action = _action(name, rng)
+        if broken and rng.random() < 0.4:
+            action = Deploy("good", rng.randint(0, 2))
         if isinstance(action, Deploy):
             broken = action.code != "good"
         steps.append((delay, action))
@@ -96,36 +103,36 @@ def plan(seed: int, minutes: float) -> Plan:
     return steps
 
 
-def _action(name: str, dice: random.Random) -> Action:
-    pick = dice.randrange(1000) / 1000
+def _action(name: str, rng: random.Random) -> Action:
+    pick = rng.randrange(1000) / 1000
     match name:
         case "kill":
-            return Kill(pick, dice.choice(("SIGKILL", "SIGKILL", "SIGABRT", "SIGSEGV")))
+            return Kill(pick, rng.choice(("SIGKILL", "SIGKILL", "SIGABRT", "SIGSEGV")))
         case "drain":
             return Kill(pick, "SIGTERM")
         case "stop":
-            return Stop(round(dice.uniform(0.1, 2.0), 2), pick)
+            return Suspend(round(rng.uniform(0.1, 2.0), 2), pick)
         case "stop arbiter":
-            return Stop(round(dice.uniform(0.1, 2.5), 2), None)
+            return Suspend(round(rng.uniform(0.1, 2.5), 2), None)
         case "roll":
-            return Order(("SIGHUP",) * dice.randint(1, 4))
+            return Send(("SIGHUP",) * rng.randint(1, 4))
         case "scale":
-            return Order(tuple(dice.choice(("SIGTTIN", "SIGTTOU")) for _ in range(dice.randint(1, 3))))
+            return Send(tuple(rng.choice(("SIGTTIN", "SIGTTOU")) for _ in range(rng.randint(1, 3))))
         case "break":
-            return Deploy(dice.choice(BROKEN), dice.randint(0, 2))
+            return Deploy(rng.choice(BROKEN_CODE), rng.randint(0, 2))
         case "block":
-            return Block(round(dice.uniform(0.1, 2.0), 2), fatal=False)
+            return Block(round(rng.uniform(0.1, 2.0), 2), fatal=False)
         case "block for good":
             return Block(600.0, fatal=True)
         case "configure":
-            return Configure(dice.randint(1, MOST))
+            return Configure(rng.randint(1, MAX_WORKERS))
         case _:
-            return Order(dice.choice((("SIGUSR1",), ("SIGUSR1", "SIGHUP", "SIGUSR1"))))
+            return Send(rng.choice((("SIGUSR1",), ("SIGUSR1", "SIGHUP", "SIGUSR1"))))
 
 
 @dataclass(frozen=True)
-class Doom:
-    """A worker about to end by force, at a monotonic time, and the client ports that it held then."""
+class ForcedEnd:
+    """The end of a worker by force: the monotonic time, and the ports of the clients that it served then."""
 
     at: float
     cause: str
@@ -134,39 +141,40 @@ class Doom:
 
 @dataclass(frozen=True)
 class Failure:
-    """One request that was not answered as it ought to be."""
+    """A request that did not get the right answer."""
 
     what: str
     request: str
     port: int
-    """The client's, which names the connection; 0 if there was none."""
+    """The port of the client, which identifies the connection; 0 if there was none."""
     opened: float
     at: float
     excuse: str = ""
+    """The fault that explains the failure; empty if none does."""
 
     @property
-    def mixed_up(self) -> bool:
-        """Whether an answer came that was never this request's: nothing excuses that."""
+    def is_mixed_up(self) -> bool:
+        """Whether the answer belongs to another request; no fault excuses that."""
         return self.what.startswith("mixed")
 
 
-def judge(failures: list[Failure], dooms: list[Doom]) -> tuple[list[Failure], list[Failure]]:
-    """Return those that were allowed to fail, with the excuse, and those that were not.
+def judge(failures: list[Failure], forced_ends: list[ForcedEnd]) -> tuple[list[Failure], list[Failure]]:
+    """Return the failures that a forced end excuses, with the excuse, and those that none does.
 
-    Only who was held by a worker when that was ended by force is excused: the connection was open by then,
-    and failed afterwards. A port alone does not name a connection, for ports are used again.
+    A failure is excused if the worker that was ended by force held its connection: the connection was opened
+    before the end, and failed after it. The port alone does not identify a connection: ports are reused.
     """
     allowed, lost = [], []
     for failure in failures:
         excuse = failure.excuse or next(
             (
-                doom.cause
-                for doom in dooms
-                if failure.port in doom.ports and failure.opened <= doom.at <= failure.at
+                forced_end.cause
+                for forced_end in forced_ends
+                if failure.port in forced_end.ports and failure.opened <= forced_end.at <= failure.at
             ),
             "",
         )
-        if excuse and not failure.mixed_up:
+        if excuse and not failure.is_mixed_up:
             allowed.append(replace(failure, excuse=excuse))
         else:
             lost.append(failure)

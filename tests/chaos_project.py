@@ -1,14 +1,17 @@
-"""The application under faults: it echoes each request's id, and can be written broken in several ways."""
+"""The application and the settings for fault injection.
+
+The application echoes the id of each request, and can be written with several kinds of broken code.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from tests.chaos_plan import Doom
+from tests.chaos_plan import ForcedEnd
 
 HEALTHCHECK = 8
-"""Seconds: more than some bounded blocks and a stop last that meet in one worker."""
+"""In seconds: longer than the bounded blocks and the suspension that may coincide in one worker."""
 SETTINGS = """\
 workers = {workers}
 access_log = false
@@ -28,8 +31,9 @@ VERSION = "{version}"
 TOKEN = os.environ.get("CHAOS_TOKEN", "0")
 
 
-def doom(cause):
-    # Nothing is accepted meanwhile: this runs on the event loop. One write: other workers append, too.
+def note_forced_end(cause):
+    # This runs on the event loop, so no connection is accepted meanwhile. One write, because other workers
+    # append to the file, too.
     ports = []
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -37,7 +41,7 @@ def doom(cause):
                 ports.append(str(sock.getpeername()[1]))
         except (OSError, IndexError):
             pass
-    with open("dooms", "a") as file:
+    with open("forced_ends", "a") as file:
         file.write(" ".join([str(time.monotonic()), cause, *ports]) + "\\n")
 
 
@@ -81,9 +85,9 @@ async def app(scope, receive, send):
     path, query = scope["path"], scope["query_string"].decode()
     sent = await body(receive)
     if path == "/block":
-        # Beats are not missed by a bounded block: the limit is higher.
+        # A bounded block is shorter than the time-out of the healthcheck.
         if float(query) > 60:
-            doom("blocked-for-good")
+            note_forced_end("blocked-for-good")
         time.sleep(float(query))  # in the app
     elif path == "/slow":
         await asyncio.sleep(0.3)  # in the app
@@ -102,7 +106,7 @@ async def on_startup():
     pass
 """
 
-FAULTS = {
+CODE_VARIANTS = {  # what each kind of code adds to the application
     "good": "",
     "syntax": "\ndef half(:\n",
     "raises": "\nraise ImportError('half deployed')\n",
@@ -115,14 +119,14 @@ async def on_startup():
 
 
 def crash():
-    doom("crashed-after-ready")
+    note_forced_end("crashed-after-ready")
     os._exit(7)
 """,
 }
 
 
 class Project:
-    """The directory that is served: code, settings, and what its workers write down of their ends."""
+    """The directory of the application: its code, its settings, and its workers' notes of forced ends."""
 
     def __init__(self, directory: Path, workers: int) -> None:
         self.directory = directory
@@ -132,28 +136,31 @@ class Project:
         self.next_token()
 
     def deploy(self, code: str) -> None:
-        """Write this kind of code, all at once, of a length of its own: bytecode is told by it (PEP 552)."""
+        """Write this kind of code in one step.
+
+        Each time the file has another length, by which Python sees that cached bytecode is stale (PEP 552).
+        """
         self.token += 1
-        text = _HEAD.format(version=f"{code}-{self.token}") + FAULTS[code] + "#" * self.token + "\n"
+        text = _HEAD.format(version=f"{code}-{self.token}") + CODE_VARIANTS[code] + "#" * self.token + "\n"
         self._replace("main.py", text)
 
     def configure(self, workers: int) -> None:
-        """Write so many workers into the settings."""
+        """Write the settings with so many workers."""
         self._replace("ostler.toml", SETTINGS.format(workers=workers, healthcheck=HEALTHCHECK))
 
     def next_token(self) -> int:
-        """Have a token of its own given to the next generation."""
+        """Write a new token for the next generation of workers into its environment, and return it."""
         self.token += 1
         self._replace("chaos.env", f"CHAOS_TOKEN={self.token}\n")
         return self.token
 
-    def dooms(self) -> list[Doom]:
-        """Return what workers have written down before they crashed or blocked for good."""
-        path = self.directory / "dooms"
+    def forced_ends(self) -> list[ForcedEnd]:
+        """Return the forced ends that workers have noted before they crashed or blocked for good."""
+        path = self.directory / "forced_ends"
         found = []
         for line in path.read_text().splitlines() if path.exists() else ():
             at, cause, *ports = line.split()
-            found.append(Doom(float(at), cause, frozenset(map(int, ports))))
+            found.append(ForcedEnd(float(at), cause, frozenset(map(int, ports))))
         return found
 
     def _replace(self, name: str, text: str) -> None:

@@ -1,7 +1,7 @@
-"""The run without C parts (`make test-pure`): on asyncio and h11, where nothing else is installed.
+"""Select the tests of `make test-pure`, which runs without uvloop and httptools, on asyncio and h11.
 
-It leaves out what is parametrised over uvloop or httptools, and what is marked as in need of them. Nowhere
-else is anything left out for want of them.
+Under OSTLER_TESTS_PURE, tests are deselected that are parametrised with uvloop or httptools, or marked
+`c_libraries`. No other test is skipped because these libraries are missing.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ PURE = bool(os.environ.get("OSTLER_TESTS_PURE"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "c_libraries: needs uvloop and httptools; not in the run without them")
+    config.addinivalue_line(
+        "markers", "c_libraries: needs uvloop and httptools; deselected by `make test-pure`"
+    )
     for name in ABSENT if PURE else ():
         if find_spec(name) is not None:
-            raise pytest.UsageError(f"{name} is installed: this would not be the run without it")
+            raise pytest.UsageError(f"{name} is installed: `make test-pure` needs an environment without it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if PURE:
-        left_out = [item for item in items if _needs_absent(item)]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        deselected = [item for item in items if _needs_absent(item)]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if item not in deselected]
 
 
 def _needs_absent(item: pytest.Item) -> bool:

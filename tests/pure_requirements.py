@@ -1,6 +1,7 @@
-"""Prints what ostler's tests need without the C parts; with `--check`, fails where one of those is there.
+"""Print the requirements of ostler and its tests without uvloop and httptools, for `make test-pure`.
 
-Run in an environment that has ostler (installed without its dependencies) and pip.
+With `--check`, fail if uvloop or httptools is installed. The environment must have ostler, installed without
+its dependencies, and pip.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
-# What pip itself reads requirements with: the environment has nothing else yet.
+# pip's own copy: the environment has no other package yet.
 from pip._vendor.packaging.requirements import Requirement
 
 ABSENT = ("uvloop", "httptools")
 
 
 def needed(extra: str = "") -> Iterator[str]:
-    """Yield every requirement of ostler, with one of its extras, that applies here."""
+    """Yield every requirement of ostler, with one of its extras, that applies to this environment."""
     for line in metadata.requires("ostler") or ():
         requirement = Requirement(line)
         applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
@@ -33,8 +34,8 @@ def needed(extra: str = "") -> Iterator[str]:
 
 def main() -> None:
     if "--check" in sys.argv:
-        there = [name for name in ABSENT if find_spec(name) is not None]
-        sys.exit(f"installed, and should not be: {', '.join(there)}" if there else 0)
+        installed = [name for name in ABSENT if find_spec(name) is not None]
+        sys.exit(f"installed, and should not be: {', '.join(installed)}" if installed else 0)
     print(*sorted({*needed(), *needed("test")}), sep="\n")
 
 

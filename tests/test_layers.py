@@ -1,6 +1,6 @@
-"""Imports run one way, and what is pure stays pure: an AST walk over the whole package.
+"""Check which room (folder) of the package imports which, and that pure modules import nothing impure.
 
-Imports inside functions count as any other: a layer is not kept by being late.
+The check walks the AST of every module. Imports inside functions count like all others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGE = Path(ostler.__file__).parent
 
 COMMON = frozenset({"ostler.errors", "ostler.records"})
 BELOW = COMMON | {"ostler.settings", "ostler.system", "ostler.logging", "ostler.tls", "ostler.ipc"}
-"""What arbiter and worker have in common."""
+"""The rooms below arbiter and worker, which both may import."""
 HTTP_NEEDS = frozenset(
     {
         "ostler.worker.asgi",
@@ -29,7 +29,7 @@ HTTP_NEEDS = frozenset(
 )
 
 ROOMS: Mapping[str, frozenset[str]] = {
-    # Each room, and the rooms that it may import. A room is the longest name here that a module begins with.
+    # Each room, and the rooms that it may import. A module belongs to the room with the longest match.
     "ostler.version": frozenset(),
     "ostler.errors": frozenset(),
     "ostler.records": frozenset(),
@@ -64,7 +64,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "ostler.worker.websocket": BELOW | HTTP_NEEDS | {"ostler.worker.http"},
     "ostler.worker.accept": BELOW
     | {"ostler.worker.http", "ostler.worker.proxies", "ostler.worker.tls", "ostler.worker.server_state"},
-    # what people call
+    # the entry points
     "ostler.cli": BELOW | {"ostler.version", "ostler.supervisor.*", "ostler.worker.*"},
     "ostler.embed": BELOW | {"ostler.import_guard", "ostler.cli", "ostler.supervisor.*", "ostler.worker.*"},
     "ostler.gunicorn": BELOW | {"ostler.worker.*"},
@@ -73,11 +73,12 @@ ROOMS: Mapping[str, frozenset[str]] = {
 }
 
 OUTSIDE = {"ostler.gunicorn"}
-"""Needs a library that is no dependency: nothing else imports it."""
+"""Rooms that need a library that is no dependency of ostler: no other room imports them."""
 
 PURE = {
     "ostler.errors",
     "ostler.ipc.drain_delay",
+    "ostler.ipc.grace",
     "ostler.ipc.messages",
     "ostler.records",
     "ostler.settings.access_format",
@@ -95,15 +96,16 @@ PURE = {
     "ostler.worker.proxies.proxy_protocol",
     "ostler.worker.tls.distinguished_name",
 }
-"""Modules, and rooms with all their modules."""
+"""Modules that do no I/O, and rooms in which all modules are such."""
 COMPOSERS = {"ostler", "ostler.worker", "ostler.supervisor"}
+"""Rooms whose own modules compose a process from all rooms below them."""
 IMPURE = {"os", "time", "signal", "socket", "asyncio", "random", "logging"}
 WORKERS_ONLY = {"uvloop", "httptools", "websockets", "wsproto"}
-"""What the arbiter's process never loads."""
+"""Libraries that the arbiter's process never loads."""
 
 
 def imports(source: str, module: str, *, package: bool = False) -> Iterator[tuple[str, int]]:
-    """Yield the full name of whatever `source`, the text of `module`, imports anywhere, with its line."""
+    """Yield the full name and the line of each import in `source`, the text of `module`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -113,7 +115,7 @@ def imports(source: str, module: str, *, package: bool = False) -> Iterator[tupl
                 parts = module.split(".")
                 here = parts[: len(parts) - node.level + package]
                 base = ".".join([*here, base]) if base else ".".join(here)
-            # `from ostler import logs` imports a module, `from ostler.logging.setup import TRACE` a name.
+            # The name may be a module (`import settings`) or a name in one (`import TRACE`).
             yield from ((f"{base}.{alias.name}", node.lineno) for alias in node.names)
         elif isinstance(node, ast.Call) and _is_import_call(node.func):
             for argument in node.args[:1]:
@@ -128,7 +130,7 @@ def _is_import_call(function: ast.expr) -> bool:
 
 
 def room(name: str) -> str:
-    """The room that a module, or a name in one, belongs to."""
+    """Return the room that a module, or a name in one, belongs to."""
     parts = name.split(".")
     return next(place for n in range(len(parts), 0, -1) if (place := ".".join(parts[:n])) in ROOMS)
 
@@ -144,8 +146,8 @@ def may_import(here: str, there: str) -> bool:
     )
 
 
-def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
-    """What `source` must not import, one line each."""
+def violations(source: str, module: str, *, package: bool = False) -> list[str]:
+    """Return one line for each import in `source` that is not allowed."""
     found = []
     here = room(module)
     for name, line in imports(source, module, package=package):
@@ -163,44 +165,47 @@ def complaints(source: str, module: str, *, package: bool = False) -> list[str]:
 
 
 def _is_pure(name: str) -> bool:
-    """Whether `name`, a module or something in one, is pure: purity by way of an impure module is none."""
+    """Whether `name` is a pure module or stands in one; a name that comes from an impure module is impure."""
     parts = name.split(".")
     return any(".".join(parts[:n]) in PURE for n in range(2, len(parts) + 1))
 
 
 def _is_outside(name: str) -> bool:
-    """Whether `name` is, or is in, a room for another supervisor, or is that supervisor."""
-    return name.split(".")[0] == "gunicorn" or any(f"{name}.".startswith(f"{door}.") for door in OUTSIDE)
+    """Whether `name` is in a room for another supervisor (gunicorn), or in that supervisor itself."""
+    return name.split(".")[0] == "gunicorn" or any(
+        f"{name}.".startswith(f"{outside}.") for outside in OUTSIDE
+    )
 
 
 def modules() -> Iterator[tuple[str, Path]]:
+    """Yield the name and the path of every module of the package."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = ("ostler", *path.relative_to(PACKAGE).with_suffix("").parts)
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(m, p, id=m) for m, p in modules()])
-def test_each_module_imports_only_what_its_layer_may(module: str, path: Path) -> None:
+def test_each_module_imports_only_what_its_room_may_import(module: str, path: Path) -> None:
     source = path.read_text(encoding="utf-8")
 
-    assert complaints(source, module, package=path.name == "__init__.py") == []
+    assert violations(source, module, package=path.name == "__init__.py") == []
 
 
 def test_every_room_and_every_pure_module_exists() -> None:
-    there = {module for module, _ in modules()}
+    existing = {module for module, _ in modules()}
 
-    assert there >= PURE
-    assert there >= set(ROOMS)
+    assert existing >= PURE
+    assert existing >= set(ROOMS)
     allowed = {entry.removesuffix(".*") for rooms in ROOMS.values() for entry in rooms}
     assert allowed <= set(ROOMS)
 
 
 def test_no_two_rooms_import_each_other() -> None:
-    """The plan itself has no circle: whatever a room may import comes before it in some order."""
+    """The rooms have an order in which each may import only earlier ones."""
     allowed = {
         here: {there for there in ROOMS if there != here and may_import(here, there)}
         for here in ROOMS
-        # What composes a process may use all of its rooms; that no room imports it is tested below.
+        # Composers may use all rooms below them; that no room imports a composer is tested below.
         if here not in COMPOSERS
     }
     order = TopologicalSorter({here: there - COMPOSERS for here, there in allowed.items()})
@@ -208,14 +213,14 @@ def test_no_two_rooms_import_each_other() -> None:
     assert set(order.static_order()) == set(allowed)
 
 
-def test_nothing_imports_what_composes_a_process() -> None:
-    """In `ostler.worker` and `ostler.supervisor` themselves; the rooms in there import only downward."""
+def test_no_room_imports_a_module_that_composes_a_process() -> None:
+    """`ostler.worker` and `ostler.supervisor` compose; the rooms inside them import only downward."""
     for here, allowed in ROOMS.items():
         if here.startswith(("ostler.worker.", "ostler.supervisor.")):
             assert not allowed & COMPOSERS, here
 
 
-def test_the_top_holds_few_modules_and_every_folder_says_what_lives_there() -> None:
+def test_the_package_has_few_top_modules_and_every_folder_has_a_docstring() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 6
     for init in PACKAGE.rglob("__init__.py"):
         first = init.read_text(encoding="utf-8").splitlines()[0]
@@ -261,8 +266,8 @@ def test_the_top_holds_few_modules_and_every_folder_says_what_lives_there() -> N
         ("ostler.worker.server", "import gunicorn.arbiter"),
     ],
 )
-def test_the_checker_objects_to_an_import_against_the_grain(module: str, source: str) -> None:
-    assert len(complaints(source, module, package=module == "ostler")) == 1
+def test_the_checker_refuses_an_import_that_is_not_allowed(module: str, source: str) -> None:
+    assert len(violations(source, module, package=module == "ostler")) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,12 +278,12 @@ def test_the_checker_objects_to_an_import_against_the_grain(module: str, source:
         ("ostler", "from .errors import OstlerError"),
         ("ostler.__main__", "from ostler.cli.main import main"),
         ("ostler.gunicorn.worker", "from gunicorn import sock\nfrom ostler.worker.server import Server"),
-        ("ostler.gunicorn.worker", "from ostler.gunicorn.access_log import Account"),
+        ("ostler.gunicorn.worker", "from ostler.gunicorn.access_log import GunicornAccessLog"),
         ("ostler.worker.main", "import uvloop, os, ostler.logging.setup"),
         ("ostler.worker.http.cycle", "from .request import Head\nfrom ..server_state import ServerState"),
         ("ostler.supervisor.fleet.fleet", "from .slot import Slot\nimport ostler.ipc.messages"),
         ("ostler.cli.run", "from ostler.worker.main import run\nfrom ostler.supervisor import arbiter"),
     ],
 )
-def test_the_checker_lets_an_import_along_the_grain_pass(module: str, source: str) -> None:
-    assert complaints(source, module, package=module == "ostler") == []
+def test_the_checker_accepts_an_import_that_is_allowed(module: str, source: str) -> None:
+    assert violations(source, module, package=module == "ostler") == []

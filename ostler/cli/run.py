@@ -176,8 +176,8 @@ def _open(
         if asked and any(fd != settings.fd for fd in passed.descriptors()):
             why = f"{asked[0]} says where to listen; nobody answers on them"
             logger.warning("Sockets from systemd are not used: %s", why)
-        elif passed.stranger and not asked:
-            logger.warning("Sockets from systemd are not used: %s", passed.stranger)
+        elif passed.ignored_because and not asked:
+            logger.warning("Sockets from systemd are not used: %s", passed.ignored_because)
         owner = None if identity is None else (identity.uid, identity.gid)
         listeners = sockets.open_listeners(settings, owner)
     for listener in listeners:

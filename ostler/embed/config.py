@@ -1,4 +1,4 @@
-"""Settings as code gives them to a server that is embedded, in the words of `uvicorn.Config`."""
+"""`ostler.Config`: the settings of an embedded server, from keyword arguments as for `uvicorn.Config`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from typing import Any
 from ostler.settings.declarations import App, Settings
 from ostler.settings.sources import Sources
 
-# What a platform says of the network that a process is in counts for whoever serves there.
+# Platforms set it to describe the network around the process: it also counts for an embedded server.
 _PLATFORMS = ("FORWARDED_ALLOW_IPS",)
 
 
 class Config(Settings):
-    """Settings from keyword arguments, under their own names or those of `uvicorn.Config`; None is not given.
+    """The settings of a server, from keyword arguments.
 
-    Of the environment only FORWARDED_ALLOW_IPS counts, and no file but `env_file`, whose variables are
-    set for the application, save those that are set already.
+    Of the environment only `FORWARDED_ALLOW_IPS` is read, and of all files only `env_file`.
+
+    Args:
+        app: the application: an ASGI or WSGI callable, or its import string such as `"main:app"`.
+        env_file: the path of a file with environment variables. They are set for the application, except for
+            those that are set already.
+        **settings: every other setting by its name, or by the name that `uvicorn.Config` has for it. None
+            means that the setting is not given.
 
     Raises:
         SettingsError: a name or value is wrong, two exclude each other, or `env_file` cannot be read.

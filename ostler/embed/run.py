@@ -1,4 +1,4 @@
-"""`ostler.run()`: the command, from code; what it changes of the process it puts back."""
+"""`ostler.run()`: runs the command from code, and then restores what it has changed in the process."""
 
 from __future__ import annotations
 
@@ -29,14 +29,22 @@ def run(
     env_file: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> None:
-    """Serve as the command does, until it is stopped; every setting is a keyword, None is not given.
+    """Serve an application as the command `ostler` does, until a signal stops it.
 
-    What is given here counts before variables and files. uvicorn's names count as well. When it has stopped,
-    the process is as before; an error is one line on stderr.
+    Variables, the configuration file and `pyproject.toml` are read as the command reads them; an argument
+    counts before them. At the end the process is as before. An error is logged as one line on stderr.
+
+    Args:
+        app: the application: an ASGI or WSGI callable, or its import string such as `"main:app"`. `workers`
+            and `reload` need an import string, because other processes import it.
+        config: the path of a TOML file with settings, as `--config`.
+        env_file: the path of a file with environment variables, as `--env-file`.
+        **settings: every other setting by its name, or by the name that `uvicorn.run` has for it. None means
+            that the setting is not given.
 
     Raises:
-        SystemExit: it ended with another exit code than 0, as the command does.
-        StartupError: the application that is being imported calls this itself.
+        SystemExit: the server ended with an exit code other than 0; the code is that of the command.
+        StartupError: the application calls `ostler.run` while ostler imports it.
     """
     import_guard.refuse("ostler.run()")
     inherited = None
@@ -83,10 +91,12 @@ def _run(
 
 
 def _refuse_what_takes_processes(configuration: Configuration) -> None:
-    """Other processes take an application that they can import, and this one's main thread, for the signals.
+    """Refuse `workers` and `reload` where the arbiter cannot run.
+
+    Its workers need an application that they can import, and it needs the main thread for its signals.
 
     Raises:
-        SettingsError: one of them is missing.
+        SettingsError: one of the two is missing.
     """
     settings, origins = configuration.settings, configuration.origins
     for name in ("workers", "reload"):
@@ -105,7 +115,7 @@ def _refuse_what_takes_processes(configuration: Configuration) -> None:
 
 
 def _serve_in_thread(configuration: Configuration) -> int:
-    # Signals, systemd's messages and the deadlines of a stop are matters of the whole process: not here.
+    # Not as the command serves: signals, systemd's messages and stop deadlines concern the whole process.
     from ostler.embed.server import Server
 
     for name, value in configuration.environment.items():
@@ -116,7 +126,7 @@ def _serve_in_thread(configuration: Configuration) -> int:
 
 @contextlib.contextmanager
 def _environment_restored(configuration: Configuration) -> Iterator[None]:
-    """Put back what serving changes in the environment and on sys.path; not what the application does."""
+    """Restore what serving changes in `os.environ` and `sys.path`; the application's own changes stay."""
     taken = {name: os.environ[name] for name in ARBITERS_OWN if name in os.environ}
     added = [name for name in configuration.environment if name not in os.environ]
     entry = os.path.join(cli_run.working_directory(), configuration.settings.app_dir)
@@ -133,31 +143,31 @@ def _environment_restored(configuration: Configuration) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _process_restored() -> Iterator[None]:
-    """Put back signal handlers and mask, the descriptor that signals wake, faulthandler and the directory."""
+    """Restore signal handlers, signal mask, wake-up descriptor, faulthandler, umask and directory."""
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     wakeup = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(wakeup)
-    traced = faulthandler.is_enabled()
+    faulthandler_enabled = faulthandler.is_enabled()
     directory = os.getcwd()
-    mask_of_files = os.umask(0)
-    os.umask(mask_of_files)
+    umask = os.umask(0)  # the only way to read it is to set it (umask(2))
+    os.umask(umask)
     try:
         yield
     finally:
-        # The deadline at which a plain server that does not go is ended by force: it has gone.
+        # The plain server's deadline, at which faulthandler would end the process: the server has ended.
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR2)
-        if not traced:
+        if not faulthandler_enabled:
             faulthandler.disable()
         for number, handler in handlers.items():
-            # None: installed by C code, which we have not touched.
+            # None: C code has installed the handler, and ostler has not changed it.
             if handler is not None and signal.getsignal(number) != handler:
                 signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.umask(mask_of_files)
-        with contextlib.suppress(OSError):  # it is gone
+        os.umask(umask)
+        with contextlib.suppress(OSError):  # the directory was removed
             os.chdir(directory)
 
 

@@ -1,4 +1,4 @@
-"""A server inside of somebody else's program: in a loop that runs already, or in a thread."""
+"""`ostler.Server`: a server embedded in another program, in its event loop or in a thread."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from ostler import import_guard, tls
-from ostler.embed.signal_capture import Captured
-from ostler.embed.startup import Started
+from ostler.embed.signal_capture import SignalCapture
+from ostler.embed.startup import Startup
 from ostler.errors import BindError
+from ostler.ipc.drain_delay import NOTICE, DrainDelay, StopStep
 from ostler.logging import setup as log_setup
 from ostler.records import record
 from ostler.settings.declarations import Settings
@@ -24,60 +25,71 @@ from ostler.system.sockets import Listener
 from ostler.worker import application, event_loops, server
 from ostler.worker.server_state import ServerState
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 
 class Server:
-    """Serves one application in this process, once: `await serve()` in a running loop, `run()` in a new one.
+    """Serves one application in this process, once.
 
-    `started` can be awaited, tested, or waited for from another thread; `stop()` may be called from any
-    thread at any time. Nothing of the process is left changed at the end but the logging of ostler.
+    `await serve()` serves in the running event loop, `run()` in a new one. `started` can be awaited, tested,
+    or waited for from another thread. `stop()` may be called from any thread at any time. At the end the
+    process is as before, except for the configuration of ostler's loggers.
 
     Args:
-        config: an `ostler.Config` or `ostler.Settings`; what concerns workers does not count.
-        signals: heed SIGINT and SIGTERM while serving in the main thread.
-        configure_logging: set ostler's loggers up, as the settings say; no other logger is touched.
+        config: the settings, an `ostler.Config` or `ostler.Settings`. Settings about workers have no effect.
+        signals: whether SIGINT and SIGTERM stop the server, if it serves in the main thread.
+        configure_logging: whether to configure ostler's loggers as the settings say. No other logger is
+            changed.
+
+    Attributes:
+        config: the settings that were given.
+        started: whether the server has started: `await server.started`, `server.started.wait(timeout)` from
+            another thread, or `if server.started`.
+
+    Raises:
+        TypeError: `config` is something else, such as the application itself.
     """
 
     def __init__(self, config: Settings, *, signals: bool = True, configure_logging: bool = True) -> None:
         if not isinstance(config, Settings):
             raise TypeError(f"expected ostler.Config(app, ...), not {type(config).__name__}")
         self.config = config
-        self.started = Started()
+        self.started = Startup()
         self._signals = signals
         self._configure_logging = configure_logging
         self._listeners: list[Listener] = []
         self._addresses: list[object] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: server.Server | None = None
-        self._begun = False
-        self._stop = False
-        self._now = False
-        self._withdrawn = False
+        self._used = False
+        self._stopping = False
+        self._stopping_now = False
+        self._drain_delay = DrainDelay()
+        self._drain_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<ostler.Server {self.config.app!r} started={bool(self.started)} stop={self._stop}>"
+        return f"<ostler.Server {self.config.app!r} started={bool(self.started)} stop={self._stopping}>"
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """The listening sockets, once they are bound; closed when the server drains."""
+        """The listening sockets; empty before they are bound. They are closed when the server drains."""
         return tuple(listener.socket for listener in self._listeners)
 
     @property
     def port(self) -> int | None:
-        """The TCP port that is listened on, once it is bound; None on a Unix socket."""
+        """The TCP port on which the server listens; None on a Unix socket, and before it is bound."""
         found = (name[1] for name in self._addresses if isinstance(name, tuple))
         return next(found, None)
 
     @property
     def servers(self) -> list[Bound]:
-        """The listening sockets as uvicorn has them: `servers[0].sockets[0].getsockname()`."""
+        """The listening sockets in uvicorn's form: `server.servers[0].sockets[0].getsockname()`."""
         return [Bound((sock,)) for sock in self.sockets]
 
     @property
     def should_exit(self) -> bool:
-        """Whether the server was asked to stop; setting it to True asks, as with uvicorn."""
-        return self._stop
+        """Whether `stop()` or `stop_now()` was called; setting it to True calls `stop()`, as in uvicorn."""
+        return self._stopping
 
     @should_exit.setter
     def should_exit(self, value: bool) -> None:
@@ -86,8 +98,8 @@ class Server:
 
     @property
     def force_exit(self) -> bool:
-        """Whether the server was asked to stop at once; setting it to True asks, as with uvicorn."""
-        return self._now
+        """Whether `stop_now()` was called; setting it to True calls it, as in uvicorn."""
+        return self._stopping_now
 
     @force_exit.setter
     def force_exit(self, value: bool) -> None:
@@ -95,21 +107,36 @@ class Server:
             self.stop_now()
 
     def stop(self) -> None:
-        """Drain: finish what is in flight, shut the application down, and return from `serve()`."""
-        self._stop = True
-        self._tell()
+        """Stop gracefully: finish the requests in flight, shut the application down, end `serve()`.
+
+        Returns at once. May be called from any thread, from a signal handler, before `serve()` and
+        repeatedly.
+        """
+        self._stopping = True
+        self._schedule_stop()
 
     def stop_now(self) -> None:
-        """End at once: what is in flight is cancelled, and the application not asked to shut down."""
-        self._stop = self._now = True
-        self._tell()
+        """Stop at once: cancel the requests in flight, and skip the application's shutdown.
+
+        Returns at once. May be called from any thread, from a signal handler, before `serve()` and
+        repeatedly.
+        """
+        self._stopping = self._stopping_now = True
+        self._schedule_stop()
 
     def run(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Serve in a new event loop, of the kind that the settings ask for, until a signal or `stop()`.
+        """Serve in a new event loop until a signal or `stop()`; the setting `loop` says of which kind.
+
+        A signal that stopped the server is not raised again: the program is the server's.
+
+        Args:
+            sockets: as for `serve`.
 
         Raises:
-            RuntimeError: an event loop runs in this thread already.
-            OstlerError: as `serve` does.
+            StartupError: as `serve` does.
+            BindError: as `serve` does.
+            SettingsError: as `serve` does.
+            RuntimeError: an event loop already runs in this thread, or this server has served before.
         """
         import_guard.refuse("ostler.Server.run()")
         if asyncio._get_running_loop() is not None:
@@ -117,43 +144,47 @@ class Server:
         loop = event_loops.new_event_loop(self.config)
         asyncio.set_event_loop(loop)
         try:
-            # What ended the server has been heeded: nobody else is to hear of it.
-            loop.run_until_complete(self._serve_heeding(sockets))
+            loop.run_until_complete(self._serve_with_signals(sockets))
         finally:
             event_loops.close(loop)
 
     async def serve(self, sockets: Sequence[socket.socket] | None = None) -> None:
-        """Start up, serve until a signal or `stop()`, drain, shut down.
+        """Start the application, serve until a signal or `stop()`, drain, and shut the application down.
 
-        In the main thread SIGINT and SIGTERM let it drain, a second SIGINT ends it at once; once it has
-        ended, the signal is raised again, for the effect on the program that it would have had without a
-        server. A task that is cancelled drains before it ends; cancelled once more, it stops at once.
-        `sockets` are bound ones to serve on in place of what the settings say; they are closed at the end.
+        In the main thread SIGINT and SIGTERM drain the server, and a second SIGINT stops it at once. When the
+        server has ended, the signal is raised again, so that the program reacts as it would without a server.
+        If the task is cancelled, the server drains before the task ends; if it is cancelled again, the server
+        stops at once.
+
+        Args:
+            sockets: bound sockets to serve on instead of the addresses in the settings. They are closed at
+                the end.
 
         Raises:
             StartupError: the application could not be imported, or its lifespan start-up failed.
-            BindError: an address cannot be listened on.
-            SettingsError: the HTTP parser that is asked for is not installed.
+            BindError: the server cannot listen on an address.
+            SettingsError: the HTTP parser that the settings name is not installed.
             RuntimeError: this server has served before.
         """
-        captured = await self._serve_heeding(sockets)
-        if captured is not None:
-            captured.pass_on()
+        capture = await self._serve_with_signals(sockets)
+        if capture is not None:
+            capture.pass_on()
 
-    async def _serve_heeding(self, given: Sequence[socket.socket] | None) -> Captured | None:
-        if self._begun:
+    async def _serve_with_signals(self, given: Sequence[socket.socket] | None) -> SignalCapture | None:
+        """Serve while signals are captured; return the capture, whose signals have not been passed on yet."""
+        if self._used:
             raise RuntimeError("an ostler.Server serves once: make another one")
-        self._begun = True
+        self._used = True
         self._loop = asyncio.get_running_loop()
-        captured = None
+        capture = None
         if self._signals and threading.current_thread() is threading.main_thread():
-            captured = Captured(self._ordered)
-        with captured or contextlib.nullcontext():
-            await self._unless_cancelled(self._loop.create_task(self._serve(given)))
-        return captured
+            capture = SignalCapture(self._on_signal)
+        with capture or contextlib.nullcontext():
+            await self._stop_if_cancelled(self._loop.create_task(self._serve(given)))
+        return capture
 
-    async def _unless_cancelled(self, work: asyncio.Task[None]) -> None:
-        """Wait for the work's end; being cancelled is an order to stop, and then another to stop at once."""
+    async def _stop_if_cancelled(self, work: asyncio.Task[None]) -> None:
+        """Wait until `work` ends. If cancelled meanwhile, stop; if cancelled again, stop at once."""
         cancelled: asyncio.CancelledError | None = None
         while not work.done():
             try:
@@ -173,12 +204,14 @@ class Server:
     async def _serve(self, given: Sequence[socket.socket] | None) -> None:
         failure = None
         try:
-            if self._stop:
+            if self._stopping:
                 return
             if self._configure_logging:
                 log_setup.configure(self.config)
+            else:
+                log_setup.link_areas()
             self._listen(given)
-            with _on_path(self.config):
+            with _app_dir_on_path(self.config):
                 await self._serve_application()
         except Exception as exc:
             failure = exc
@@ -194,11 +227,13 @@ class Server:
         app = application.load_or_say_why(self.config)
         serving = server.Server(self.config, app, self.sockets, _Watcher(self))
         self._server = serving
-        self._apply()
+        self._stop_if_asked()  # a stop may have come before there was a server
         try:
             await serving.serve()
         finally:
             self._server = None
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
             await serving.clear()
 
     def _listen(self, given: Sequence[socket.socket] | None) -> None:
@@ -206,7 +241,7 @@ class Server:
         if given is None:
             self._listeners = sockets.open_listeners(self.config)
         else:
-            self._listeners = [Listener(_listening(sock, self.config.backlog)) for sock in given]
+            self._listeners = [Listener(_let_listen(sock, self.config.backlog)) for sock in given]
         self._addresses = [sock.getsockname() for sock in self.sockets]
         if given is None:
             hint = "(Press CTRL+C to quit)"
@@ -214,26 +249,28 @@ class Server:
             for listener in self._listeners:
                 logger.info("Ostler running on %s %s", listener.url(scheme), hint)
 
-    # --- orders, from any thread or a signal handler ---
+    # --- stopping ---
 
-    def _tell(self) -> None:
+    def _schedule_stop(self) -> None:
+        """Have the loop stop the server; from any thread or a signal handler."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
-                self._loop.call_soon_threadsafe(self._apply)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the server has ended
+                self._loop.call_soon_threadsafe(self._stop_if_asked)
 
-    def _apply(self) -> None:
-        """In the loop: pass on what was asked for, also before there was a server to ask."""
-        if self._server is not None and self._now:
+    def _stop_if_asked(self) -> None:
+        """Stop the server as `stop()` or `stop_now()` has asked; in the loop."""
+        if self._server is not None and self._stopping_now:
             self._server.stop_now()
-        elif self._server is not None and self._stop:
+        elif self._server is not None and self._stopping:
             self._server.stop()
 
-    def _ordered(self, number: int) -> None:
-        """A signal: withdraw first where the settings have a drain delay, as `ostler` does."""
-        if number == signal.SIGINT and self._stop:
+    def _on_signal(self, number: int) -> None:
+        """Stop as the command does: withdraw first if there is a drain delay; at a second SIGINT, at once."""
+        if number == signal.SIGINT and self._stopping:
             self.stop_now()
-        elif self.config.drain_delay and not self._withdrawn and self.started and self._loop is not None:
-            self._withdrawn = True
+            return
+        step = self._drain_delay.stop(self.config.drain_delay, serving=bool(self.started))
+        if step is StopStep.WITHDRAW and self._loop is not None:
             self._loop.call_soon_threadsafe(self._withdraw)
         else:
             self.stop()
@@ -242,21 +279,23 @@ class Server:
         if self._server is None or not self._server.withdraw():
             self.stop()
             return
-        text = "Draining in %g s: until then, health checks say 503 and requests are served"
-        logger.info(text, self.config.drain_delay)
+        logger.info(NOTICE, self.config.drain_delay)
         assert self._loop is not None
-        self._loop.call_later(self.config.drain_delay, self.stop)
+        self._drain_timer = self._loop.call_later(self.config.drain_delay, self.stop)
 
 
 @record
 class Bound:
-    """What uvicorn has for each listener: an object with its sockets."""
+    """One listener in uvicorn's form: an object that has the listener's sockets."""
 
     sockets: tuple[socket.socket, ...]
 
 
 class _Watcher:
-    """Watches for an embedded server (`server.Watcher`), which stops at a limit: nobody can replace it."""
+    """A `server.Watcher` that reports the start, and stops the server at a limit.
+
+    No arbiter could start a worker in its place.
+    """
 
     def __init__(self, embedded: Server) -> None:
         self._embedded = embedded
@@ -275,8 +314,8 @@ class _Watcher:
         self._embedded.stop()
 
 
-def _listening(sock: socket.socket, backlog: int) -> socket.socket:
-    """Let a socket that somebody has bound listen, unless it does.
+def _let_listen(sock: socket.socket, backlog: int) -> socket.socket:
+    """Return `sock`, which is bound, listening.
 
     Raises:
         BindError: it cannot listen.
@@ -290,8 +329,8 @@ def _listening(sock: socket.socket, backlog: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _on_path(settings: Settings) -> Iterator[None]:
-    """Let the application be imported from where `ostler` would; what is already there needs no path."""
+def _app_dir_on_path(settings: Settings) -> Iterator[None]:
+    """Put the setting `app_dir` on `sys.path`, as the command does, if the application is to be imported."""
     if not isinstance(settings.app, str):
         yield
         return
@@ -300,5 +339,5 @@ def _on_path(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # the application has tidied up itself
+        with contextlib.suppress(ValueError):  # the application has removed it
             sys.path.remove(entry)

@@ -1,4 +1,4 @@
-"""The signals of a process that is not ours: taken while a server runs in it, and given back afterwards."""
+"""Captures SIGINT and SIGTERM while an embedded server runs, then restores the program's handlers."""
 
 from __future__ import annotations
 
@@ -10,62 +10,71 @@ from typing import Any
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
-class Captured:
-    """A context in which SIGINT and SIGTERM go to `order`; for the main thread, as all of Python's signals.
+class SignalCapture:
+    """A context in which SIGINT and SIGTERM are passed to `on_signal`.
 
-    After it `pass_on()` lets what came have the effect that it would have had without us. Several may be
-    entered at once and left in any order, as servers in one loop are: all of them get each signal, and
-    the last one passes it on.
+    After the context, `pass_on()` raises them again, so that the program reacts as it would without a server.
+    Python sets signal handlers only in the main thread; so must the context be entered there.
+
+    Several captures can be active at once, for several servers in one loop, and may exit in any order. Each
+    of them gets every signal, and the last one to exit passes it on. Each remembers the handler that was
+    installed before it; these form a chain that ends at the program's own handler.
     """
 
-    def __init__(self, order: Callable[[int], None]) -> None:
-        self._order = order
+    def __init__(self, on_signal: Callable[[int], None]) -> None:
+        self._on_signal = on_signal
         self._previous: dict[int, Any] = {}
         self._caught: dict[int, None] = {}
-        self._over = False
+        """The signals that came, in order: a dict, because a set has no order."""
+        self._exited = False
 
-    def __enter__(self) -> Captured:
+    def __enter__(self) -> SignalCapture:
         for number in HANDLED:
-            # None: installed by C code, which nothing here could give back.
+            # None: C code has installed the handler, and Python could not restore it.
             if signal.getsignal(number) is not None:
-                self._previous[number] = signal.signal(number, self._heed)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over = True
+        self._exited = True
         for number in self._previous:
-            if signal.getsignal(number) == self._heed:
-                signal.signal(number, self._beneath(number))
+            if signal.getsignal(number) == self._handle:
+                signal.signal(number, self._handler_below(number))
 
     def pass_on(self) -> None:
-        """Raise what was caught once more, now that the handlers are those of before; the last one first."""
+        """Raise each captured signal once more, the latest first; call it after the context.
+
+        A signal that another active capture has caught as well is left for that one to pass on.
+        """
         for number in reversed(self._caught):
-            other = _owner(signal.getsignal(number))
+            other = _capture_of(signal.getsignal(number))
             if other is None or number not in other._caught:
                 signal.raise_signal(number)
 
-    def _heed(self, number: int, frame: FrameType | None) -> None:
-        # Somebody may have kept this handler, and put it back after we have gone.
-        if not self._over:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        # The program may have kept this handler, and installed it again after the exit.
+        if not self._exited:
             self._caught[number] = None
-            self._order(number)
-        beneath = self._beneath(number)
-        if _owner(beneath) is not None or (self._over and callable(beneath)):
-            beneath(number, frame)
+            self._on_signal(number)
+        below = self._handler_below(number)
+        if _capture_of(below) is not None or (self._exited and callable(below)):
+            below(number, frame)
 
-    def _beneath(self, number: int) -> Any:
-        """The handler of before, or of before that, where its owner has gone since."""
-        return next(h for h in self._chain(number) if (owner := _owner(h)) is None or not owner._over)
+    def _handler_below(self, number: int) -> Any:
+        """Return the next handler of the chain, without those of captures that have exited."""
+        return next(
+            h for h in self._chain(number) if (capture := _capture_of(h)) is None or not capture._exited
+        )
 
     def _chain(self, number: int) -> Iterator[Any]:
-        owner: Captured | None = self
-        while owner is not None:
-            handler = owner._previous[number]
+        capture: SignalCapture | None = self
+        while capture is not None:
+            handler = capture._previous[number]
             yield handler
-            owner = _owner(handler)
+            capture = _capture_of(handler)
 
 
-def _owner(handler: Any) -> Captured | None:
-    """Whose handler that is, when it is one of these."""
-    owner = getattr(handler, "__self__", None)
-    return owner if isinstance(owner, Captured) else None
+def _capture_of(handler: Any) -> SignalCapture | None:
+    """Return the capture whose `_handle` this handler is; None for any other handler."""
+    capture = getattr(handler, "__self__", None)
+    return capture if isinstance(capture, SignalCapture) else None

@@ -1,4 +1,4 @@
-"""Whether a server has started: to be awaited, tested, or waited for from another thread."""
+"""`ostler.Server.started`: whether a server has started, to await, to test, or to wait for in a thread."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import threading
 from collections.abc import Generator
 
 
-class Started:
-    """True once a server accepts connections, and from then on, also after its end.
+class Startup:
+    """Whether a server has started: false at first, true once it accepts connections, also after its end.
 
-    `await started` waits in any event loop, `started.wait(timeout)` in a thread. Both return whether the
-    server has started, False when it was stopped before, and raise what has made its start fail.
+    `await server.started` waits in any event loop, `server.started.wait(timeout)` in a thread. Both return
+    True when the server has started and False when it was stopped before that. If the start fails, both raise
+    its exception.
     """
 
     def __init__(self) -> None:
@@ -24,7 +25,7 @@ class Started:
 
     def __repr__(self) -> str:
         state = "not yet" if not self._settled.is_set() else "yes" if self._up else "never"
-        return f"<Started {state}>"
+        return f"<Startup {state}>"
 
     def __bool__(self) -> bool:
         return self._up
@@ -33,13 +34,19 @@ class Started:
         return self._arrived().__await__()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait, for at most `timeout` seconds, in a thread that does not run the server's loop.
+        """Block until the server has started, failed to start, or was stopped before it started.
 
-        Returns False when the time is over as well.
+        For a thread that runs no event loop.
+
+        Args:
+            timeout: seconds to wait at most; None waits for as long as it takes.
+
+        Returns:
+            Whether the server has started; False also if the time is over.
 
         Raises:
             OstlerError: the server could not start; see `Server.serve`.
-            RuntimeError: an event loop runs in this thread, which would wait as well.
+            RuntimeError: an event loop runs in this thread, and would be blocked.
         """
         if not self._settled.is_set() and asyncio._get_running_loop() is not None:
             raise RuntimeError(
@@ -49,7 +56,7 @@ class Started:
         return self._outcome()
 
     def settle(self, *, up: bool, failure: Exception | None = None) -> None:
-        """Wake whoever waits; only the first call counts."""
+        """Store the result and wake everything that waits for it; only the first call has an effect."""
         with self._lock:
             if self._settled.is_set():
                 return

@@ -1,7 +1,7 @@
-"""The access log of `ostler.gunicorn`: gunicorn's logger gets the request, the response, and what they took.
+"""The access log under gunicorn: gunicorn's logger gets each request, its response and their duration.
 
-So `--access-logformat`, syslog, statsd and logger classes of one's own work as with gunicorn's own workers.
-All of it wraps the application, and only where somebody wants to know: the server itself pays nothing.
+So `--access-logformat`, syslog, statsd and custom logger classes work as they do with gunicorn's own workers.
+The access log wraps the application, and only if a logger or a hook wants it: otherwise it costs nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from gunicorn import glogging
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
 
 _CLIENT_CLOSED = 499
-"""What nginx logs where the client was gone before there was an answer."""
+"""The status that nginx logs when the client disconnects before there is a response."""
 _BODILESS = (204, 304)
 
 
-class Account:
-    """Keeps account of what an application answers, for gunicorn's logger and its request hooks."""
+class GunicornAccessLog:
+    """Tells gunicorn's logger and its hooks pre_request and post_request of each request."""
 
     def __init__(self, worker: Any) -> None:
         cfg = worker.cfg
         self._worker = worker
-        # A class of one's own, statsd's for one, may count what is not logged.
-        own = type(worker.log).access is not glogging.Logger.access
-        self._logs = own or bool(
+        # A custom logger class, such as gunicorn's for statsd, may count requests that it does not log.
+        custom = type(worker.log).access is not glogging.Logger.access
+        self._logs = custom or bool(
             cfg.accesslog
             or cfg.logconfig
             or cfg.logconfig_dict
@@ -43,24 +43,27 @@ class Account:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anybody to tell."""
+        """Whether there is a logger or a hook to call."""
         return self._logs or self._pre is not None or self._post is not None
 
-    def keep(self, app: Application) -> Application:
-        """Return `app` with every request accounted for."""
+    def wrap(self, app: Application) -> Application:
+        """Return an application that calls `app` and reports each request."""
 
-        def accounted(scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-            return _Exchange(self, scope, receive, send).run(app)
+        def logged(scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+            return _LoggedCycle(self, scope, receive, send).run(app)
 
-        return accounted
+        return logged
 
-    def begun(self, request: Request) -> None:
-        """A request is going to be answered."""
+    def request_began(self, request: LoggedRequest) -> None:
+        """Call the hook pre_request, before the application is called."""
         if self._pre is not None:
             self._pre(self._worker, request)
 
-    def ended(self, request: Request, response: Response, seconds: float) -> None:
-        """A response is out, or given up; what a logger or hook raises is logged, and hurts nobody."""
+    def response_ended(self, request: LoggedRequest, response: LoggedResponse, seconds: float) -> None:
+        """Call the logger and the hook post_request, after the response was sent or given up.
+
+        An exception that they raise is logged, and does not reach the application.
+        """
         environ = request.environ()
         try:
             if self._logs:
@@ -71,23 +74,23 @@ class Account:
             self._worker.log.exception("Exception in the access log or in post_request")
 
 
-class Request:
-    """A request, with what loggers and hooks read of gunicorn's own.
+class LoggedRequest:
+    """A request with the attributes of gunicorn's that loggers and hooks read.
 
-    Read before the application sees the scope: frameworks change it as they find their way.
+    Made before the application sees the scope, because frameworks change the scope when they route.
     """
 
     def __init__(self, scope: Scope) -> None:
         self.root_path = scope["root_path"]
         self.http_version = scope["http_version"]
         self.server = scope["server"]
-        # gunicorn's target is as the client sent it; ASGI's begins with the root path.
+        # In gunicorn the target is as the client sent it; in ASGI it begins with the root path.
         target = scope["raw_path"].decode("latin-1").removeprefix(self.root_path)
         self.method = scope.get("method", "GET")
         self.query = scope["query_string"].decode("latin-1")
         self.uri = f"{target}?{self.query}" if self.query else target
         path = scope["path"].removeprefix(self.root_path)
-        # An escaped line feed would begin a line of its own in the log.
+        # The path is decoded: a line feed in it would begin a new line in the log.
         self.path = path if path.isprintable() else quote(path)
         self.fragment = ""
         major, _, minor = self.http_version.partition(".")
@@ -98,7 +101,7 @@ class Request:
         self.remote_addr = scope["client"]
 
     def environ(self) -> dict[str, Any]:
-        """The variables of CGI (RFC 3875, section 4.1), as far as a log may want them."""
+        """Return the CGI variables (RFC 3875, section 4.1) that a log format may use."""
         environ: dict[str, Any] = {
             "REQUEST_METHOD": self.method,
             "RAW_URI": self.uri,
@@ -122,71 +125,68 @@ class Request:
         return environ
 
 
-class Response:
-    """A response, with what loggers and hooks read of gunicorn's own."""
+class LoggedResponse:
+    """A response with the attributes of gunicorn's that loggers and hooks read."""
 
     def __init__(self) -> None:
         self.status_code = 0
-        """0 until it has started."""
+        """0 until the response has started."""
         self.headers: list[tuple[str, str]] = []
         self.sent = 0
         """Bytes of the body that were sent."""
 
     @property
     def status(self) -> str:
-        """Code and phrase, as in a status line."""
+        """The status code and its phrase, as in a status line."""
         try:
             return f"{self.status_code} {http.HTTPStatus(self.status_code).phrase}"
         except ValueError:
-            return (
-                f"{self.status_code} Client Closed Request"
-                if self.status_code == _CLIENT_CLOSED
-                else (f"{self.status_code} Unknown")
-            )
+            phrase = "Client Closed Request" if self.status_code == _CLIENT_CLOSED else "Unknown"
+            return f"{self.status_code} {phrase}"
 
 
-class _Exchange:
-    """One request on its way through the application."""
+class _LoggedCycle:
+    """Calls the application for one request, and records the response that it sends."""
 
-    def __init__(self, account: Account, scope: Scope, receive: Receive, send: Send) -> None:
-        self._account = account
+    def __init__(self, access_log: GunicornAccessLog, scope: Scope, receive: Receive, send: Send) -> None:
+        self._access_log = access_log
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._request = Request(scope)
-        self._response = Response()
-        self._began = time.perf_counter()
-        self._gone = False
+        self._request = LoggedRequest(scope)
+        self._response = LoggedResponse()
+        self._start_time = time.perf_counter()
+        self._disconnected = False
         self._ended = False
 
     async def run(self, app: Application) -> None:
         response = self._response
-        failed = 500
+        status_if_failed = 500
         try:
-            self._account.begun(self._request)
-            # A WSGI-minded application returns something, which the server complains about.
-            return await app(self._scope, self._watched_receive, self._watched_send)
+            self._access_log.request_began(self._request)
+            # Returned although ASGI has no result: the server complains of a WSGI application's result.
+            return await app(self._scope, self._recorded_receive, self._recorded_send)
         except asyncio.CancelledError:
-            failed = 503  # the server has cancelled it, and says so
+            status_if_failed = 503  # the server has cancelled the request, and answers so
             raise
         finally:
             if not response.status_code:
-                response.status_code = _CLIENT_CLOSED if self._gone else failed
+                response.status_code = _CLIENT_CLOSED if self._disconnected else status_if_failed
             self._end()
 
-    async def _watched_receive(self) -> Message:
+    async def _recorded_receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._gone = True
+            self._disconnected = True
         return message
 
-    async def _watched_send(self, message: Message) -> None:
+    async def _recorded_send(self, message: Message) -> None:
         try:
             await self._send(message)
         except ClientDisconnected:
-            self._gone = True
+            self._disconnected = True
             raise
-        # Only what was sent counts: the server may have refused it.
+        # Recorded after sending: the server may have refused the message.
         match message["type"]:
             case "http.response.start":
                 self._start(message["status"], message.get("headers", ()))
@@ -207,14 +207,14 @@ class _Exchange:
         self._response.headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers]
 
     def _end(self) -> None:
-        # Once, and when the response is out: the application may work on long after that.
+        # Reported once, when the response is complete: the application may run on long after that.
         if not self._ended:
             self._ended = True
-            seconds = time.perf_counter() - self._began
-            self._account.ended(self._request, self._response, seconds)
+            seconds = time.perf_counter() - self._start_time
+            self._access_log.response_ended(self._request, self._response, seconds)
 
 
 def _hook(cfg: Any, name: str) -> Any:
-    """The hook that the configuration gives, or None: gunicorn's own logs each request at level debug."""
+    """Return the configured hook, or None: gunicorn's default hooks only log each request at level debug."""
     setting = cfg.settings[name]
     return None if setting.get() is setting.default else setting.get()

@@ -1,7 +1,7 @@
 """Worker classes for gunicorn: `gunicorn -k ostler.gunicorn.Worker main:app`.
 
-A front door of its own, beside the command line: gunicorn is the supervisor here, ostler what serves. It is
-no dependency of ostler, and nothing in ostler imports this module.
+gunicorn is the supervisor, and each of its workers is an ostler server. gunicorn is not a dependency of
+ostler, so nothing else in ostler imports this package.
 """
 
 from __future__ import annotations
@@ -12,52 +12,45 @@ import faulthandler
 import logging
 import os
 import signal
-import ssl
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from types import FrameType, MappingProxyType
-from typing import Any, ClassVar, NoReturn
+from typing import ClassVar, NoReturn
 
-from gunicorn import sock
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import base
 
-from ostler.errors import OstlerError, SettingsError, StartupError
-from ostler.gunicorn.access_log import Account
-from ostler.settings.declarations import Settings, variables
-from ostler.settings.sources import Sources
+from ostler.errors import OstlerError, StartupError
+from ostler.gunicorn.access_log import GunicornAccessLog
+from ostler.gunicorn.settings import GunicornCredentials, load
+from ostler.ipc.contract import IGNORED_BY_WORKERS, STACK_SIGNAL, WORKER_EXIT_MARGIN
+from ostler.logging import setup as log_setup
+from ostler.settings.declarations import Settings
 from ostler.system.signals import forgive_full_wakeup
 from ostler.worker import application, event_loops
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http.cycle import service_unavailable
 from ostler.worker.server import Server, tick_seconds
 from ostler.worker.server_state import ServerState
-from ostler.worker.signal_handlers import IGNORED, MARGIN, STACK_SIGNAL, SignalHandlers
-from ostler.worker.tls.credentials import Credentials
+from ostler.worker.signal_handlers import SignalHandlers
 
 _STDERR = 2
 
-_FOREIGN = ("app", "factory", "app_dir", "host", "port", "uds", "fd", "workers", "limit_max_requests_jitter")
-"""Settings that mean nothing here, whose variables are left alone: gunicorn listens, loads and supervises."""
-
-_NEVER = sys.maxsize
-"""What gunicorn counts to when there is no limit of requests."""
-
 
 class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
-    """Serves ASGI applications under gunicorn, on uvloop and httptools where they are installed.
+    """A gunicorn worker that serves ASGI applications, on uvloop and httptools where they are installed.
 
-    Settings of ostler that gunicorn does not have come from `CONFIG_KWARGS`, which wins over gunicorn's, or
-    from their `OSTLER_*` variables and TOML keys.
+    Settings that gunicorn does not have come from `CONFIG_KWARGS`, from `OSTLER_*` variables or from TOML
+    keys. `CONFIG_KWARGS` also overrides gunicorn's own settings.
     """
 
     CONFIG_KWARGS: ClassVar[Mapping[str, object]] = MappingProxyType({})
-    """Settings by their names, for subclasses; uvicorn's worker class has the same attribute."""
+    """Settings of ostler by name, for subclasses to set; uvicorn's worker class has the same attribute."""
 
     def init_process(self) -> None:
-        """Set up what has to stand before the application is imported, and go on as gunicorn does.
+        """Set up logging, settings, event loop and signals, then let gunicorn import the application.
 
         Raises:
             SystemExit: a setting is wrong (3); it has been logged.
@@ -65,55 +58,46 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         _forward_log(self.log.error_log)
         try:
             self._configure()
-            # Current before the application is imported: what that makes for "the loop" is for this one.
+            # Made current before the application is imported: what it creates at import uses this loop.
             self._loop = event_loops.new_event_loop(self._settings)
         except OstlerError as exc:
             self._fail(exc, Arbiter.WORKER_BOOT_ERROR)
         asyncio.set_event_loop(self._loop)
-        self._signal_handlers = _GunicornsOrders(self, self._settings)
+        self._signal_handlers = _GunicornSignalHandlers(self, self._settings)
         super().init_process()
 
     def _configure(self) -> None:
-        cfg = self.cfg
-        given = {**from_gunicorn(cfg, self.max_requests), **self.CONFIG_KWARGS}
-        ours = {name: value for name, value in given.items() if value is not None}
-        hidden = {variable for name in _FOREIGN for variable in variables(name)}
-        environ = {name: value for name, value in os.environ.items() if name not in hidden}
-        loaded = Sources(environ=environ, directory=os.getcwd(), values=ours).load(complete=False)
-        # The lines are gunicorn's to write; whether there are any may be said in either place.
-        self._account = Account(self) if loaded.settings.access_log else None
-        # How many there are is what a WSGI application's `wsgi.multiprocess` tells of.
-        self._settings = replace(loaded.settings, access_log=False, workers=max(1, cfg.workers))
-        if self.age == 1:  # once is enough
-            overruled = (f"OSTLER_{name.upper()}" for name in ours)
-            for name in overruled:
-                if name in environ:
-                    self.log.warning("variable %s is ignored: under gunicorn its own setting counts", name)
-            for warning in loaded.warnings:
+        loaded, warnings = load(self.cfg, self.max_requests, self.CONFIG_KWARGS)
+        # gunicorn's logger writes the access log; the settings of either can switch it off.
+        self._access_log = GunicornAccessLog(self) if loaded.access_log else None
+        # `workers` is what a WSGI application reads as `wsgi.multiprocess`.
+        self._settings = replace(loaded, access_log=False, workers=max(1, self.cfg.workers))
+        if self.age == 1:  # the first worker: the others have the same settings
+            for warning in warnings:
                 self.log.warning("%s", warning)
 
     def init_signals(self) -> None:
-        """Install ostler's handlers instead of gunicorn's, which raise out of whatever code runs."""
+        """Install ostler's handlers: gunicorn's raise SystemExit in the code that the signal interrupts."""
         for number in self.SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         self._signal_handlers.install()
 
     def load_wsgi(self) -> None:
-        """Load the application, which is an ASGI one here.
+        """Load the ASGI application.
 
         Raises:
-            SystemExit: what was found is no application (4); it has been logged.
+            SystemExit: the object that was loaded is no application (4); it has been logged.
         """
         try:
             found = self.app.wsgi()
         except SyntaxError as exc:
             if not self.cfg.reload:
                 raise
-            # As under gunicorn's own workers: show it, and wait for the next change.
+            # As gunicorn's own workers do: serve the traceback, and wait for the next change.
             self.log.exception(exc)
             if self.reloader is not None and exc.filename is not None:
                 self.reloader.add_extra_file(exc.filename)
-            found = _failing("".join(traceback.format_exception(exc)))
+            found = _error_application("".join(traceback.format_exception(exc)))
         try:
             name = getattr(self.app, "app_uri", None) or "the application"
             self.wsgi = application.as_asgi3(found, self._settings, name)
@@ -121,10 +105,10 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
             self._fail(exc, Arbiter.APP_LOAD_ERROR)
 
     def run(self) -> NoReturn:
-        """Serve until a signal, a limit or a change of the code asks for the end.
+        """Serve until a signal, a limit or a change of the code stops the worker.
 
         Raises:
-            SystemExit: always; 0, or 3 where the application's start-up failed.
+            SystemExit: always; 0, or 3 if the application's start-up failed.
         """
         try:
             self._loop.run_until_complete(self._serve())
@@ -136,28 +120,28 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
         sys.exit(0)
 
     async def _serve(self) -> None:
-        heart = _Heart(self, self._settings, self._signal_handlers, self._account)
+        heartbeat = _GunicornHeartbeat(self, self._settings, self._signal_handlers, self._access_log)
         sockets = [listener.sock for listener in self.sockets]
-        credentials = _GunicornsCredentials(self._settings, self.cfg) if self.cfg.is_ssl else None
-        server = Server(self._settings, self.wsgi, sockets, heart, credentials=credentials)
+        credentials = GunicornCredentials(self._settings, self.cfg) if self.cfg.is_ssl else None
+        server = Server(self._settings, self.wsgi, sockets, heartbeat, credentials=credentials)
         self._signal_handlers.drain(server)
-        self._loop.add_reader(self.PIPE[0], heart.woken)  # gunicorn's reloader writes there
+        self._loop.add_reader(self.PIPE[0], heartbeat.on_pipe_readable)  # gunicorn's reloader writes there
         await server.serve()
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
-        """SIGABRT, gunicorn's time-out: log where it hangs, call the hooks, and be gone."""
+        """On SIGABRT, gunicorn's time-out: log the stacks of all threads, call the hooks, and exit."""
         self.alive = False
         self.log.critical("Worker (pid:%s) is aborted; its stacks:\n%s", os.getpid(), _stacks(frame))
         self.cfg.worker_abort(self)
         self.leave(1)
 
     def leave(self, code: int) -> NoReturn:
-        """End at once, with worker_exit(): a SystemExit could be swallowed by whatever code runs just now."""
+        """Call the hook worker_exit() and exit at once: the interrupted code could catch a SystemExit."""
         self.log.info("Worker exiting (pid: %s)", os.getpid())
         try:
             self.tmp.close()
             self.cfg.worker_exit(self, self)
-        except Exception:  # noqa: BLE001 - a user's hook
+        except Exception:  # noqa: BLE001  # a user's hook raises anything
             self.log.warning("Exception during worker exit:\n%s", traceback.format_exc())
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
@@ -170,95 +154,13 @@ class Worker(base.Worker):  # type: ignore[misc]  # gunicorn has no types
 
 
 class H11Worker(Worker):
-    """The same on asyncio and h11: pure Python, as uvicorn's UvicornH11Worker."""
+    """The same worker on asyncio and h11, which are pure Python; like uvicorn's UvicornH11Worker."""
 
     CONFIG_KWARGS: ClassVar[Mapping[str, object]] = MappingProxyType({"loop": "asyncio", "http": "h11"})
 
 
-def from_gunicorn(cfg: Any, max_requests: int) -> dict[str, object]:
-    """Return what gunicorn's settings say, by the names of ostler's; None where they say nothing."""
-    proxied = str(cfg.proxy_protocol).lower() not in ("off", "false", "none")
-    return {
-        "timeout_keep_alive": cfg.keepalive,
-        "timeout_graceful_shutdown": _grace(cfg.graceful_timeout),
-        # Sets the pace of the heart only; who judges is gunicorn.
-        "timeout_worker_healthcheck": cfg.timeout or None,
-        "limit_max_requests": max_requests if max_requests != _NEVER else None,
-        "limit_request_head": _head_limit(cfg),
-        "proxy_protocol": proxied,
-        "forwarded_allow_ips": _peers(cfg, proxied),
-        # From gunicorn 24 on, for its own asgi worker; where they are at their defaults, ours count.
-        "loop": _unless(cfg, "asgi_loop", "auto"),
-        "lifespan": _unless(cfg, "asgi_lifespan", "auto"),
-        "root_path": _unless(cfg, "root_path", ""),
-    }
-
-
-def _grace(graceful_timeout: int) -> float:
-    # gunicorn kills when its time-out is over: what is left of it then is for cancelling what still runs, and
-    # for the application's shutdown.
-    return graceful_timeout - min(MARGIN, graceful_timeout / 10)
-
-
-def _head_limit(cfg: Any) -> int | None:
-    # ostler has one limit for the whole head. It has to let pass what either of gunicorn's lets pass.
-    needed: int = cfg.limit_request_line + cfg.limit_request_field_size
-    return needed if needed > Settings.limit_request_head else None
-
-
-def _peers(cfg: Any, proxied: bool) -> list[str]:
-    """Whom to trust: peers over a Unix socket always, as gunicorn's documentation has it."""
-    trusted = _entries(cfg.forwarded_allow_ips)
-    if proxied:
-        # Here one list is for both. A client that a PROXY header names is never trusted for "*".
-        trusted = [*(entry for entry in trusted if entry != "*"), *_entries(cfg.proxy_allow_ips)]
-    return [*trusted, "unix:"]
-
-
-def _entries(value: Any) -> list[str]:
-    return value.split(",") if isinstance(value, str) else [str(entry) for entry in value]
-
-
-def _unless(cfg: Any, name: str, default: str) -> str | None:
-    if name not in cfg.settings:
-        return None
-    value: str = cfg.settings[name].get()
-    return None if value == default else value
-
-
-class _GunicornsCredentials(Credentials):
-    """gunicorn's own context instead of ours."""
-
-    def __init__(self, settings: Settings, cfg: Any) -> None:
-        self._cfg = cfg
-        super().__init__(settings)
-
-    def _make(self) -> ssl.SSLContext:
-        return _tls(self._cfg)
-
-
-def _tls(cfg: Any) -> ssl.SSLContext:
-    """Return the context that gunicorn's settings and its ssl_context() hook make.
-
-    Raises:
-        StartupError: a file cannot be read, or OpenSSL takes a value for wrong.
-        SettingsError: this gunicorn makes no contexts.
-    """
-    if not hasattr(sock, "ssl_context"):
-        raise SettingsError("TLS needs gunicorn 21 or newer: pip install -U gunicorn")
-    try:
-        context: ssl.SSLContext = sock.ssl_context(cfg)
-    except (OSError, ValueError) as exc:  # an SSLError is an OSError
-        raise StartupError(
-            f"TLS cannot be set up: {exc}; check certfile, keyfile, ca_certs and ciphers"
-        ) from exc
-    # Whatever http_protocols offers: this is what is spoken.
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-class _GunicornsOrders(SignalHandlers):
-    """What gunicorn's signals order, with its hooks; `leave` is how a worker ends that serves nothing yet."""
+class _GunicornSignalHandlers(SignalHandlers):
+    """Handlers for the signals that gunicorn's arbiter sends to a worker; they also call gunicorn's hooks."""
 
     def __init__(self, worker: Worker, settings: Settings) -> None:
         super().__init__(settings, _STDERR, supervised=True, leave=lambda: worker.leave(0))
@@ -267,12 +169,12 @@ class _GunicornsOrders(SignalHandlers):
         self._startup = settings.timeout_worker_startup
 
     def install(self, *, terminal: bool = False) -> None:
-        """Heed gunicorn's signals; with its time-outs on, end a start-up that takes too long."""
+        """Install the handlers; if gunicorn has a time-out, set the deadline of the start-up."""
         worker = self._worker
         faulthandler.enable(self._stacks)
         faulthandler.register(STACK_SIGNAL, self._stacks, all_threads=True, chain=False)
-        # `pkill -HUP gunicorn` and the like reach workers, too: they are for the master.
-        for number in IGNORED:
+        # `pkill -HUP gunicorn` reaches the workers as well, but is meant for the master.
+        for number in IGNORED_BY_WORKERS:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGQUIT, self._on_quit)
@@ -282,27 +184,27 @@ class _GunicornsOrders(SignalHandlers):
         signal.signal(signal.SIGWINCH, worker.handle_winch)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.siginterrupt(number, False)
-        # gunicorn does not watch a worker before its first beat.
+        # gunicorn does not watch a worker before its first heartbeat.
         if worker.cfg.timeout:
             self.set_deadline(self._startup)
 
     def drain(self, server: Server) -> None:
-        """From now on an order to stop lets this server, on the running loop, drain."""
+        """Let orders to stop drain this server, which runs on the running loop."""
         self._loop = asyncio.get_running_loop()
-        # Its side effect: whatever signal comes wakes the loop (signal.set_wakeup_fd).
+        # For its side effect: every signal now wakes the loop (signal.set_wakeup_fd).
         self._loop.add_signal_handler(signal.SIGUSR1, self._worker.handle_usr1, signal.SIGUSR1, None)
         forgive_full_wakeup()
         self._server = server
 
     def ready(self) -> None:
-        """The start-up is over, and was not too long."""
+        """Take back the deadline of the start-up, which has succeeded."""
         if not self._draining:
             faulthandler.cancel_dump_traceback_later()
 
     def over(self) -> None:
-        """The server has ended: hooks and threads have what gunicorn gives a worker to end."""
+        """Give hooks and threads as long as gunicorn's graceful time-out, now that the server has ended."""
         self._over = True
-        self.set_deadline(self._grace + MARGIN)
+        self.set_deadline(self._grace + WORKER_EXIT_MARGIN)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         self._worker.alive = False
@@ -316,29 +218,34 @@ class _GunicornsOrders(SignalHandlers):
         self._on_stop_now(number, frame)
 
 
-class _Heart:
-    """Tells gunicorn that the event loop comes round, from the first request that could be served to the end.
+class _GunicornHeartbeat:
+    """Touches gunicorn's heartbeat file from the event loop, from the start of serving until the end.
 
-    A `server.Watcher`, with a timer of its own: gunicorn also watches while the application shuts down.
+    A `server.Watcher`. It has a timer of its own, because gunicorn also watches a worker while its
+    application shuts down, when the server no longer calls `ticked`.
     """
 
     def __init__(
-        self, worker: Worker, settings: Settings, signal_handlers: _GunicornsOrders, account: Account | None
+        self,
+        worker: Worker,
+        settings: Settings,
+        signal_handlers: _GunicornSignalHandlers,
+        access_log: GunicornAccessLog | None,
     ) -> None:
         self._worker = worker
         self._signal_handlers = signal_handlers
-        self._account = account
+        self._access_log = access_log
         self._period = tick_seconds(settings)
         self._server_state: ServerState | None = None
         self._orphaned = False
 
     def ready(self, server_state: ServerState) -> None:
-        """The server accepts connections: begin to beat."""
+        """Send the first heartbeat: the server accepts connections."""
         self._server_state = server_state
         self._signal_handlers.ready()
-        if self._account is not None and self._account.wanted:
-            server_state.app = self._account.keep(server_state.app)
-            server_state.overloaded = self._account.keep(service_unavailable)
+        if self._access_log is not None and self._access_log.wanted:
+            server_state.app = self._access_log.wrap(server_state.app)
+            server_state.overloaded = self._access_log.wrap(service_unavailable)
         self._beat(server_state.loop)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -350,30 +257,30 @@ class _Heart:
             self._signal_handlers.stop()
         loop.call_later(self._period, self._beat, loop)
 
-    def woken(self) -> None:
-        """Something was written to gunicorn's pipe: its reloader has seen a change."""
+    def on_pipe_readable(self) -> None:
+        """Stop if gunicorn's reloader has seen a change: it then writes to gunicorn's pipe."""
         os.read(self._worker.PIPE[0], 64)
         if self._worker.alive:
             return
         self._signal_handlers.stop()
-        # Who waits for the new code does not want to wait for idle connections.
+        # Idle connections are closed at once: the developer waits for the new code.
         for connection in tuple(self._server_state.connections if self._server_state is not None else ()):
             connection.cancel()
 
     def ticked(self, lag: float) -> None:
-        """Nothing to do: the beat has its own timer."""
+        """Do nothing: the heartbeat has its own timer."""
 
     def stopping(self) -> None:
-        """Nothing to do: gunicorn asked for it."""
+        """Do nothing: gunicorn has asked for the stop."""
 
     def retire(self, reason: str) -> None:
-        """A limit is reached: drain, and let gunicorn fork another."""
+        """Drain, because a limit is reached; gunicorn then forks another worker."""
         self._worker.log.info("%s Terminating process.", reason)
         self._signal_handlers.stop()
 
 
-class _Forwarder(logging.Handler):
-    """Passes records on to gunicorn's logger, whatever handlers and filters that has."""
+class _ForwardingHandler(logging.Handler):
+    """Passes records to gunicorn's logger, which applies its own filters and handlers."""
 
     def __init__(self, target: logging.Logger) -> None:
         super().__init__()
@@ -385,14 +292,15 @@ class _Forwarder(logging.Handler):
 
 def _forward_log(target: logging.Logger) -> None:
     general = logging.getLogger("ostler")
-    if not general.handlers:  # or else a logconfig of gunicorn's says where our lines go
-        general.addHandler(_Forwarder(target))
+    if not general.handlers:  # otherwise gunicorn's logconfig has configured ostler's loggers
+        general.addHandler(_ForwardingHandler(target))
         general.setLevel(target.level)
         general.propagate = False
+    log_setup.link_areas()
 
 
 def _stacks(interrupted: FrameType | None) -> str:
-    """Return the stacks of all threads, that of this one as it was interrupted."""
+    """Return the stacks of all threads; of this thread, the stack that the signal interrupted."""
     here = sys._getframe()
     frames = [interrupted if frame is here else frame for frame in sys._current_frames().values()]
     return "\n\n".join(
@@ -400,8 +308,8 @@ def _stacks(interrupted: FrameType | None) -> str:
     )
 
 
-def _failing(text: str) -> Application:
-    """The application that stands in for one that cannot be compiled, until its code changes."""
+def _error_application(text: str) -> Application:
+    """Return an application that answers every request with `text` and status 500."""
     body = text.encode()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

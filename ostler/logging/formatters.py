@@ -1,7 +1,8 @@
-"""What a log configuration may name: formatters and a handler, with the options of uvicorn's.
+"""Formatters for log lines, as text in uvicorn's formats and as JSON.
 
-`uvicorn.logging.DefaultFormatter` becomes `ostler.logging.DefaultFormatter`, and so on. Without a log
-configuration, `ostler.logging.setup` uses the same ones.
+A log configuration may name them: they take the options of uvicorn's, and `uvicorn.logging.DefaultFormatter`
+becomes `ostler.logging.DefaultFormatter`, and so on. Without a log configuration, `ostler.logging.setup` uses
+the same ones.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, Literal
 
-from ostler.logging.line_handler import LineHandler as LineHandler  # part of what a configuration may name
+from ostler.logging.line_handler import LineHandler as LineHandler  # a configuration may name it as well
 
 TRACE = 5
-"""Below DEBUG, as in uvicorn: every ASGI message."""
+"""The log level of ASGI messages, below DEBUG, as in uvicorn."""
 
 DEFAULT_FORMAT = "%(levelprefix)s %(message)s"
 ACCESS_FORMAT = '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s'
 
 ACCESS_LOGGER = "ostler.access"
-"""Its records have five arguments: client, method, path with query, HTTP version, status. Once a response is
-complete, `request_time` (seconds) and `response_length` (bytes) are attributes of its record."""
+"""The logger of requests. Its records have five arguments: client, method, path with query, HTTP version,
+status. A record that is made when the response is complete also has the attributes `request_time` (seconds)
+and `response_length` (bytes)."""
 
 _LEVEL_COLOURS = {TRACE: 34, logging.DEBUG: 36, logging.INFO: 32, logging.WARNING: 33, logging.ERROR: 31}
 _CRITICAL_COLOUR = 91
@@ -37,10 +39,18 @@ Style = Literal["%", "{", "$"]
 
 
 class DefaultFormatter(logging.Formatter):
-    """`INFO:     message`, the level coloured on request, and the traceback below.
+    """Formats a record as `INFO:     message`, with its traceback below.
 
-    Its own is `%(levelprefix)s`. `use_colors=None` colours what goes to a terminal: under ostler, what this
-    very handler writes to counts.
+    `%(levelprefix)s` is a field of this formatter: the level and a colon, padded.
+
+    Args:
+        fmt: as for logging.Formatter.
+        datefmt: as for logging.Formatter.
+        style: as for logging.Formatter.
+        use_colors: whether the level is coloured; None: if the handler that uses this formatter writes to a
+            terminal.
+        validate: as for logging.Formatter.
+        defaults: as for logging.Formatter.
     """
 
     stream_name = "stderr"
@@ -56,11 +66,13 @@ class DefaultFormatter(logging.Formatter):
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(fmt, datefmt, style, validate, defaults=defaults)
+        self._is_default = fmt == DEFAULT_FORMAT
         self.undecided = use_colors is None
+        """Whether colours depend on the stream: see `decided_for`."""
         self.colours = _is_terminal(getattr(sys, self.stream_name)) if use_colors is None else use_colors
 
     def decided_for(self, stream: object) -> DefaultFormatter:
-        """Return this formatter for a handler that writes to `stream`: only a terminal shows colours."""
+        """Return this formatter for a handler that writes to `stream`, coloured if that is a terminal."""
         if not self.undecided:
             return self
         decided = copy.copy(self)
@@ -70,16 +82,16 @@ class DefaultFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         message = record.message
         if self.colours:
-            # uvicorn's libraries pass a second wording, with colours in it, by this name.
+            # As in uvicorn: a record may have a second message with colours in it.
             coloured = getattr(record, "color_message", None)
             if coloured is not None:
                 message = str(coloured) % record.args if record.args else str(coloured)
-        if self._fmt == DEFAULT_FORMAT:
+        if self._is_default:
             return f"{self.prefix(record)} {message}"
         return self._filled(record, message=message, levelprefix=self.prefix(record))
 
     def prefix(self, record: logging.LogRecord) -> str:
-        """The level with its colon, as wide as the widest."""
+        """Return the level and a colon, padded to the width of the longest level."""
         name = record.levelname
         if not self.colours:
             return f"{name + ':':<9}"
@@ -87,17 +99,17 @@ class DefaultFormatter(logging.Formatter):
         return f"{shown}:{' ' * (8 - len(name))}"
 
     def _filled(self, record: logging.LogRecord, **values: object) -> str:
-        filled = copy.copy(record)  # other handlers get the record, too
+        filled = copy.copy(record)  # other handlers also get the record
         vars(filled).update(values)
         return super().formatMessage(filled)
 
 
 class AccessFormatter(DefaultFormatter):
-    """`INFO:     127.0.0.1:5000 - "GET / HTTP/1.1" 200 OK`, from a record whose args are these five.
+    """Formats a record of the access log as `INFO:     127.0.0.1:5000 - "GET / HTTP/1.1" 200 OK`.
 
-    Its own are `%(client_addr)s`, `%(request_line)s`, `%(status_code)s`, as uvicorn's, and further
-    `%(request_time).6f` in seconds and `%(response_length)d` in bytes; with either of those two in it,
-    the line is written when the response is complete.
+    Fields of this formatter are `%(client_addr)s`, `%(request_line)s` and `%(status_code)s`, as in uvicorn,
+    and `%(request_time).6f` in seconds and `%(response_length)d` in bytes. If the format has one of the last
+    two, the line is written when the response is complete. The arguments are those of DefaultFormatter.
     """
 
     stream_name = "stdout"
@@ -115,11 +127,12 @@ class AccessFormatter(DefaultFormatter):
         super().__init__(fmt, datefmt, style, use_colors, validate=validate, defaults=defaults)
         self._phrases: dict[int, str] = {}
         self.wants_completion = any(n in (fmt or "") for n in ("request_time", "response_length"))
+        self._is_default = fmt == ACCESS_FORMAT
         self.usual = fmt == ACCESS_FORMAT and style == "%" and not defaults
-        """Whether the line is what it is under uvicorn: it tells nothing but of the record's arguments."""
+        """Whether the line is uvicorn's: it depends on the level and the arguments of the record only."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # Spares the message, which this line does not need.
+        # The quick way for most lines: they do not need the record's message, which super() would format.
         match record.args:
             case (client, method, path, version, int() as status) if self._quick(record):
                 phrase = self._phrases.get(status) or self._phrase(status)
@@ -128,7 +141,7 @@ class AccessFormatter(DefaultFormatter):
         return super().format(record)
 
     def _quick(self, record: logging.LogRecord) -> bool:
-        return self._fmt == ACCESS_FORMAT and not self.colours and not record.exc_info
+        return self._is_default and not self.colours and not record.exc_info
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         match record.args:
@@ -138,11 +151,11 @@ class AccessFormatter(DefaultFormatter):
                 if self.colours:
                     line = _styled(line, _BOLD)
                     outcome = _styled(outcome, _STATUS_COLOURS.get(status // 100, _BOLD))
-            case _ if self._fmt == ACCESS_FORMAT:
+            case _ if self._is_default:
                 return f"{self.prefix(record)} {record.message}"
             case _:
                 client, line, outcome = "-", record.message, "-"
-        if self._fmt == ACCESS_FORMAT:
+        if self._is_default:
             return f'{self.prefix(record)} {client} - "{line}" {outcome}'
         known = {"request_time": 0.0, "response_length": 0, **vars(record)}
         own = {"client_addr": client, "request_line": line, "status_code": outcome}
@@ -150,17 +163,26 @@ class AccessFormatter(DefaultFormatter):
 
     def _phrase(self, status: int) -> str:
         if not self._phrases:
-            from http import HTTPStatus  # 1 MB, which the arbiter has no use for
+            from http import HTTPStatus  # imported here: 1 MB, which the arbiter does not need
 
             self._phrases.update((known.value, known.phrase) for known in HTTPStatus)
         return self._phrases.get(status, "")
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line (RFC 8259), in ASCII: it survives every encoding and every line splitter.
+    """Formats a record as one line with a JSON object (RFC 8259), in ASCII.
 
-    Lone surrogates, which many readers refuse, are written as text. `extra` fields of a record are members,
-    too, unless they bear the name of one of ours.
+    ASCII is the same in every encoding, and has no line separators that a reader could split at. Lone
+    surrogates, which many readers refuse, are written as text. `extra` fields of a record become members of
+    the object, unless their name is one of ostler's members.
+
+    Args:
+        fmt: ignored, as are `datefmt`, `style`, `validate` and `defaults`: logging.config passes them.
+        datefmt: ignored.
+        style: ignored.
+        slot: the worker's slot; None reads it from the environment.
+        validate: ignored.
+        defaults: ignored.
     """
 
     wants_completion = True
@@ -175,9 +197,8 @@ class JsonFormatter(logging.Formatter):
         validate: bool = True,
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        # The first three are what logging.config gives to any formatter that it makes by its class.
         super().__init__()
-        from json.encoder import encode_basestring  # for those who want JSON only
+        from json.encoder import encode_basestring  # imported here: few logs are JSON
 
         self._encode: Callable[[str], str] = encode_basestring
         if slot is None and os.environ.get("OSTLER_SLOT", "").isdecimal():
@@ -217,7 +238,7 @@ class JsonFormatter(logging.Formatter):
         return "".join(parts)
 
     def _time(self, created: float) -> str:
-        """RFC 3339, UTC, to the millisecond."""
+        """Return a time as in RFC 3339, in UTC, with milliseconds."""
         second = int(created)
         if second != self._second:
             self._shown_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
@@ -229,7 +250,7 @@ class JsonFormatter(logging.Formatter):
         return encoded if encoded.isascii() else _in_ascii(encoded)
 
     def _value(self, value: object) -> str:
-        """Whatever someone gave as `extra`: as JSON where it is that, and as text where it is not."""
+        """Return the value of an `extra` field as JSON; as text if it has no JSON."""
         if type(value) is str:
             return self._text(value)
         if type(value) is int or (type(value) is float and isfinite(value)):
@@ -238,11 +259,12 @@ class JsonFormatter(logging.Formatter):
 
         try:
             return _in_ascii(json.dumps(value, default=str, ensure_ascii=False, allow_nan=False))
-        except Exception:  # noqa: BLE001  # circular, NaN, odd keys, or whatever its __str__ raises
+        except Exception:  # noqa: BLE001  # a circle, NaN, a key that is no string, an error in __str__
             return self._text(_shown(value))
 
 
 _FEWEST = len(vars(logging.makeLogRecord({})))
+"""Attributes of a record without `extra` fields."""
 _NO_EXTRAS = frozenset(
     (
         *vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message",
@@ -250,25 +272,25 @@ _NO_EXTRAS = frozenset(
         "status", "exception", "stack",
     )
 )  # fmt: skip
-"""What every record has, or formatters add to it, and what is ours; anything else is from `extra`."""
+"""Attributes that every record has or formatters add, and the members of our own; all others are `extra`."""
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001  # logging would print a traceback to stderr, and that is no JSON
+    except Exception:  # noqa: BLE001  # logging would print a traceback to stderr, which is not JSON
         return f"{_shown(record.msg)} % {_shown(record.args)}"
 
 
 def _shown(value: object) -> str:
     try:
         return repr(value)
-    except Exception:  # noqa: BLE001  # whatever a __repr__ raises
+    except Exception:  # noqa: BLE001  # a __repr__ raises anything
         return f"<{type(value).__name__}>"
 
 
 def _in_ascii(encoded: str) -> str:
-    """Escape what is not ASCII in JSON, where that can only be inside of strings."""
+    """Escape all characters that are not ASCII; in JSON they can only be inside strings."""
     if encoded.isascii():
         return encoded
     return _NOT_ASCII.sub(_escaped, encoded)
@@ -276,7 +298,7 @@ def _in_ascii(encoded: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     number = ord(match[0])
-    if 0xD800 <= number < 0xE000:  # a lone surrogate: a byte that was no UTF-8, most often. Shown as text.
+    if 0xD800 <= number < 0xE000:  # a lone surrogate, most often for a byte that was not UTF-8: as text
         return f"\\\\u{number:04x}"
     if number < 0x10000:
         return f"\\u{number:04x}"
@@ -290,7 +312,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 def _is_terminal(stream: object) -> bool:
     try:
         return stream is not None and bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):  # a handler's own idea of a stream; closed
+    except (AttributeError, ValueError):  # a handler's own kind of stream; a closed stream
         return False
 
 

@@ -170,7 +170,7 @@ class Arbiter:
 
     def _start(self) -> None:
         if self._reloader is not None:
-            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs)
+            self._reloader.start(self._loop, self._reload, lambda: self._fleet.absorbs_changes)
         if self._takeover is not None:
             self._takeover.start()
         self._carry_out(self._fleet.start(time.monotonic()))
@@ -330,7 +330,7 @@ class Arbiter:
     def _steer(self) -> None:
         """Let the kernel give new connections to the workers that serve and whose heartbeat is recent."""
         if self._queues is not None:
-            self._queues.steer(self._fleet.attentive(time.monotonic()))
+            self._queues.steer(self._fleet.responsive_slots(time.monotonic()))
 
     def _carry_out(self, actions: Sequence[Action]) -> None:
         for action in actions:

@@ -10,7 +10,7 @@ from ostler.supervisor.fleet.fleet import Fleet
 from ostler.system.sd_notify import Notifier
 
 if TYPE_CHECKING:
-    from ostler.supervisor.systemd_status import Announcements
+    from ostler.supervisor.systemd_status import SystemdStatus
 
 # Seconds after which a message is sent again that the service manager had no room for.
 _RETRY = 1.0
@@ -21,13 +21,13 @@ class SystemdNotifier:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._announcements: Announcements | None = None
+        self._status: SystemdStatus | None = None
         if notifier.listens or notifier.held:
             # Imported with a service manager only: the arbiter stays small.
-            from ostler.supervisor.systemd_status import Announcements, facts
+            from ostler.supervisor.systemd_status import SystemdStatus, snapshot
 
-            self._announcements = Announcements(os.getpid(), notifier.watchdog)
-            self._facts = facts
+            self._status = SystemdStatus(os.getpid(), notifier.watchdog)
+            self._snapshot = snapshot
 
     def hand_over(self, pid: int) -> None:
         """Name the arbiter that speaks for the service from now on, and send nothing more."""
@@ -41,40 +41,40 @@ class SystemdNotifier:
 
     def deadline(self) -> float | None:
         """Return the monotonic time at which to call `update`; None: only when something has changed."""
-        if self._announcements is None or not self._notifier.listens:
+        if self._status is None or not self._notifier.listens:
             return None
-        due = self._announcements.deadline()
+        due = self._status.deadline()
         if self._notifier.pending:
             return min(time.monotonic() + _RETRY, due or float("inf"))
         return due
 
     def update(self, fleet: Fleet) -> None:
         """Send what has changed."""
-        if self._announcements is not None and self._notifier.listens:
+        if self._status is not None and self._notifier.listens:
             self._notifier.flush()
             now = time.monotonic()
-            for fields in self._announcements.update(self._facts(fleet, now), now):
+            for fields in self._status.update(self._snapshot(fleet, now), now):
                 self._notifier.send(*fields)
 
     def reload_asked(self) -> None:
         """Send that SIGHUP has come."""
-        if self._announcements is not None:
-            for fields in self._announcements.reload_asked(time.monotonic()):
+        if self._status is not None:
+            for fields in self._status.reload_asked(time.monotonic()):
                 self._notifier.send(*fields)
 
     def reload_refused(self, reason: str, fleet: Fleet) -> None:
         """Send that the reload changes nothing, and why."""
-        if self._announcements is not None:
-            self._announcements.reload_refused(reason)
+        if self._status is not None:
+            self._status.reload_refused(reason)
             self.update(fleet)
 
     def reload_begins(self, generation: int) -> None:
         """Note that the reload is a rolling restart to this generation."""
-        if self._announcements is not None:
-            self._announcements.reload_begins(generation)
+        if self._status is not None:
+            self._status.reload_begins(generation)
 
     def stop_asked(self, fleet: Fleet) -> None:
         """Send that an order to stop has come, whether or not the fleet drains already."""
-        if self._announcements is not None:
-            self._announcements.stop_asked()
+        if self._status is not None:
+            self._status.stop_asked()
             self.update(fleet)

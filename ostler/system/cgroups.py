@@ -1,4 +1,4 @@
-"""Where a process's cgroups are, in version 2 and in version 1, and how long they have throttled it."""
+"""Finds a process's cgroups, of version 2 and version 1, and reads for how long they have throttled it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from collections.abc import Iterator
 
 
 def directories(controller: str, *, pid: int | str = "self", root: str = "/") -> Iterator[str]:
-    """Yield the directories of this controller's group, from the process's own upwards: each of them binds.
+    """Yield the directories of the process's cgroup and of each cgroup above it (cgroups(7)).
 
-    Not all need be there: a container sees its own group as the root. `root` is where /proc and /sys are
-    found (cgroups(7)).
+    The limits of each of them apply. Some directories may not exist: in a container, the container's own
+    cgroup is mounted as the root.
+
+    Args:
+        controller: such as "cpu".
+        pid: of the process.
+        root: the directory that contains /proc and /sys.
     """
     for line in read(os.path.join(root, f"proc/{pid}/cgroup")).splitlines():
         number, _, rest = line.partition(":")
@@ -34,7 +39,7 @@ def _upwards(path: str) -> Iterator[str]:
 
 
 def read(path: str) -> str:
-    """Return what the file has; nothing where it cannot be read."""
+    """Return the text of a file; an empty text if it cannot be read."""
     try:
         with open(path) as file:
             return file.read()
@@ -43,9 +48,9 @@ def read(path: str) -> str:
 
 
 class Throttling:
-    """For how long the quotas of a process's groups have kept it from its CPUs. Call `close()` at the end.
+    """Reads for how long the CPU quotas of a process's cgroups have throttled it. Call `close()` at the end.
 
-    The files stay open: they are read once a second.
+    The files stay open, because they are read once a second.
     """
 
     def __init__(self, pid: int | str = "self", *, root: str = "/") -> None:
@@ -55,14 +60,14 @@ class Throttling:
                 self._files.append(os.open(f"{directory}/cpu.stat", os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self) -> int:
-        """Return nanoseconds, summed over groups and CPUs: more than has passed, where there are several.
+        """Return nanoseconds, summed over cgroups and CPUs; with several CPUs more than the time that passed.
 
         `throttled_usec` in version 2, `throttled_time` in version 1 (Linux,
         Documentation/scheduler/sched-bwc.rst).
         """
         total = 0
         for file in self._files:
-            with contextlib.suppress(OSError):  # ENODEV: the group was removed, the process moved
+            with contextlib.suppress(OSError):  # ENODEV: the process was moved and its old cgroup removed
                 for line in os.pread(file, 4096, 0).splitlines():
                     name, _, count = line.partition(b" ")
                     if name in (b"throttled_usec", b"throttled_time"):

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: what `--workers auto` counts."""
+"""Counts the CPUs that this process may use, for `--workers auto`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from ostler.system.cgroups import directories, read
 
 
 def worker_count(settings: Settings) -> int | None:
-    """Return how many workers the settings ask for; None for a plain server."""
+    """Return how many workers the settings ask for; None for a server without an arbiter."""
     if settings.workers is None and settings.reload:
         return 1
     return usable_cpus() if settings.workers == "auto" else settings.workers
 
 
 def usable_cpus(root: str = "/") -> int:
-    """Return the number of CPUs that affinity and the cgroup's quota leave this process, at least 1.
+    """Return how many CPUs this process may use by its affinity and its cgroups' quotas; at least 1.
 
     A quota of one and a half CPUs counts as two. Sources: sched_getaffinity(2); cgroups(7), cpu.max in
-    version 2 and cpu.cfs_quota_us in version 1. `root` is where /proc and /sys are found.
+    version 2 and cpu.cfs_quota_us in version 1.
+
+    Args:
+        root: the directory that contains /proc and /sys.
     """
     try:
         available = len(os.sched_getaffinity(0))
@@ -31,7 +34,7 @@ def usable_cpus(root: str = "/") -> int:
 
 
 def _quotas(root: str) -> Iterator[int]:
-    """Yield the quota of this process's cgroup and of every one above it: each of them binds."""
+    """Yield the quotas of this process's cgroup and of each cgroup above it: all of them apply."""
     for directory in directories("cpu", root=root):
         yield from _quota(*read(f"{directory}/cpu.max").split()[:2])
         yield from _quota(

@@ -1,4 +1,4 @@
-"""How much memory a process has in use."""
+"""Reads the resident memory of a process."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 
 
 def resident(pid: int | None = None) -> int | None:
-    """Return the resident bytes of a process, by default this one (proc_pid_statm(5)); None if unknown."""
+    """Return the resident bytes of a process, by default of this one (proc_pid_statm(5)); None if unknown."""
     try:
         with open(f"/proc/{'self' if pid is None else pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):  # not Linux, or gone
+    except (OSError, IndexError):  # not Linux, or the process has ended
         pass
-    # Imported when it is needed: the arbiter is to stay small, and most never ask. A deploy may have taken
-    # the package away meanwhile, which must not cost more than this figure.
+    # Imported here: most arbiters never need it, and stay smaller. A deploy may have removed the package
+    # meanwhile; then only this figure is missing.
     with contextlib.suppress(ImportError):
         import psutil
 

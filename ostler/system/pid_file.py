@@ -1,4 +1,4 @@
-"""--pid-file: which process to send signals to, for those who have no service manager to ask."""
+"""`--pid-file`: a file with the process id to send signals to, for hosts without a service manager."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from pathlib import Path
 
 from ostler.errors import SettingsError
 
-# File systems keep times less exactly than the kernel counts them.
-_SLACK = 2.0
+_CLOCK_TOLERANCE = 2.0
+"""Seconds. File systems store times less exactly than the kernel counts them."""
 
 
 class PidFile:
-    """A file with this process's pid, from `write` until `remove`; it is never seen half written."""
+    """A file with this process's pid, from `write` until `remove`. No reader sees it half written."""
 
     def __init__(self, path: str, directory: str) -> None:
         self.path = Path(directory, path)
 
     def refuse_live(self, besides: int | None = None) -> None:
-        """Refuse to go on where another process has the file; `besides` is the one whose place we take.
+        """Refuse to start if the file is that of another process that is still running.
+
+        Args:
+            besides: the pid of the arbiter that this one replaces, which may have the file.
 
         Raises:
-            SettingsError: a living process has it, or it cannot be read.
+            SettingsError: a running process has the file, or the file cannot be read.
         """
         try:
             written = self.path.stat().st_mtime
@@ -38,16 +41,16 @@ class PidFile:
             )
 
     def write(self) -> None:
-        """Write our pid, in place of whatever is there.
+        """Write this process's pid; replaces an existing file.
 
         Raises:
-            SettingsError: the directory refuses.
+            SettingsError: the file cannot be written.
         """
         temporary = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}")
         try:
             try:
                 with open(temporary, "x") as file:
-                    os.fchmod(file.fileno(), 0o644)  # for whoever is to send signals, whatever the umask
+                    os.fchmod(file.fileno(), 0o644)  # readable for all users, whatever the umask
                     file.write(f"{os.getpid()}\n")
                 os.rename(temporary, self.path)
             except BaseException:
@@ -60,7 +63,7 @@ class PidFile:
             ) from None
 
     def remove(self) -> None:
-        """Remove the file if it is still ours."""
+        """Remove the file if it still has this process's pid."""
         with contextlib.suppress(OSError):
             if self._read() == os.getpid():
                 self.path.unlink()
@@ -71,17 +74,18 @@ class PidFile:
 
 
 def _lives(pid: int, written: float) -> bool:
-    """Whether the process that wrote its pid then still runs; a younger one only has the same number.
+    """Whether the process that wrote `pid` at the time `written` still runs.
 
-    In a container, where every start counts from 1, a file that is kept would else block the next start.
+    A process that started later has the same pid by chance. In a container pids start at 1 at each start, so
+    a file that is kept in a volume would otherwise prevent the next start.
     """
-    import psutil  # only where there is a file of somebody else's
+    import psutil  # imported here: needed only if there is an old file
 
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return bool(process.create_time() <= written + _SLACK)
+        return bool(process.create_time() <= written + _CLOCK_TOLERANCE)
     except psutil.AccessDenied:
         return True
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""--user and --group: as whom an application runs that root has started."""
+"""`--user` and `--group`: the user and group that workers run as when ostler is started as root."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ostler.settings.declarations import Settings
 
 @record
 class Identity:
-    """Whom to become: ids, with all groups that are not the first (initgroups(3))."""
+    """A user id, a group id, and the user's supplementary groups (initgroups(3))."""
 
     uid: int
     gid: int
     groups: tuple[int, ...]
 
     def assume(self) -> None:
-        """Become it, for good.
+        """Make this process run as this user and group, irrevocably.
 
         Raises:
             SettingsError: the system refuses.
@@ -40,14 +40,14 @@ class Identity:
 
 
 def wanted(settings: Settings) -> Identity | None:
-    """Return whom the settings name; None if nobody.
+    """Return the user and group that the settings name; None if they name neither.
 
     Raises:
-        SettingsError: there is no such user or group, or it takes root to become it.
+        SettingsError: there is no such user or group, or only root may become it.
     """
     if settings.user is None and settings.group is None:
         return None
-    import grp  # nobody else needs these
+    import grp  # imported here: most servers need neither of them
     import pwd
 
     uid, gid, name = os.geteuid(), os.getegid(), None
@@ -96,9 +96,10 @@ def _number(text: str, which: str) -> int:
 
 
 def give(identity: Identity | None, descriptors: Iterable[int]) -> None:
-    """Give new, empty log files to whoever is to write them as well.
+    """Change the owner of new, empty log files to the user that workers run as, so that they can write them.
 
-    No others: where a user may write a directory, a link there could name any file of root's.
+    Only of new and empty files: in a directory that this user may write, a link could point to any file of
+    root's.
     """
     if identity is None or os.geteuid() != 0:
         return

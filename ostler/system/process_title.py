@@ -1,7 +1,10 @@
-"""Writes over a process's own arguments: a worker's title in ps(1), and asterisks for secrets.
+"""Overwrites this process's arguments: a worker's title for ps(1), and asterisks in place of secrets.
 
-Relies on Linux keeping the arguments in the process's own memory (proc(5): /proc/self/stat, fields 48 and 49)
-and on /proc/self/mem being writable. Where either is missing, nothing is changed and nothing is said.
+Relies on Linux: a process's arguments are in its own memory, at the addresses in fields 48 and 49 of
+/proc/self/stat (proc_pid_stat(5)), and /proc/self/mem is writable. Where one of these is missing (another
+system, /proc not mounted, a kernel that forbids the write), reading or writing fails with an OSError,
+ValueError or IndexError. Then nothing is changed and nothing is logged: a title is a convenience, and
+arguments that hold secrets have been visible from the start.
 """
 
 from __future__ import annotations
@@ -9,24 +12,31 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
+_UNSUPPORTED = (OSError, ValueError, IndexError)
+
+
+def set_title(title: str) -> None:
+    """Show `title` as this process's arguments in ps(1) and top(1), cut off where the arguments ended."""
+    with contextlib.suppress(*_UNSUPPORTED):
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("ostler worker")
+        start, end = _argument_area()
+        room = end - start - 1
+        _overwrite(start, title.encode()[:room].ljust(room + 1, b"\0"))
+
 
 def conceal(flags: Iterable[str]) -> None:
-    """Overwrite what these flags were given, in what others see of this process's arguments (proc(5)).
+    """Replace the values of these flags by asterisks in this process's arguments.
 
-    Until then anybody on the machine can have read it: a variable or a file is the better place.
+    Before this call every user of the machine can read them: a variable or a file is the better place.
     """
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    with contextlib.suppress(*_UNSUPPORTED):
         with open("/proc/self/cmdline", "rb") as file:
             arguments = file.read()
         hidden = masked(arguments, [flag.encode() for flag in flags])
-        if hidden == arguments:
-            return
-        with open("/proc/self/stat") as stat:
-            # Fields are counted after the name, which may hold spaces: the arguments begin at the 48th.
-            start = int(stat.read().rpartition(")")[2].split()[45])
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            memory.seek(start)
-            memory.write(hidden)
+        if hidden != arguments:
+            start, _ = _argument_area()
+            _overwrite(start, hidden)
 
 
 def masked(arguments: bytes, flags: list[bytes]) -> bytes:
@@ -43,16 +53,15 @@ def masked(arguments: bytes, flags: list[bytes]) -> bytes:
     return b"\0".join(parts)
 
 
-def set_title(title: str) -> None:
-    """Show `title` in ps(1) and top(1): Linux keeps a process's arguments in its own memory (proc(5))."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open("/proc/self/comm", "w") as comm:
-            comm.write("ostler worker")
-        with open("/proc/self/stat") as stat:
-            # Fields are counted after the name, which may hold spaces: 48 and 49 of the line.
-            fields = stat.read().rpartition(")")[2].split()
-        start, end = int(fields[45]), int(fields[46])
-        room = end - start - 1
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            memory.seek(start)
-            memory.write(title.encode()[:room].ljust(room + 1, b"\0"))
+def _argument_area() -> tuple[int, int]:
+    """Return the addresses at which the arguments of this process begin and end."""
+    with open("/proc/self/stat") as stat:
+        # Split after the second field, the name in parentheses, which may contain spaces.
+        fields = stat.read().rpartition(")")[2].split()
+    return int(fields[48 - 3]), int(fields[49 - 3])
+
+
+def _overwrite(address: int, data: bytes) -> None:
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(address)
+        memory.write(data)

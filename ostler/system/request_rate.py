@@ -1,4 +1,4 @@
-"""How many requests a second are served, as a service manager's status shows it. Pure."""
+"""Computes the requests per second that the service manager's status shows. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAUSE = 5.0
 
 
 class RequestRate:
-    """Counts the requests that all workers together have served, and tells their rate."""
+    """Counts the requests that all workers together have served, and computes their rate."""
 
     def __init__(self) -> None:
         self._seen: dict[int, int] = {}
@@ -18,7 +18,11 @@ class RequestRate:
         self._rate = "0 req/s"
 
     def read(self, served: Mapping[int, int]) -> None:
-        """Take in how many requests each living worker has served in all."""
+        """Count the new requests.
+
+        Args:
+            served: by the pid of each worker that runs, how many requests it has served in all.
+        """
         self._served += sum(max(0, count - self._seen.get(pid, 0)) for pid, count in served.items())
         self._seen = dict(served)
 
@@ -27,7 +31,7 @@ class RequestRate:
         self._served, self._since = 0, now
 
     def rate(self, now: float) -> str:
-        """Return the rate since the last result, in words; within `PAUSE` seconds that result."""
+        """Return a text such as "15 req/s": the rate since the last result; within `PAUSE`, that result."""
         if now >= self._since + PAUSE:
             self._rate = _rate(self._served / (now - self._since))
             self.restart(now)
@@ -35,6 +39,6 @@ class RequestRate:
 
 
 def _rate(per_second: float) -> str:
-    """Two significant digits: a status that flickers tells no more, and is sent each time."""
+    """Return a rate with two significant digits: each change of the status is sent to the manager."""
     rounded = per_second if per_second < 10 else float(f"{per_second:.1e}")
     return f"{rounded:.0f} req/s"

@@ -1,6 +1,6 @@
-"""systemd's notification protocol (sd_notify(3)): how a service tells its manager how it fares.
+"""systemd's notification protocol (sd_notify(3)): a service tells the service manager its state.
 
-Used by the arbiter and by a plain server; what to say and when is theirs to decide.
+The arbiter, or a server without an arbiter, decides what to send and when.
 """
 
 from __future__ import annotations
@@ -14,24 +14,28 @@ from collections.abc import Mapping
 
 logger = logging.getLogger("ostler.error")
 
-# A manager that is busy for long misses the oldest; more than these are never under way.
 _MOST_PENDING = 32
+"""Messages that wait for a busy manager; of more than these, the oldest are dropped."""
 
 
 class Notifier:
-    """Sends messages to a service manager; to nobody when there is none. Never raises, never blocks.
+    """Sends messages to a service manager; without one, does nothing. Never raises, never blocks.
 
-    What a busy manager has no room for (its queue is full) stays `pending`: call `flush()` a second later.
+    If the manager's queue is full, a message stays `pending`: call `flush()` a second later.
+
+    Args:
+        address: a path, or `@name` in Linux's abstract namespace (unix(7)); None without a manager.
+        watchdog: seconds within which the manager expects `WATCHDOG=1`; None if it does not.
     """
 
     def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
         self.watchdog = watchdog
-        """Seconds within which the manager wants to hear `WATCHDOG=1`; None if it does not."""
+        """Seconds within which the manager expects `WATCHDOG=1`; None if it does not."""
         self._address = None if address is None else _kernel_name(address)
         self._pending: deque[bytes] = deque(maxlen=_MOST_PENDING)
         self._socket: socket.socket | None = None
         self.held = False
-        """While another arbiter speaks for the service, nothing is sent."""
+        """Whether nothing is sent, because another arbiter speaks for the service during an upgrade."""
         if self._address is None:
             self.watchdog = None
 
@@ -40,7 +44,7 @@ class Notifier:
 
     @property
     def listens(self) -> bool:
-        """Whether there is a manager that listens."""
+        """Whether messages are sent: there is a manager, and `held` is false."""
         return self._address is not None and not self.held
 
     @property
@@ -51,7 +55,7 @@ class Notifier:
     def send(self, *fields: str) -> None:
         """Send one message, such as `send("READY=1", "STATUS=serving")`."""
         if self.listens:
-            # A line break would begin a field of its own.
+            # A line break would begin another field.
             lines = (" ".join(field.splitlines()) for field in fields)
             self._pending.append("\n".join(lines).encode("utf-8", "replace"))
             self.flush()
@@ -68,7 +72,7 @@ class Notifier:
             self._pending.popleft()
 
     def close(self) -> None:
-        """Close the socket; what is pending gets its last chance."""
+        """Try once more to send what is pending, and close the socket."""
         self.flush()
         if self._socket is not None:
             self._socket.close()
@@ -77,17 +81,18 @@ class Notifier:
     def _transmit(self, message: bytes) -> None:
         assert self._address is not None
         if self._socket is None:
-            # Close-on-exec, as Python makes every descriptor (PEP 446): nobody else speaks for this process.
+            # Close-on-exec, as all of Python's descriptors are (PEP 446): no child can speak for this
+            # process.
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
-        # Not connected: a manager that executes itself anew may bind its socket anew.
+        # Not connected: a manager that re-executes itself may bind a new socket to the address.
         self._socket.sendto(message, self._address)
 
 
 def from_environment(environ: Mapping[str, str], pid: int) -> Notifier:
     """Return the notifier for NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)).
 
-    What is not understood is left alone, with a warning: a service must not fail for want of its manager.
+    A value that is not understood is logged as a warning and ignored: the service can run without it.
     """
     address = environ.get("NOTIFY_SOCKET")
     if not address:
@@ -101,7 +106,7 @@ def from_environment(environ: Mapping[str, str], pid: int) -> Notifier:
 
 
 def failure(error: BaseException) -> tuple[str, ...]:
-    """Return the fields that tell the manager why this process is about to exit."""
+    """Return the fields that tell the manager why this process exits."""
     fields = [f"STATUS={error}"]
     if isinstance(error.__cause__, OSError) and error.__cause__.errno:
         fields.append(f"ERRNO={error.__cause__.errno}")
@@ -109,7 +114,7 @@ def failure(error: BaseException) -> tuple[str, ...]:
 
 
 def microseconds(seconds: float) -> int:
-    """Return a time in the unit in which the protocol has it."""
+    """Return a time in microseconds, the unit of the protocol."""
     return int(seconds * 1e6)
 
 
@@ -126,6 +131,6 @@ def _watchdog(environ: Mapping[str, str], pid: int) -> float | None:
 
 
 def _kernel_name(address: str) -> bytes:
-    """Return an address as bind(2) has it: a leading @ stands for the NUL of the abstract namespace."""
+    """Return an address as bind(2) takes it: a leading @ becomes the NUL of the abstract namespace."""
     name = os.fsencode(address)
     return b"\0" + name[1:] if name.startswith(b"@") else name

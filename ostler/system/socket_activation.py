@@ -1,4 +1,4 @@
-"""Socket activation: listening sockets that a service manager opened for us (sd_listen_fds(3))."""
+"""Socket activation: adopts listening sockets that a service manager has opened (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
@@ -17,36 +17,42 @@ FIRST = 3
 
 
 @record
-class Passed:
-    """The sockets that were passed: how many, and what the manager calls them."""
+class PassedSockets:
+    """The sockets that were passed: their number, and the names that the manager gave them."""
 
     count: int = 0
     names: tuple[str, ...] = ()
-    stranger: str = ""
-    """Why there are none, although the variables are set: in words, for a warning."""
+    ignored_because: str = ""
+    """The text of a warning: why the variables are set, but the sockets are not used."""
 
     def descriptors(self) -> range:
-        """Return their numbers."""
+        """Return the numbers of the descriptors."""
         return range(FIRST, FIRST + self.count)
 
 
-def read(environ: Mapping[str, str], pid: int) -> Passed:
-    """Return what LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES say.
+def read(environ: Mapping[str, str], pid: int) -> PassedSockets:
+    """Return the sockets that LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES describe.
+
+    Args:
+        environ: the environment.
+        pid: of this process, for which LISTEN_PID must be meant.
 
     Raises:
-        BindError: a value is not what the protocol has.
+        BindError: the protocol does not allow a value.
     """
     text = environ.get("LISTEN_FDS")
     if text is None:
-        return Passed()
+        return PassedSockets()
     if "LISTEN_PID" not in environ:
-        return Passed(stranger="LISTEN_PID is not set")
+        return PassedSockets(ignored_because="LISTEN_PID is not set")
     for name in ("LISTEN_PID", "LISTEN_FDS"):
         value = environ[name]
         if not (value.isascii() and value.isdigit()):
             raise BindError(f"{name} is {value!r}: expected a number, as the service manager sets it")
     if int(environ["LISTEN_PID"]) != pid:
-        return Passed(stranger=f"LISTEN_PID is {environ['LISTEN_PID']} and this process is {pid}")
+        return PassedSockets(
+            ignored_because=f"LISTEN_PID is {environ['LISTEN_PID']} and this process is {pid}"
+        )
     count = int(text)
     if count > _most_descriptors():
         raise BindError(f"LISTEN_FDS is {text!r}: more descriptors than a process can have")
@@ -54,16 +60,20 @@ def read(environ: Mapping[str, str], pid: int) -> Passed:
     names = tuple(given.split(":")) if given else ()
     if given and len(names) != count:
         raise BindError(f"LISTEN_FDNAMES is {given!r}: expected {count} names, as LISTEN_FDS is {count}")
-    return Passed(count, names)
+    return PassedSockets(count, names)
 
 
-def listeners(passed: Passed, backlog: int) -> list[Listener]:
-    """Adopt every socket that was passed, each as our own; what was inherited is closed.
+def listeners(passed: PassedSockets, backlog: int) -> list[Listener]:
+    """Return a listener for every socket that was passed; the inherited descriptors are closed.
+
+    Args:
+        passed: as `read` returns it.
+        backlog: for a socket that does not listen yet.
 
     Raises:
-        BindError: one of them is no listening stream socket.
+        BindError: one of the descriptors is not a listening stream socket.
     """
-    # All are looked at before any is duplicated: a duplicate would take the number of one that is missing.
+    # All are checked before any is duplicated: a duplicate would get the number of one that is missing.
     for fd in passed.descriptors():
         _refuse_wrong(fd, passed.count)
     opened: list[Listener] = []
@@ -71,7 +81,7 @@ def listeners(passed: Passed, backlog: int) -> list[Listener]:
         for index, fd in enumerate(passed.descriptors()):
             name = passed.names[index] if passed.names else ""
             origin = f"systemd ({name})" if name else "systemd"
-            opened.append(Listener(adopt(fd, backlog, giver=_giver(passed.count)), origin=origin))
+            opened.append(Listener(adopt(fd, backlog, source=_source(passed.count)), origin=origin))
     except BaseException:
         for listener in opened:
             listener.close()
@@ -85,18 +95,18 @@ def _refuse_wrong(fd: int, count: int) -> None:
     try:
         kind = os.fstat(fd).st_mode
     except OSError:
-        raise BindError(f"{_giver(count)}: descriptor {fd} is not open") from None
+        raise BindError(f"{_source(count)}: descriptor {fd} is not open") from None
     if not stat.S_ISSOCK(kind):
-        raise BindError(f"{_giver(count)}: descriptor {fd} is not a socket")
+        raise BindError(f"{_source(count)}: descriptor {fd} is not a socket")
     with contextlib.suppress(OSError), socket(fileno=os.dup(fd)) as sock:
         sock.getpeername()
         raise BindError(
-            f"{_giver(count)}: descriptor {fd} is a connection and no listening socket; "
+            f"{_source(count)}: descriptor {fd} is a connection and no listening socket; "
             f"the socket unit needs Accept=no"
         )
 
 
-def _giver(count: int) -> str:
+def _source(count: int) -> str:
     return f"LISTEN_FDS={count}"
 
 

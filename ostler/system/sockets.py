@@ -1,6 +1,6 @@
-"""Addresses and listening sockets: bind, adopt, unlink.
+"""Opens listening sockets: binds TCP and Unix sockets, and adopts inherited descriptors.
 
-Every socket, however it came, is one `socket.socket` with its family and type as the kernel has them.
+Every socket, bound or inherited, is a `socket.socket` with the family and type that the kernel reports.
 """
 
 from __future__ import annotations
@@ -16,39 +16,38 @@ from dataclasses import dataclass
 from ostler.errors import BindError
 from ostler.settings.declarations import Settings
 
-# sun_path holds 108 bytes with the closing NUL (unix(7)).
 _UNIX_PATH_MAX = 107
-
+"""Bytes: `sun_path` has 108 with the NUL at its end (unix(7))."""
 
 Socket = socket.socket
 
 
 @dataclass
 class Listener:
-    """A listening socket, and for a Unix socket that we bound the inode that we may unlink."""
+    """A listening socket; for a Unix socket that ostler has bound, also its path and inode, to unlink it."""
 
     socket: socket.socket
     path: str | None = None
     inode: tuple[int, int] | None = None
     origin: str = ""
-    """Who opened it, when it was not ostler: in words, for the log."""
+    """What opened the socket, as a text for the log; empty if ostler did."""
     owned: bool = True
-    """Whether the path is ours to unlink. While one arbiter takes over from another, it is one's alone."""
+    """Whether `close` unlinks the path. In an upgrade two arbiters have the socket, and one owns its path."""
     further: tuple[Socket, ...] = ()
-    """The other queues of its SO_REUSEPORT group, in the group's order."""
+    """The other sockets of its SO_REUSEPORT group, one for each further queue, in the group's order."""
 
     @property
     def address(self) -> str:
-        """Where clients connect, as the log shows it."""
+        """The address for clients, as the log shows it."""
         return self.url("http")
 
     def url(self, scheme: str) -> str:
-        """Where clients connect, as the log shows it to those who speak `scheme`."""
-        # The kernel knows a Unix socket by the name that it was bound under, before it was renamed.
+        """Return the address for clients as a URL with this scheme, as the log shows it."""
+        # A Unix socket is bound under a temporary name and then renamed: getsockname() has the old name.
         return describe(self.socket, scheme) if self.path is None else f"unix socket {self.path}"
 
     def close(self) -> None:
-        """Close our copy of the socket, and unlink its path if it is still the one that we bound."""
+        """Close the socket in this process, and unlink its path if no other socket has replaced it there."""
         self.socket.close()
         if self.owned and self.path is not None and self.inode == _inode(self.path):
             with contextlib.suppress(OSError):
@@ -56,12 +55,14 @@ class Listener:
 
 
 def open_listeners(settings: Settings, owner: tuple[int, int] | None = None) -> list[Listener]:
-    """Bind or adopt what the settings ask for; all of it listens when this returns.
+    """Return the listeners that the settings ask for; all of them listen.
 
-    `owner` is whom a Unix socket is to belong to: user and group.
+    Args:
+        settings: `fd`, `uds`, or `host` and `port`; `backlog`.
+        owner: user id and group id that a new Unix socket gets, if this process runs as root.
 
     Raises:
-        BindError: an address is taken, not ours, or forbidden; a descriptor is no listening socket.
+        BindError: an address is in use, not of this machine, or forbidden; `fd` is not a listening socket.
     """
     if settings.fd is not None:
         return [Listener(adopt(settings.fd, settings.backlog))]
@@ -81,26 +82,31 @@ def describe(sock: socket.socket, scheme: str = "http") -> str:
     return f"unix socket {name}"
 
 
-def adopt(fd: int, backlog: int, *, giver: str = "") -> socket.socket:
-    """Return the inherited socket `fd` as our own, listening; `giver` is who named it, for the message.
+def adopt(fd: int, backlog: int, *, source: str = "") -> socket.socket:
+    """Return a duplicate of the inherited socket `fd`, listening.
 
-    The descriptor is duplicated, and a standard stream is then pointed at /dev/null: a descriptor 0
-    that were closed would be given to the next file opened.
+    If `fd` is a standard stream (0, 1 or 2), it is then opened on /dev/null: a closed descriptor 0 would be
+    reused by the next file that is opened.
+
+    Args:
+        fd: the inherited descriptor.
+        backlog: for a socket that does not listen yet.
+        source: the flag or variable that named the descriptor, for the error message; by default `--fd`.
 
     Raises:
-        BindError: `fd` is not open, no stream socket, or connected already.
+        BindError: `fd` is not open, not a stream socket, or already connected.
     """
-    giver = giver or f"--fd {fd}"
+    source = source or f"--fd {fd}"
     try:
         sock = socket.socket(fileno=os.dup(fd))
     except OSError as exc:
         what = "is not open" if exc.errno == errno.EBADF else "is not a socket"
         raise BindError(
-            f"{giver}: descriptor {fd} {what}; the parent process must pass a socket on it"
+            f"{source}: descriptor {fd} {what}; the parent process must pass a socket on it"
         ) from None
     try:
         if sock.type != socket.SOCK_STREAM:
-            raise BindError(f"{giver}: descriptor {fd} is not a stream socket")
+            raise BindError(f"{source}: descriptor {fd} is not a stream socket")
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             _listen(sock, backlog, f"descriptor {fd}")
     except BaseException:
@@ -114,10 +120,10 @@ def adopt(fd: int, backlog: int, *, giver: str = "") -> socket.socket:
 
 
 def bind_tcp(hosts: Iterable[str], port: int, backlog: int) -> list[socket.socket]:
-    """Listen on every address of every host; port 0 becomes the same free port on all of them.
+    """Listen on every address of every host; for port 0, on the same free port on all of them.
 
     Raises:
-        BindError: one line that names the address and what to do.
+        BindError: the message names the address and what to do.
     """
     hosts = list(dict.fromkeys(hosts))
     sockets: list[socket.socket] = []
@@ -150,9 +156,9 @@ def _bind_host(host: str, port: int, backlog: int, *, dual_stack: bool) -> list[
         try:
             sockets.append(_bind_one(family, target, backlog, dual_stack=dual_stack))
         except BindError as exc:
-            # A name such as localhost may stand for an address family that this machine lacks.
+            # A name such as localhost may have addresses of a family that this machine does not support.
             cause = exc.__cause__
-            if len(found) == 1 or not isinstance(cause, OSError) or cause.errno not in _ABSENT:
+            if len(found) == 1 or not isinstance(cause, OSError) or cause.errno not in _UNAVAILABLE:
                 for sock in sockets:
                     sock.close()
                 raise
@@ -164,7 +170,7 @@ def _bind_host(host: str, port: int, backlog: int, *, dual_stack: bool) -> list[
     return sockets
 
 
-_ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_UNAVAILABLE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _ADVICE = {
     errno.EADDRINUSE: "another process has it; stop that one or choose another --port",
@@ -183,7 +189,7 @@ def _bind_one(family: int, address: tuple[object, ...], backlog: int, *, dual_st
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # "::" alone serves IPv4 as well; given beside an IPv4 host it must leave that one its port.
+            # "::" alone serves IPv4 as well; beside an IPv4 host it must not take that host's port.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual_stack else 1)
         sock.bind(address)
     except OSError as exc:
@@ -207,15 +213,22 @@ def _cannot_listen(where: str, exc: OSError) -> BindError:
 
 
 def bind_unix(path: str, permissions: int, backlog: int, owner: tuple[int, int] | None = None) -> Listener:
-    """Listen on a Unix socket at `path`, which appears there complete: bound, with its mode, listening.
+    """Listen on a Unix socket at `path`.
 
-    A stale socket that a killed run left behind is replaced; a live one is an error.
+    A stale socket, left by a process that was killed, is replaced; a socket on which a server listens is an
+    error.
+
+    Args:
+        path: of the socket.
+        permissions: its mode.
+        backlog: its backlog.
+        owner: its user id and group id, if this process runs as root; by default those of the process.
 
     Raises:
-        BindError: a server listens there, something else lies there, or the directory refuses.
+        BindError: a server listens there, another file is there, or the directory cannot be written.
     """
     path = os.path.abspath(path)
-    # Renamed into place, so that no client meets a socket that refuses it or has the wrong mode.
+    # Bound under a temporary name and renamed, so that at `path` the socket always listens and has its mode.
     temporary = os.path.join(os.path.dirname(path), f".{os.urandom(4).hex()}")
     if max(len(os.fsencode(path)), len(os.fsencode(temporary))) > _UNIX_PATH_MAX:
         raise BindError(
@@ -258,9 +271,9 @@ def _refuse_unless_stale(path: str) -> None:
         try:
             probe.connect(path)
         except ConnectionRefusedError:
-            return  # nobody listens: left by a run that was killed
+            return  # stale: no process listens
         except BlockingIOError:
-            pass  # somebody listens, with a full backlog
+            pass  # a process listens, and its backlog is full
         except OSError as exc:
             raise BindError(f"cannot listen on unix socket {path}: {exc.strerror}") from exc
     raise BindError(

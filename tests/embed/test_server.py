@@ -1,9 +1,10 @@
-"""A server in somebody else's loop or thread, and what it leaves behind there: nothing."""
+"""An embedded server, in the loop or a thread of another program, which it leaves as it was."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import logging
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +28,7 @@ Runner = Callable[[Coroutine[Any, Any, T]], T]
 
 
 class App:
-    """Answers with its lifespan's state; /slow waits to be let go."""
+    """Answers with a greeting from its lifespan's state; /slow waits for `released`."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.said: list[str] = []
@@ -68,7 +70,7 @@ def server(app: Any, **settings: Any) -> ostler.Server:
 
 
 async def get(port: int | None, path: str = "/") -> bytes:
-    """One response's body, asked for from within the loop."""
+    """Return the body of a response, requested in the running loop."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     data = await reader.read()
@@ -85,21 +87,21 @@ def fetch(port: int | None) -> bytes:
         return connection.getresponse().read()
 
 
-async def turn() -> None:
-    """Let everything else in the loop have its turn."""
+async def one_iteration() -> None:
+    """Let the loop run everything else that is ready."""
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     loop.call_soon(future.set_result, None)
     await future
 
 
-async def bystanders() -> list[object]:
-    """What runs in the loop besides the caller."""
+async def other_tasks() -> list[object]:
+    """Return the tasks of the loop except for the caller's."""
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def _watched(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Fails instead of hanging; not with a task of its own, which would be a bystander."""
+async def _with_deadline(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Cancel a coroutine that hangs; without a task of its own, which `other_tasks` would return."""
     task = asyncio.current_task()
     assert task is not None
     watch = asyncio.get_running_loop().call_later(PATIENCE, task.cancel)
@@ -111,16 +113,16 @@ async def _watched(coroutine: Coroutine[Any, Any, T]) -> T:
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 def run(request: pytest.FixtureRequest) -> Runner[Any]:
-    """Runs a coroutine, in this thread, as somebody's program would."""
+    """A function that runs a coroutine in a new loop in this thread, as a program does."""
 
     def runner(coroutine: Coroutine[Any, Any, T]) -> T:
         if request.param == "asyncio":
-            return asyncio.run(_watched(coroutine))
+            return asyncio.run(_with_deadline(coroutine))
         import uvloop
 
         loop = uvloop.new_event_loop()
         try:
-            result: T = loop.run_until_complete(_watched(coroutine))
+            result: T = loop.run_until_complete(_with_deadline(coroutine))
             return result
         finally:
             loop.close()
@@ -131,7 +133,7 @@ def run(request: pytest.FixtureRequest) -> Runner[Any]:
 # -- in a running loop
 
 
-def test_it_serves_in_a_loop_that_runs_already_and_leaves_nothing_in_it(run: Runner[Any]) -> None:
+def test_it_serves_in_a_running_loop_and_leaves_nothing_in_it(run: Runner[Any]) -> None:
     app = App()
 
     async def main() -> None:
@@ -145,7 +147,7 @@ def test_it_serves_in_a_loop_that_runs_already_and_leaves_nothing_in_it(run: Run
         serving.stop()
         await task
         assert await serving.started
-        assert await bystanders() == []
+        assert await other_tasks() == []
         assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
     run(main())
@@ -165,12 +167,12 @@ def test_two_servers_share_one_loop(run: Runner[Any]) -> None:
         assert await get(other.port) == b"hello"
         other.stop()
         await tasks
-        assert await bystanders() == []
+        assert await other_tasks() == []
 
     run(main())
 
 
-def test_what_is_in_flight_is_finished_at_a_stop(run: Runner[Any]) -> None:
+def test_stop_finishes_the_requests_in_flight(run: Runner[Any]) -> None:
     app = App()
 
     async def main() -> bytes:
@@ -188,7 +190,7 @@ def test_what_is_in_flight_is_finished_at_a_stop(run: Runner[Any]) -> None:
     assert run(main()) == b"hello"
 
 
-def test_stop_now_cancels_and_still_leaves_nothing_behind(run: Runner[Any]) -> None:
+def test_stop_now_cancels_requests_and_leaves_nothing_in_the_loop(run: Runner[Any]) -> None:
     app = App()
 
     async def main() -> None:
@@ -202,14 +204,14 @@ def test_stop_now_cancels_and_still_leaves_nothing_behind(run: Runner[Any]) -> N
         await task
         await asyncio.wait((request,))
         request.exception()
-        assert await bystanders() == []
+        assert await other_tasks() == []
 
     run(main())
 
     assert app.said == ["startup", "cancelled"]
 
 
-def test_a_cancelled_task_drains_first(run: Runner[Any]) -> None:
+def test_a_cancelled_task_drains_before_it_ends(run: Runner[Any]) -> None:
     app = App()
 
     async def main() -> bytes:
@@ -222,7 +224,7 @@ def test_a_cancelled_task_drains_first(run: Runner[Any]) -> None:
         asyncio.get_running_loop().call_soon(app.released.set)
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await bystanders() in ([], [request])
+        assert await other_tasks() in ([], [request])
         return await request
 
     assert run(main()) == b"hello"
@@ -239,20 +241,20 @@ def test_a_task_that_is_cancelled_twice_stops_at_once(run: Runner[Any]) -> None:
         request = asyncio.create_task(get(serving.port, "/slow"))
         await app.entered.wait()
         task.cancel()
-        await turn()
+        await one_iteration()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         await asyncio.wait((request,))
         request.exception()
-        assert await bystanders() == []
+        assert await other_tasks() == []
 
     run(main())
 
     assert app.said == ["startup", "cancelled"]
 
 
-def test_a_program_that_just_ends_takes_its_server_along(run: Runner[Any]) -> None:
+def test_a_program_that_cancels_its_task_and_ends_closes_the_sockets(run: Runner[Any]) -> None:
     async def main() -> ostler.Server:
         serving = server(App())
         task = asyncio.create_task(serving.serve())
@@ -268,7 +270,7 @@ def test_a_program_that_just_ends_takes_its_server_along(run: Runner[Any]) -> No
 # -- stopping early, failing
 
 
-def test_a_stop_that_comes_first_means_that_nothing_starts(run: Runner[Any]) -> None:
+def test_after_a_stop_before_serve_nothing_starts(run: Runner[Any]) -> None:
     app = App()
     serving = server(app)
     serving.stop()
@@ -281,7 +283,7 @@ def test_a_stop_that_comes_first_means_that_nothing_starts(run: Runner[Any]) -> 
     assert serving.port is None
 
 
-def test_a_stop_during_the_start_ends_it(run: Runner[Any]) -> None:
+def test_a_stop_during_start_up_ends_the_server(run: Runner[Any]) -> None:
     serving: list[ostler.Server] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -294,13 +296,13 @@ def test_a_stop_during_the_start_ends_it(run: Runner[Any]) -> None:
         task = asyncio.create_task(serving[0].serve())
         started = await serving[0].started
         await task
-        assert await bystanders() == []
+        assert await other_tasks() == []
         return started
 
     assert run(main()) is False
 
 
-def test_a_failing_start_up_is_raised_by_serve_and_to_whoever_waits(run: Runner[Any]) -> None:
+def test_a_failed_start_up_is_raised_by_serve_and_by_started(run: Runner[Any]) -> None:
     async def main() -> None:
         serving = server(App(fails=True))
         task = asyncio.create_task(serving.serve())
@@ -311,12 +313,12 @@ def test_a_failing_start_up_is_raised_by_serve_and_to_whoever_waits(run: Runner[
         with pytest.raises(ostler.StartupError):
             serving.started.wait(0)
         assert not serving.started
-        assert await bystanders() == []
+        assert await other_tasks() == []
 
     run(main())
 
 
-def test_an_address_that_is_taken_is_a_bind_error(run: Runner[Any]) -> None:
+def test_an_address_in_use_is_a_bind_error(run: Runner[Any]) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             serving = server(App(), port=taken.getsockname()[1])
@@ -329,7 +331,7 @@ def test_an_address_that_is_taken_is_a_bind_error(run: Runner[Any]) -> None:
     run(main())
 
 
-def test_an_import_string_is_looked_up_as_the_command_does_and_the_path_is_put_back(
+def test_an_import_string_is_found_as_by_the_command_and_sys_path_is_restored(
     run: Runner[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "embedded_app.py").write_text("async def app(scope, receive, send):\n    await receive()\n")
@@ -352,7 +354,7 @@ def test_an_import_string_is_looked_up_as_the_command_does_and_the_path_is_put_b
     assert os.getcwd() == str(tmp_path)
 
 
-def test_it_serves_once(run: Runner[Any]) -> None:
+def test_a_server_serves_only_once(run: Runner[Any]) -> None:
     serving = server(App())
     serving.stop()
     run(serving.serve())
@@ -361,7 +363,7 @@ def test_it_serves_once(run: Runner[Any]) -> None:
         run(serving.serve())
 
 
-def test_run_in_a_running_loop_says_what_to_do_instead() -> None:
+def test_run_in_a_running_loop_is_refused_with_advice() -> None:
     async def main() -> None:
         server(App()).run()
 
@@ -374,7 +376,7 @@ def test_an_application_in_place_of_settings_is_refused() -> None:
         ostler.Server(App())  # type: ignore[arg-type]
 
 
-def test_a_limit_of_requests_ends_it(run: Runner[Any]) -> None:
+def test_the_limit_of_requests_ends_the_server(run: Runner[Any]) -> None:
     async def main() -> None:
         serving = server(App(), limit_max_requests=1)
         task = asyncio.create_task(serving.serve())
@@ -388,7 +390,7 @@ def test_a_limit_of_requests_ends_it(run: Runner[Any]) -> None:
 # -- sockets
 
 
-def test_it_serves_on_sockets_that_were_bound_before_and_closes_them(run: Runner[Any]) -> None:
+def test_it_serves_on_given_sockets_and_closes_them(run: Runner[Any]) -> None:
     async def main() -> None:
         bound = socket.socket()
         bound.bind(("127.0.0.1", 0))
@@ -405,7 +407,7 @@ def test_it_serves_on_sockets_that_were_bound_before_and_closes_them(run: Runner
     run(main())
 
 
-def test_the_bound_address_is_where_uvicorn_has_it(run: Runner[Any]) -> None:
+def test_the_bound_address_is_found_as_in_uvicorn(run: Runner[Any]) -> None:
     async def main() -> None:
         serving = server(App())
         task = asyncio.create_task(serving.serve())
@@ -418,7 +420,7 @@ def test_the_bound_address_is_where_uvicorn_has_it(run: Runner[Any]) -> None:
     run(main())
 
 
-def test_a_unix_socket_has_no_port_and_is_gone_at_the_end(run: Runner[Any], tmp_path: Path) -> None:
+def test_a_unix_socket_has_no_port_and_is_unlinked_at_the_end(run: Runner[Any], tmp_path: Path) -> None:
     async def main() -> None:
         serving = server(App(), port=None, uds=tmp_path / "o.sock")
         task = asyncio.create_task(serving.serve())
@@ -437,7 +439,7 @@ def test_a_unix_socket_has_no_port_and_is_gone_at_the_end(run: Runner[Any], tmp_
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_two_servers_run_in_threads_and_are_stopped_from_this_one(loop: str) -> None:
+def test_two_servers_run_in_threads_and_are_stopped_from_another(loop: str) -> None:
     servers = [server(App(), loop=loop) for _ in range(2)]
     threads = [threading.Thread(target=serving.run) for serving in servers]
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -457,7 +459,7 @@ def test_two_servers_run_in_threads_and_are_stopped_from_this_one(loop: str) -> 
     servers[0].stop()
 
 
-def test_a_thread_that_waits_is_told_of_a_failure() -> None:
+def test_wait_raises_a_failure_of_the_server_in_another_thread() -> None:
     serving = server(App(fails=True))
     failures: list[BaseException] = []
 
@@ -476,13 +478,13 @@ def test_a_thread_that_waits_is_told_of_a_failure() -> None:
     assert len(failures) == 1
 
 
-def test_a_start_can_be_awaited_in_another_loop_than_the_servers() -> None:
+def test_started_can_be_awaited_in_another_loop_than_the_servers() -> None:
     serving = server(App())
     thread = threading.Thread(target=serving.run)
 
     async def main() -> bool:
         waiting = asyncio.create_task(_awaited(serving.started))
-        await turn()
+        await one_iteration()
         thread.start()
         return await waiting
 
@@ -507,7 +509,7 @@ async def _awaited(what: Awaitable[bool]) -> bool:
     return await what
 
 
-def test_the_idiom_of_a_subclass_that_runs_in_a_thread_works_as_with_uvicorn() -> None:
+def test_a_subclass_that_runs_in_a_thread_works_as_with_uvicorn() -> None:
     class Server(ostler.Server):
         def install_signal_handlers(self) -> None:
             pass
@@ -534,8 +536,8 @@ def test_the_idiom_of_a_subclass_that_runs_in_a_thread_works_as_with_uvicorn() -
 
 
 @pytest.fixture
-def heard() -> Iterator[list[int]]:
-    """What reaches the program's own handlers."""
+def program_got() -> Iterator[list[int]]:
+    """The signals that reach the program's own handlers."""
     found: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda n, _: found.append(n)) for number in numbers]
@@ -545,8 +547,8 @@ def heard() -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains_and_then_has_the_effect_that_it_has_without_a_server(
-    number: signal.Signals, run: Runner[Any], heard: list[int]
+def test_a_signal_drains_the_server_and_then_reaches_the_program(
+    number: signal.Signals, run: Runner[Any], program_got: list[int]
 ) -> None:
     app = App()
 
@@ -555,16 +557,16 @@ def test_a_signal_drains_and_then_has_the_effect_that_it_has_without_a_server(
         task = asyncio.create_task(serving.serve())
         await serving.started
         signal.raise_signal(number)
-        assert heard == []
+        assert program_got == []
         await task
 
     run(main())
 
     assert app.said == ["startup", "shutdown"]
-    assert heard == [number]
+    assert program_got == [number]
 
 
-def test_a_second_sigint_ends_at_once(run: Runner[Any], heard: list[int]) -> None:
+def test_a_second_sigint_stops_at_once(run: Runner[Any], program_got: list[int]) -> None:
     app = App()
 
     async def main() -> None:
@@ -582,11 +584,11 @@ def test_a_second_sigint_ends_at_once(run: Runner[Any], heard: list[int]) -> Non
     run(main())
 
     assert app.said == ["startup", "cancelled"]
-    assert heard == [signal.SIGINT]
+    assert program_got == [signal.SIGINT]
 
 
 def test_one_signal_stops_all_servers_of_a_loop_and_is_passed_on_once(
-    run: Runner[Any], heard: list[int]
+    run: Runner[Any], program_got: list[int]
 ) -> None:
     async def main() -> None:
         servers = [server(App()) for _ in range(3)]
@@ -598,7 +600,7 @@ def test_one_signal_stops_all_servers_of_a_loop_and_is_passed_on_once(
 
     run(main())
 
-    assert heard == [signal.SIGTERM]
+    assert program_got == [signal.SIGTERM]
 
 
 def test_ctrl_c_ends_asyncio_run_as_it_does_without_a_server() -> None:
@@ -620,13 +622,13 @@ def test_ctrl_c_ends_asyncio_run_as_it_does_without_a_server() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_signals_can_be_left_alone(run: Runner[Any], heard: list[int]) -> None:
+def test_with_signals_false_the_program_gets_its_signals(run: Runner[Any], program_got: list[int]) -> None:
     async def main() -> None:
         serving = ostler.Server(ostler.Config(App(), port=0), signals=False, configure_logging=False)
         task = asyncio.create_task(serving.serve())
         await serving.started
         signal.raise_signal(signal.SIGTERM)
-        assert heard == [signal.SIGTERM]
+        assert program_got == [signal.SIGTERM]
         assert not serving.should_exit
         serving.stop()
         await task
@@ -634,7 +636,7 @@ def test_signals_can_be_left_alone(run: Runner[Any], heard: list[int]) -> None:
     run(main())
 
 
-def test_run_owns_the_program_and_so_passes_nothing_on(heard: list[int]) -> None:
+def test_run_does_not_pass_the_signal_on(program_got: list[int]) -> None:
     app = App()
     serving = server(app)
 
@@ -649,10 +651,10 @@ def test_run_owns_the_program_and_so_passes_nothing_on(heard: list[int]) -> None
 
     timer.join()
     assert app.said == ["startup", "shutdown"]
-    assert heard == []
+    assert program_got == []
 
 
-def test_a_drain_delay_lets_health_checks_say_so_first(run: Runner[Any], heard: list[int]) -> None:
+def test_a_drain_delay_first_lets_health_checks_fail(run: Runner[Any], program_got: list[int]) -> None:
     async def main() -> None:
         serving = server(App(), health_path="/healthz", drain_delay=60)
         task = asyncio.create_task(serving.serve())
@@ -665,7 +667,28 @@ def test_a_drain_delay_lets_health_checks_say_so_first(run: Runner[Any], heard: 
 
     run(main())
 
-    assert heard == [signal.SIGTERM]
+    assert program_got == [signal.SIGTERM]
+
+
+def test_a_server_that_drains_before_its_delay_is_over_leaves_no_timer(
+    run: Runner[Any], program_got: list[int]
+) -> None:
+    async def serve_once() -> weakref.ref[ostler.Server]:
+        serving = server(App(), drain_delay=60)
+        task = asyncio.create_task(serving.serve())
+        await serving.started
+        signal.raise_signal(signal.SIGTERM)
+        await one_iteration()
+        signal.raise_signal(signal.SIGTERM)
+        await task
+        return weakref.ref(serving)
+
+    async def main() -> None:
+        server_ref = await serve_once()
+        gc.collect()
+        assert server_ref() is None
+
+    run(main())
 
 
 # -- logs
@@ -673,7 +696,7 @@ def test_a_drain_delay_lets_health_checks_say_so_first(run: Runner[Any], heard: 
 
 @pytest.fixture
 def loggers() -> Iterator[None]:
-    """Puts back what the set-up of the log changes."""
+    """Restore the loggers afterwards."""
     known = [logging.getLogger(name) for name in ("ostler", "ostler.access")]
     before = [(lg.handlers[:], lg.level, lg.propagate, lg.disabled) for lg in known]
     yield
@@ -682,7 +705,7 @@ def loggers() -> Iterator[None]:
         lg.setLevel(level)
 
 
-def test_only_ostlers_own_loggers_are_set_up(
+def test_only_ostlers_own_loggers_are_configured(
     run: Runner[Any], loggers: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, in a directory of its own, driven through its DevTools protocol."""
+"""Run a real headless Chromium with a profile of its own, driven through the DevTools protocol."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ import psutil
 from websockets.sync.client import connect
 
 from tests.hosting.needs import need
-from tests.live.harness import PATIENCE, Output, wait_until
+from tests.live.harness import PATIENCE, Output, add_note, wait_until
 
 FLAGS = (
     "--headless",
-    "--no-sandbox",  # as root there is none to be had
+    "--no-sandbox",  # root cannot have one
     "--disable-gpu",
-    "--disable-dev-shm-usage",  # which is small in containers
+    "--disable-dev-shm-usage",  # /dev/shm is small in containers
     "--disable-quic",
     "--no-first-run",
     "--no-proxy-server",
@@ -38,14 +38,14 @@ FLAGS = (
 )
 
 
-class Raised(AssertionError):
-    """The page's JavaScript raised, or a command of the protocol failed."""
+class BrowserError(AssertionError):
+    """The page's JavaScript threw an exception, or a command of the DevTools protocol failed."""
 
 
 class Chromium:
-    """Leaving it ends it with everything that it has started, by pid, and takes its directory away.
+    """A browser with one page. Leaving the context ends all its processes, by pid, and removes its directory.
 
-    It trusts `authority`, a PEM file, beside those that it comes with: certificates are checked as ever.
+    It checks certificates as usual, and trusts `authority`, a PEM file, besides those that it comes with.
     """
 
     def __init__(self, authority: Path | None = None) -> None:
@@ -54,7 +54,7 @@ class Chromium:
         need(certutil is not None, "certutil (Debian: apt install libnss3-tools)")
         assert program is not None
         assert certutil is not None
-        # pytest's own directories have paths too long for the sockets that Chromium makes.
+        # The paths of pytest's directories are too long for the sockets that Chromium makes.
         self._home = Path(tempfile.mkdtemp(prefix="ostler-chromium-"))
         try:
             if authority is not None:
@@ -68,7 +68,7 @@ class Chromium:
         self._numbers = itertools.count(1)
         self._opened = contextlib.ExitStack()
         self.complaints: list[str] = []
-        """Exceptions that nobody caught, and errors in the console."""
+        """Exceptions that the page did not catch, and errors in the console."""
 
     def _trust(self, certutil: str, authority: Path) -> None:
         store = self._home / ".pki" / "nssdb"
@@ -114,25 +114,25 @@ class Chromium:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            told = "\n".join(self.complaints)
-            notes = f"the page's complaints:\n{told}\nChromium's stderr:\n{self._stderr.text[-3000:]}"
-            error.__notes__ = [*getattr(error, "__notes__", ()), notes]
+        complaints = "\n".join(self.complaints)
+        add_note(
+            error, f"the page's complaints:\n{complaints}\nChromium's stderr:\n{self._stderr.text[-3000:]}"
+        )
         self._opened.close()
-        ours = list(self._family())
+        family = list(self._processes())
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        for process in ours:  # some lead groups of their own
+        for process in family:  # some lead process groups of their own
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(PATIENCE)
-        psutil.wait_procs(ours, PATIENCE)
+        psutil.wait_procs(family, PATIENCE)
         self._stderr.close()
-        wait_until(lambda: not list(self._family()), "every process of Chromium is gone")
+        wait_until(lambda: not list(self._processes()), "every process of Chromium is gone")
         shutil.rmtree(self._home)
 
-    def _family(self) -> Iterator[psutil.Process]:
-        """Every process that has been started for this profile, or by one that has."""
+    def _processes(self) -> Iterator[psutil.Process]:
+        """Yield every process of this profile, and those that such a process has started."""
         for process in psutil.process_iter(["cmdline", "environ", "status"]):
             info = process.info
             if info["status"] == psutil.STATUS_ZOMBIE:
@@ -143,10 +143,10 @@ class Chromium:
                 yield process
 
     def command(self, method: str, **params: object) -> Any:
-        """Send a command and return its result.
+        """Send a command of the DevTools protocol, and return its result.
 
         Raises:
-            Raised: Chromium says that it failed.
+            BrowserError: Chromium reports that it failed.
         """
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
@@ -154,7 +154,7 @@ class Chromium:
             message = json.loads(self._socket.recv(PATIENCE))
             if message.get("id") == number:
                 if "error" in message:
-                    raise Raised(f"{method}: {message['error']}")
+                    raise BrowserError(f"{method}: {message['error']}")
                 return message["result"]
             self._note(message)
 
@@ -166,7 +166,7 @@ class Chromium:
             self.complaints.append("{text} ({url})".format(**{"url": "", **event["params"]["entry"]}))
 
     def open(self, url: str) -> str | None:
-        """Go to a page and wait until it has loaded; return what went wrong."""
+        """Go to a page and wait until it has loaded; return the error of a failure, else None."""
         result = self.command("Page.navigate", url=url)
         if "errorText" in result:
             return str(result["errorText"])
@@ -174,26 +174,26 @@ class Chromium:
         return None
 
     def run(self, script: str) -> Any:
-        """Return the value of an expression in the page, awaited if it is a promise.
+        """Evaluate a JavaScript expression in the page, and return its value; a promise is awaited.
 
         Raises:
-            Raised: the expression raised.
+            BrowserError: the expression threw an exception.
         """
         options = {"awaitPromise": True, "returnByValue": True}
         result = self.command("Runtime.evaluate", expression=script, **options)
         if "exceptionDetails" in result:
-            raise Raised(result["exceptionDetails"])
+            raise BrowserError(result["exceptionDetails"])
         return result["result"].get("value")
 
     def until(self, script: str) -> Any:
-        """Return the first true value of an expression."""
+        """Evaluate an expression until its value is true, and return that value."""
         return wait_until(lambda: self.run(script), f"in the page: {script}")
 
     def text(self, selector: str) -> str:
         return str(self.run(f"document.querySelector({json.dumps(selector)}).textContent"))
 
     def choose(self, selector: str, files: Sequence[Path]) -> None:
-        """Choose files in an input of a form, as a person does."""
+        """Choose files in a form's file input."""
         script = f"document.querySelector({json.dumps(selector)})"
         found = self.command("Runtime.evaluate", expression=script)["result"]["objectId"]
         self.command("DOM.setFileInputFiles", files=[str(path) for path in files], objectId=found)

@@ -1,8 +1,7 @@
-"""gunicorn as its users start it, with one of ostler's worker classes."""
+"""Run a real gunicorn with one of ostler's worker classes."""
 
 from __future__ import annotations
 
-import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 from gunicorn.config import Config
 
-from tests.hosting.pages import SCRIPTS
-from tests.live.harness import APP, Ostler, wait_until
+from tests.hosting.docs_examples import SCRIPTS
+from tests.live.harness import Ostler, wait_until
 
 WORKER = "ostler.gunicorn.Worker"
 H11_WORKER = "ostler.gunicorn.H11Worker"
@@ -21,7 +20,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Gunicorn(Ostler):
-    """`gunicorn -k WORKER ARGS main:app` in `directory`; leaving it ends whatever is left, by pid."""
+    """`gunicorn -k WORKER ARGS APP` in `directory`. Leaving the context kills every process left, by pid."""
 
     def __init__(
         self,
@@ -33,10 +32,11 @@ class Gunicorn(Ostler):
         env: Mapping[str, str] = _NOTHING,
         **popen: Any,
     ) -> None:
-        # Its control socket (from 25.1 on) would lie in the home directory, for all instances of a user.
+        # gunicorn's control socket (from 25.1 on) is in the home directory: all instances of a user share it.
         alone = ["--no-control-socket"] if "control_socket" in Config().settings else []
         options = ("-k", worker, "-b", bind, *alone, *args, app)
-        # The script: `-m gunicorn` does not survive its own SIGUSR2. What it leaves open is its own affair.
+        # The script, because a gunicorn started by `-m gunicorn` does not survive its own SIGUSR2.
+        # Warnings are ignored, because gunicorn leaves files open.
         program = (str(SCRIPTS / "gunicorn"),)
         super().__init__(
             directory, *options, program=program, env={"PYTHONWARNINGS": "ignore", **env}, **popen
@@ -50,33 +50,23 @@ class Gunicorn(Ostler):
         return int(self.log.wait_for(r"Listening at: https?://127\.0\.0\.1:(\d+)")[1])
 
     def pids(self) -> set[int]:
-        """The workers that are alive."""
+        """Return the pids of the workers that are alive."""
         return {process.pid for process in self.family()} - {self.pid}
 
     def wait_started(self, count: int) -> None:
-        """Wait until `count` workers in all have started their application up since the start."""
+        """Wait until `count` workers have completed the application's startup, replaced workers included."""
         self.log.wait_for("Application startup complete", count=count)
 
     def wait_replaced(self, old: set[int], count: int) -> None:
-        """Wait until none of the `old` workers is left, and `count` others are there."""
+        """Wait until none of the `old` workers is left, and `count` other ones run."""
         wait_until(lambda: not old & self.pids() and len(self.pids()) == count, f"{old} are replaced")
 
     def wait_count(self, count: int) -> None:
-        """Wait until there are so many workers."""
+        """Wait until `count` workers run."""
         wait_until(lambda: len(self.pids()) == count, f"there are {count} workers")
 
     def reload(self, count: int) -> None:
-        """SIGHUP; wait until all workers are others."""
+        """Send SIGHUP, and wait until `count` new workers have replaced the old ones."""
         old = self.pids()
         self.send(signal.SIGHUP)
         self.wait_replaced(old, count)
-
-
-def version(text: str) -> str:
-    """The application as another version; not as long as "one", or cached bytecode counts as fresh."""
-    return APP.replace('VERSION = "one"', f'VERSION = "{text}"')
-
-
-def lines(path: Path, pattern: str) -> list[str]:
-    """The lines of a log file that match."""
-    return [line for line in path.read_text().splitlines() if re.search(pattern, line)]

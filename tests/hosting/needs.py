@@ -1,4 +1,4 @@
-"""What a test needs of the machine: absent, it skips the test at home, and fails it in CI."""
+"""Skip a test when the machine lacks what it needs; in CI (variable `CI`), fail it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def need(there: bool, what: str) -> None:
-    """Go on only where `there`; `what` says what is needed, and how to get it."""
+    """Skip or fail the test unless `there` is true; `what` says what is needed, and how to install it."""
     if not there:
         if os.environ.get("CI"):
             pytest.fail(f"CI lacks what this test needs: {what}")
@@ -17,7 +17,7 @@ def need(there: bool, what: str) -> None:
 
 
 def need_namespaces() -> None:
-    """Go on only as root, with the programs that make namespaces."""
+    """Skip or fail the test unless it runs as root and has the programs that make namespaces."""
     need(os.geteuid() == 0, "root, for namespaces and mounts of its own")
     for program in ("unshare", "nsenter", "setpriv"):
         need(shutil.which(program) is not None, f"{program} (Debian: apt install util-linux)")

@@ -1,4 +1,4 @@
-"""A real nginx in a directory of its own: in the foreground, unprivileged, on sockets from the kernel."""
+"""Run a real nginx with a file that the docs show: in the foreground, unprivileged, on free ports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.hosting.docs_examples import DEPLOYMENT
 from tests.hosting.needs import need
-from tests.live.harness import PATIENCE, Output, wait_until
+from tests.live.harness import PATIENCE, Output, add_note, wait_until
 
-PAGES = Path(__file__).parents[2] / "docs" / "deployment"
-FILES = PAGES / "nginx"
-PROGRAM = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+FILES = DEPLOYMENT / "nginx"
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 
-# What /etc/nginx/nginx.conf is to the files that the pages show. "info" tells every hiccup of an upstream.
+# Takes the place of /etc/nginx/nginx.conf, and includes a file that the docs show. The level "info" logs
+# every failure of an upstream.
 MAIN = """
 {module}
 daemon off;
@@ -59,7 +60,7 @@ async def app(scope, receive, send):
     if scope["type"] == "websocket":
         return await websocket(scope, receive, send)
     paths = {"/stream": stream, "/events": events, "/go": go, "/upload": upload, "/download": download}
-    await paths.get(scope["path"], tell)(scope, receive, send)
+    await paths.get(scope["path"], report)(scope, receive, send)
 
 
 async def lifespan(receive, send):
@@ -76,10 +77,10 @@ async def respond(send, body):
     await send({"type": "http.response.body", "body": body})
 
 
-async def tell(scope, receive, send):
+async def report(scope, receive, send):
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-    told = {"client": scope["client"], "scheme": scope["scheme"], "headers": headers}
-    await respond(send, json.dumps(told).encode())
+    reported = {"client": scope["client"], "scheme": scope["scheme"], "headers": headers}
+    await respond(send, json.dumps(reported).encode())
 
 
 async def stream(scope, receive, send):
@@ -134,11 +135,11 @@ async def download(scope, receive, send):
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Path]:
-    """A directory that an unprivileged nginx can use: pytest's own lets no other user through."""
+def nginx_directory() -> Iterator[Path]:
+    """Make a directory that an unprivileged nginx can enter; other users cannot enter pytest's own."""
     packages = "nginx and its stream module (Debian: apt install nginx libnginx-mod-stream)"
-    need(PROGRAM is not None and STREAM_MODULE.exists(), packages)
-    assert PROGRAM is not None
+    need(NGINX is not None and STREAM_MODULE.exists(), packages)
+    assert NGINX is not None
     directory = Path(tempfile.mkdtemp(prefix="ostler-nginx-"))
     try:
         directory.chmod(0o755)
@@ -150,16 +151,16 @@ def place() -> Iterator[Path]:
 
 
 def unprivileged() -> pwd.struct_passwd | None:
-    """Whom to run nginx as, where the tests run as root."""
+    """Return the user that nginx runs as when the tests run as root; None when they do not."""
     return pwd.getpwnam("nobody") if os.getuid() == 0 else None
 
 
-def shown(name: str, **replaced: str) -> str:
-    """A file that a page shows, with the given places (`listen`, `upstream`, ...) put in."""
+def site_file(name: str, **replaced: str) -> str:
+    """Return a file that the docs show, with values for some of its `PLACES` (`listen`, `upstream`)."""
     text = (FILES / name).read_text(encoding="utf-8")
     for old, new in PLACES[name].items():
         if old in replaced:
-            assert text.count(new) == 1, f"{name} has {new!r} not once"
+            assert text.count(new) == 1, f"{name} must have {new!r} once"
             text = text.replace(new, replaced[old])
     return text
 
@@ -180,7 +181,7 @@ PLACES: Mapping[str, Mapping[str, str]] = {
 
 
 class Nginx:
-    """nginx with one of the files that the pages show. Leaving it ends it, by pid."""
+    """nginx with one of the files that the docs show. Leaving the context ends it, by pid."""
 
     def __init__(self, here: Path, name: str, upstream: str, **replaced: str) -> None:
         self.here = here
@@ -190,7 +191,7 @@ class Nginx:
         if len(self.ports) > 1:
             replaced["listen_tls"] = f"listen 127.0.0.1:{self.ports[1]} ssl;"
         site = here / "site.conf"
-        site.write_text(shown(name, upstream=f"{upstream};", **replaced))
+        site.write_text(site_file(name, upstream=f"{upstream};", **replaced))
         stream = "stream" in name
         include = f"include {site};"
         (here / "nginx.conf").write_text(
@@ -210,8 +211,8 @@ class Nginx:
         descriptors = [sock.fileno() for sock in self._sockets]
         here = str(self.here)
         self._process = subprocess.Popen(
-            [PROGRAM or "nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/error.log"],
-            # Where nginx replaces itself it hands its sockets on like this; so no port has to be guessed.
+            [NGINX or "nginx", "-p", here, "-c", f"{here}/nginx.conf", "-e", f"{here}/error.log"],
+            # nginx passes its sockets to its successor in this variable. So the kernel chooses the port.
             env={"PATH": os.environ["PATH"], "NGINX": "".join(f"{number};" for number in descriptors)},
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
@@ -233,8 +234,7 @@ class Nginx:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.__notes__ = [*getattr(error, "__notes__", ()), f"nginx's error log:\n{self.errors[-5000:]}"]
+        add_note(error, f"nginx's error log:\n{self.errors[-5000:]}")
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(PATIENCE)
@@ -249,12 +249,12 @@ class Nginx:
 
     @property
     def errors(self) -> str:
-        """The error log."""
+        """The text of the error log."""
         return self._read("error.log")
 
     @property
     def requests(self) -> list[str]:
-        """The access log's lines."""
+        """The lines of the access log."""
         return self._read("access.log").splitlines()
 
     def _read(self, name: str) -> str:
@@ -264,22 +264,22 @@ class Nginx:
             return ""
 
     def complaints(self) -> list[str]:
-        """What the error log says of upstreams, and whatever is worse than a notice."""
+        """Return the lines of the error log about upstreams, and those with a level above notice."""
         bad = ("upstream", "[warn]", "[error]", "[crit]", "[alert]", "[emerg]")
         lines = [line for line in self.errors.splitlines() if any(word in line for word in bad)]
-        # The stream module's words for a good end, whichever side it came from.
+        # The stream module logs this when a connection ends normally, on either side.
         return [line for line in lines if "disconnected, bytes from/to client" not in line]
 
     def reload(self) -> None:
-        """SIGHUP, until the new worker process is there and the old one accepts nothing more."""
+        """Send SIGHUP, and wait until the new worker process runs and the old one accepts nothing more."""
         before = self.errors.count("gracefully shutting down")
         self._process.send_signal(signal.SIGHUP)
         wait_until(lambda: self.errors.count("gracefully shutting down") > before, "nginx has reloaded")
 
     def client(self, source: str = "127.0.0.1") -> http.client.HTTPConnection:
-        """A client at the address `source`, not connected yet."""
+        """Return a client with the address `source` that is not connected yet."""
         return http.client.HTTPConnection("127.0.0.1", self.port, PATIENCE, source_address=(source, 0))
 
     def connect(self, source: str) -> socket.socket:
-        """A connection to the last of its ports, from the address `source`."""
+        """Connect from the address `source` to the last of nginx's ports."""
         return socket.create_connection(("127.0.0.1", self.ports[-1]), PATIENCE, (source, 0))

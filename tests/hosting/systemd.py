@@ -1,11 +1,10 @@
-"""A machine of its own for tests: a real systemd as PID 1 of its own namespaces, with the shipped units."""
+"""Boot a real systemd as PID 1 of its own namespaces, and install applications with the units of systemd/."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -17,12 +16,12 @@ import psutil
 
 import ostler
 from tests.hosting.needs import need, need_namespaces
-from tests.live.harness import APP, PATIENCE, wait_until
+from tests.live.harness import APP, PATIENCE, free_ports, wait_until
 
 HERE = Path(__file__).parent
 UNITS = HERE.parent.parent / "systemd"
 
-# Mounts cgroup2 where nobody else sees it, and removes the groups that the machine has left there.
+# Mounts cgroup2 in a mount namespace of its own, and removes the groups that the machine has left there.
 _REMOVE_GROUPS = (
     "mount -t cgroup2 cgroup2 /sys/fs/cgroup && cd /sys/fs/cgroup && "
     'if [ -d "$0" ]; then find "$0" -depth -type d -exec rmdir {} +; fi'
@@ -30,7 +29,7 @@ _REMOVE_GROUPS = (
 
 
 class Machine:
-    """A booted systemd. `run` and `systemctl` work inside; leaving the context ends every process of it."""
+    """A booted systemd. `run` and `systemctl` run inside it. Leaving the context ends all its processes."""
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
@@ -44,7 +43,7 @@ class Machine:
         places = (sys.base_prefix, sysconfig.get_path("purelib"), str(Path(ostler.__file__).parent))
         boot = ["sh", str(HERE / "boot.sh"), self._group, str(self.tree), *places]
         with self.log.open("wb") as log:
-            # Should this process be killed, so is the machine.
+            # The machine is killed when this process is killed.
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", *boot],
                 stdin=subprocess.DEVNULL,
@@ -67,7 +66,7 @@ class Machine:
         subprocess.run(["unshare", "--mount", "sh", "-c", _REMOVE_GROUPS, self._group], check=True)
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run a command inside, and return what it has written."""
+        """Run a command inside the machine, and return its output and errors."""
         nsenter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-u", "-i", *command]
         done = subprocess.run(nsenter, capture_output=True, text=True, timeout=120)
         if check and done.returncode:
@@ -78,7 +77,7 @@ class Machine:
         return self.run("systemctl", *arguments, check=check)
 
     def processes(self) -> list[psutil.Process]:
-        """Every process of the machine, as seen from outside."""
+        """Return every process of the machine, with the pids that it has outside."""
         return psutil.Process(self.pid).children(recursive=True)
 
     def _pid_one(self) -> int | None:
@@ -102,7 +101,7 @@ class Machine:
 
 @dataclass
 class Application:
-    """An application in /srv/NAME with its settings, and the shipped units for it."""
+    """An application in /srv/NAME of the machine, with its settings and its units."""
 
     machine: Machine
     name: str
@@ -121,11 +120,11 @@ class Application:
         return self.machine.tree / "srv" / self.name
 
     def write(self, text: str) -> None:
-        """Deploy this code."""
+        """Write this code as the application."""
         (self.directory / "main.py").write_text(text)
 
     def drop_in(self, unit: str, text: str) -> None:
-        """Change a shipped unit, as `systemctl edit` does."""
+        """Change a unit by a drop-in file, as `systemctl edit` does."""
         directory = self.machine.tree / "units" / f"{unit}.d"
         directory.mkdir(exist_ok=True)
         (directory / "test.conf").write_text(text)
@@ -133,7 +132,7 @@ class Application:
 
     def set(self, **variables: str) -> None:
         """Write /etc/ostler/NAME.env."""
-        # The interpreter may be a build whose library is where the unit may not look.
+        # The interpreter may need a shared library from a directory that the hardened unit cannot read.
         variables = {"LD_LIBRARY_PATH": "/srv/python/lib", **variables}
         lines = [f"{name}={value}\n" for name, value in variables.items()]
         (self.machine.tree / "settings" / f"{self.name}.env").write_text("".join(lines))
@@ -142,7 +141,7 @@ class Application:
         return self.machine.systemctl(verb, unit or self.service, check=check)
 
     def show(self, property: str) -> str:
-        """Return what systemd knows of the service."""
+        """Return a property of the service, as `systemctl show` prints it."""
         return self.machine.systemctl("show", "--value", f"--property={property}", self.service).strip()
 
     def journal(self) -> str:
@@ -152,7 +151,7 @@ class Application:
         wait_until(lambda: text in self.show("StatusText"), f"{text!r} is in the status text")
 
     def workers(self) -> list[psutil.Process]:
-        """The workers of this application."""
+        """Return the workers of this application."""
         found = []
         for process in self.machine.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -162,11 +161,9 @@ class Application:
 
 
 @contextlib.contextmanager
-def application(machine: Machine, name: str) -> Iterator[Application]:
-    """Install an application; its socket listens on TCP as well, for clients outside."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def installed_application(machine: Machine, name: str) -> Iterator[Application]:
+    """Install an application whose socket unit also listens on TCP, for clients outside the machine."""
+    [port] = free_ports(1)
     app = Application(machine, name, port)
     _make_environment(app.directory)
     app.write(APP)
@@ -180,7 +177,7 @@ def application(machine: Machine, name: str) -> Iterator[Application]:
 
 
 def _make_environment(directory: Path) -> None:
-    """Make a virtual environment in which ostler is installed, as seen from inside."""
+    """Make a virtual environment that has ostler, with paths as they are inside the machine."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     venv = directory / ".venv"
     packages = venv / "lib" / version / "site-packages"

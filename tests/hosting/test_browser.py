@@ -1,4 +1,4 @@
-"""A browser on the page of examples/page.py: over TLS by an authority that it trusts, and through a roll."""
+"""Chromium on the page of examples/page.py: requests, WebSockets, events, uploads, TLS, and a roll."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pytest
 
 from tests.certificates import Authority
 from tests.hosting.chromium import Chromium
-from tests.live.harness import Ostler
-from tests.live.test_serving import both
+from tests.live.harness import Ostler, both
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-# A WebSocket beside the page's own: what the server can tell of it, and what comes back.
+# Opens a second WebSocket, sends messages, and returns what was echoed and how the socket was closed.
 TALK = """
 new Promise((done, failed) => {
     const socket = new WebSocket(new URL("echo", location).href.replace(/^http/, "ws"));
-    const told = [];
+    const received = [];
     socket.binaryType = "arraybuffer";
     socket.onerror = () => failed(new Error("the WebSocket failed"));
     socket.onopen = () => {
@@ -28,15 +27,15 @@ new Promise((done, failed) => {
             socket.send(each);
     };
     socket.onmessage = ({data}) => {
-        told.push(typeof data === "string" ? data.length : [...new Uint8Array(data)]);
-        if (told.length === 5) socket.close(4000, "enough");
+        received.push(typeof data === "string" ? data.length : [...new Uint8Array(data)]);
+        if (received.length === 5) socket.close(4000, "enough");
     };
     socket.onclose = ({code, reason, wasClean}) =>
-        done([told.slice(1), code, reason, wasClean, socket.extensions, new URL(socket.url).protocol]);
+        done([received.slice(1), code, reason, wasClean, socket.extensions, new URL(socket.url).protocol]);
 })
 """
 
-# Requests without a pause, half of them with a body, and every event's number.
+# Sends requests without a pause, half of them with a body, and collects every event's number.
 BUSY = """
 globalThis.failed = []; globalThis.generations = []; globalThis.numbers = []; globalThis.busy = true;
 source.addEventListener("message", ({lastEventId}) => numbers.push(Number(lastEventId)));
@@ -44,7 +43,7 @@ globalThis.asking = Promise.all([0, 1, 2, 3].map(async each => {
     while (busy) {
         try {
             const options = each % 2 ? {method: "POST", body: "x".repeat(10_000)} : {};
-            const response = await fetch(each % 2 ? "upload" : "who", {cache: "no-store", ...options});
+            const response = await fetch(each % 2 ? "upload" : "worker", {cache: "no-store", ...options});
             generations.push((await response.json()).generation);
             if (!response.ok) failed.push(response.status);
         } catch (error) { failed.push(String(error)); }
@@ -61,7 +60,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @both
 @pytest.mark.parametrize("library", ["websockets", "wsproto"])
-def test_a_browser_asks_talks_listens_and_uploads_over_tls(
+def test_requests_websockets_events_and_uploads_work_over_tls(
     tmp_path: Path, authority: Authority, mode: list[str], library: str
 ) -> None:
     (tmp_path / "upload").write_bytes(b"x" * 3_000_000)
@@ -71,23 +70,23 @@ def test_a_browser_asks_talks_listens_and_uploads_over_tls(
         Chromium(tmp_path / "ca.pem") as browser,
     ):
         assert browser.open(f"https://localhost:{ostler.port}/") is None
-        someone = r"slot [12], generation 1, pid \d+" if mode else r"a plain server, pid \d+"
+        server = r"slot [12], generation 1, pid \d+" if mode else r"a plain server, pid \d+"
 
         # The page's own requests, WebSocket and events.
         browser.until("document.querySelector('#answers').textContent")
-        answers = re.findall(rf"^(\d+) x {someone}$", browser.text("#answers"), re.MULTILINE)
+        answers = re.findall(rf"^(\d+) x {server}$", browser.text("#answers"), re.MULTILINE)
         assert sum(map(int, answers)) == 30, browser.text("#answers")
         browser.until("document.querySelector('#socket').textContent.includes('pid')")
-        assert re.fullmatch(someone, browser.text("#socket"))
+        assert re.fullmatch(server, browser.text("#socket"))
         browser.run("document.querySelector('#say button').click()")
         browser.until("document.querySelector('#talk').textContent.includes('< Hello')")
         browser.until("document.querySelector('#event').textContent.includes('event 3')")
-        assert re.fullmatch(someone, browser.text("#stream"))
+        assert re.fullmatch(server, browser.text("#stream"))
 
         browser.choose("#upload input", [tmp_path / "upload"])
         browser.run("document.querySelector('#upload button').click()")
-        told = browser.until("document.querySelector('#uploaded').textContent")
-        assert told.startswith(f"3000000 bytes, SHA-256 {hashlib.sha256(b'x' * 3_000_000).hexdigest()}, ")
+        uploaded = browser.until("document.querySelector('#uploaded').textContent")
+        assert uploaded.startswith(f"3000000 bytes, SHA-256 {hashlib.sha256(b'x' * 3_000_000).hexdigest()}, ")
 
         received, *closed, extensions, scheme = browser.run(TALK)
         assert received == [0, 5, 1_000_000, [0, 255]]
@@ -100,7 +99,7 @@ def test_a_browser_asks_talks_listens_and_uploads_over_tls(
     assert "Traceback" not in ostler.log.text
 
 
-def test_a_roll_costs_an_open_page_nothing(tmp_path: Path, authority: Authority) -> None:
+def test_a_roll_loses_no_request_or_event_of_an_open_page(tmp_path: Path, authority: Authority) -> None:
     with (
         Ostler(EXAMPLES, "page:app", "--port", "0", "--workers", "2", *authority.flags) as ostler,
         Chromium(tmp_path / "ca.pem") as browser,
@@ -121,9 +120,9 @@ def test_a_roll_costs_an_open_page_nothing(tmp_path: Path, authority: Authority)
 
         assert browser.run("failed") == []
         assert set(browser.run("generations")) == {"1", "2"}
-        # Its WebSocket was closed for the restart and for nothing else, and the page came back.
+        # The WebSocket was closed only for the restart, and the page has connected again.
         assert set(re.findall(r"closed with (\d+)", browser.text("#talk"))) == {"1012"}
-        # The stream was interrupted, and resumed where it had been.
+        # The event stream was interrupted, and resumed after the last event.
         numbers = browser.run("numbers")
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert browser.complaints == []

@@ -1,9 +1,8 @@
-"""`--workers auto` in a real cgroup: what the kernel grants is what is counted."""
+"""`--workers auto` and the healthcheck in a real cgroup with a quota of CPU time."""
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.hosting.needs import need_namespaces
-from tests.live.harness import APP, Ostler, wait_until
-from tests.live.test_serving import get
+from tests.live.clients import get, open_get
+from tests.live.harness import APP, Ostler, elapsed, wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 100_000
 
-# Joins the group (cgroups(7): "0" is the process that writes it), and becomes ostler.
+# Joins the group (cgroups(7): "0" stands for the process that writes it), and executes ostler.
 JOIN = """
 import os, pathlib, sys
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text("0")
 os.execv(sys.executable, [sys.executable, "-m", "ostler", *sys.argv[2:]])
 """
 
-# The same, seen as from inside a container: its own group is the root of what is mounted.
+# The same as in a container, where the own group is the root of the mounted hierarchy.
 ENCLOSED = """
 import os, pathlib, sys
 group, root, *options = sys.argv[1:]
@@ -35,8 +34,8 @@ os.execvp(enter[0], [*enter, group, root, sys.executable, "-m", "ostler", *optio
 """
 
 
-class Group:
-    """A cgroup of its own with a quota of CPU time, below whichever version has the cpu controller here."""
+class CpuGroup:
+    """A new cgroup with a quota of CPU time, in version 1 or 2, where the machine has the cpu controller."""
 
     def __init__(self) -> None:
         name = f"ostler-test-{os.getpid()}"
@@ -51,7 +50,7 @@ class Group:
         self.path.mkdir()
 
     def grant(self, cpus: float | None) -> None:
-        """Set the quota; None takes it away."""
+        """Set the quota in CPUs; None removes it."""
         quota = None if cpus is None else int(cpus * PERIOD)
         if self.version == 2:
             (self.path / "cpu.max").write_text(f"{'max' if quota is None else quota} {PERIOD}")
@@ -64,7 +63,7 @@ class Group:
         return self.path / "cgroup.procs"
 
     def close(self) -> None:
-        wait_until(lambda: not self.procs.read_text(), "nobody is in the group any more")
+        wait_until(lambda: not self.procs.read_text(), "no process is in the group any more")
         self.path.rmdir()
 
 
@@ -76,15 +75,15 @@ def _controllers() -> list[str]:
 
 
 @pytest.fixture
-def group() -> Iterator[Group]:
+def group() -> Iterator[CpuGroup]:
     need_namespaces()
-    group = Group()
+    group = CpuGroup()
     yield group
     group.close()
 
 
 @contextmanager
-def started(directory: Path, group: Group, *, enclosed: bool) -> Iterator[Ostler]:
+def serving_in_group(directory: Path, group: CpuGroup, *, enclosed: bool) -> Iterator[Ostler]:
     (directory / "main.py").write_text(APP)
     options = ["main:app", "--port", "0", "--workers", "auto"]
     if enclosed:
@@ -98,28 +97,28 @@ def started(directory: Path, group: Group, *, enclosed: bool) -> Iterator[Ostler
         assert ostler.stop() == 0
 
 
-@pytest.mark.parametrize("enclosed", [False, True], ids=["from outside", "from inside"])
-def test_a_quota_of_one_cpu_makes_one_worker_where_there_are_more(
-    tmp_path: Path, group: Group, enclosed: bool
+@pytest.mark.parametrize("enclosed", [False, True], ids=["on the host", "in a container"])
+def test_with_a_quota_of_one_cpu_auto_is_one_worker_on_a_machine_with_more(
+    tmp_path: Path, group: CpuGroup, enclosed: bool
 ) -> None:
     cpus = len(os.sched_getaffinity(0))
-    assert cpus > 1, "with one CPU there is nothing to see"
+    assert cpus > 1, "this test needs more than one CPU"
     group.grant(1)
-    with started(tmp_path, group, enclosed=enclosed) as ostler:
+    with serving_in_group(tmp_path, group, enclosed=enclosed) as ostler:
         assert len(ostler.workers()) == 1
         assert str(ostler.pid) in group.procs.read_text().split()
 
 
-def test_without_a_quota_in_the_group_every_cpu_counts(tmp_path: Path, group: Group) -> None:
+def test_without_a_quota_auto_is_one_worker_per_cpu(tmp_path: Path, group: CpuGroup) -> None:
     group.grant(None)
-    with started(tmp_path, group, enclosed=False) as ostler:
+    with serving_in_group(tmp_path, group, enclosed=False) as ostler:
         ostler.wait_ready(len(os.sched_getaffinity(0)))
         assert len(ostler.workers()) == len(os.sched_getaffinity(0))
 
 
-def test_a_started_part_of_a_cpu_counts_as_a_whole_one(tmp_path: Path, group: Group) -> None:
+def test_a_quota_is_rounded_up_to_whole_cpus(tmp_path: Path, group: CpuGroup) -> None:
     group.grant(1.5)
-    with started(tmp_path, group, enclosed=False) as ostler:
+    with serving_in_group(tmp_path, group, enclosed=False) as ostler:
         ostler.wait_ready(2)
         assert len(ostler.workers()) == 2
 
@@ -134,13 +133,13 @@ serving = app
 
 async def app(scope, receive, send):
     if scope["type"] == "http" and scope["path"] == "/work":
-        work_in_one_go(float(scope["query_string"]))
+        use_cpu_seconds(float(scope["query_string"]))
     if scope["type"] == "http" and scope["path"] == "/hog":
-        threading.Thread(target=work_in_one_go, args=(1000.0,), daemon=True).start()
+        threading.Thread(target=use_cpu_seconds, args=(1000.0,), daemon=True).start()
     await serving(scope, receive, send)
 
 
-def work_in_one_go(seconds):
+def use_cpu_seconds(seconds):
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         sum(range(1000))
@@ -149,8 +148,8 @@ def work_in_one_go(seconds):
 
 
 @contextmanager
-def throttled(directory: Path, group: Group, cpus: float) -> Iterator[Ostler]:
-    """Two workers in a group that gets little CPU time once they are ready."""
+def throttled(directory: Path, group: CpuGroup, cpus: float) -> Iterator[Ostler]:
+    """Run two workers, and limit their group to `cpus` once they are ready."""
     (directory / "main.py").write_text(WORKING)
     group.grant(None)
     options = ["main:app", "--port", "0", "--workers", "2", "--timeout-worker-healthcheck", "3"]
@@ -162,26 +161,23 @@ def throttled(directory: Path, group: Group, cpus: float) -> Iterator[Ostler]:
         assert ostler.stop() == 0
 
 
-def test_a_worker_that_its_groups_quota_keeps_from_its_cpu_is_not_killed(
-    tmp_path: Path, group: Group
-) -> None:
+def test_a_worker_that_is_throttled_by_its_cgroup_is_not_killed(tmp_path: Path, group: CpuGroup) -> None:
     with throttled(tmp_path, group, 0.05) as ostler:
         workers = set(ostler.workers())
-        # Half a second of work is ten seconds of silence, by the clock.
+        # At 5 % of a CPU, half a second of work blocks the event loop for ten seconds.
         start = time.monotonic()
         assert get(ostler.port, "/work?0.5").status_code == 200
-        took = time.monotonic() - start
+        took = elapsed(start)
         print(f"half a second of work took {took:.1f} s")
         assert took > 5
         assert set(ostler.workers()) == workers
     assert "aborted" not in ostler.log.text
 
 
-def test_a_blocked_worker_in_a_throttled_group_is_killed_all_the_same(tmp_path: Path, group: Group) -> None:
+def test_a_blocked_worker_in_a_throttled_cgroup_is_killed(tmp_path: Path, group: CpuGroup) -> None:
     with throttled(tmp_path, group, 0.3) as ostler:
         for _ in range(4):
             assert get(ostler.port, "/hog").status_code == 200  # throttled time grows on every CPU
-        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
-            client.sendall(b"GET /block?100 HTTP/1.1\r\nHost: test\r\n\r\n")
+        with open_get(ostler.port, "/block?100"):
             ostler.log.wait_for(r"Worker \d \(pid \d+\) \|   File .*main.py\", line \d+ in block_the_loop")
             ostler.log.wait_for(r"Worker \d \(pid \d+\) silent for .*: aborted")

@@ -1,4 +1,4 @@
-"""docs/deployment/Dockerfile: read, built and run as far as that goes without Docker."""
+"""docs/deployment/Dockerfile: its text is checked, and the image is built and run without Docker."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import psutil
 import pytest
 
 from ostler import __version__
-from tests.hosting.image import Instruction, Machine, build_environment, read
+from tests.hosting.container_image import Image, Instruction, build_environment, parse
+from tests.hosting.docs_examples import DEPLOYMENT, code_block
 from tests.hosting.needs import need_namespaces
-from tests.hosting.pages import DEPLOYMENT, free_ports, shown
-from tests.live.harness import APP, PATIENCE, Ostler, Output, wait_until
+from tests.live.clients import get
+from tests.live.harness import APP, PATIENCE, Ostler, Output, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import get
 
 ROOT = DEPLOYMENT.parents[1]
 DOCKERFILE = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
-STAGES = read(DOCKERFILE)
+STAGES = parse(DOCKERFILE)
 
 ORPHANS = """
 import subprocess
@@ -40,16 +40,16 @@ async def nanny(scope, receive, send):
 
 
 def only(name: str) -> Instruction:
-    """The one instruction of this name in the last stage."""
+    """Return the one instruction of this name in the last stage."""
     [instruction] = [each for each in STAGES[-1] if each.name == name]
     return instruction
 
 
-# -- what can be seen by reading
+# -- checks of the text
 
 
 def test_the_page_shows_the_file() -> None:
-    assert shown("containers.md", "dockerfile") == DOCKERFILE
+    assert code_block("containers.md", "dockerfile") == DOCKERFILE
 
 
 def test_base_images_are_pinned_and_the_same_in_both_stages() -> None:
@@ -59,7 +59,7 @@ def test_base_images_are_pinned_and_the_same_in_both_stages() -> None:
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", bases.pop())
 
 
-def test_everything_is_in_exec_form_and_no_shell_is_asked_for() -> None:
+def test_every_command_is_in_exec_form_and_uses_no_shell() -> None:
     for instruction in (each for stage in STAGES for each in stage):
         if instruction.name in ("RUN", "CMD", "HEALTHCHECK"):
             assert not {"sh", "bash", "/bin/sh", "sudo"} & set(instruction.words)
@@ -87,7 +87,7 @@ def test_the_user_is_a_number_other_than_root_and_set_before_the_command() -> No
     assert "RUN" not in names[names.index("USER") :]
 
 
-def test_command_health_check_port_and_signal_fit_together() -> None:
+def test_the_command_agrees_with_health_check_port_and_stop_signal() -> None:
     command = only("CMD").words
     assert command[:2] == ["ostler", "main:app"]
     path = command[command.index("--health-path") + 1]
@@ -96,7 +96,7 @@ def test_command_health_check_port_and_signal_fit_together() -> None:
     assert only("STOPSIGNAL").text == "SIGTERM"
 
 
-def test_the_shell_form_is_found_out() -> None:
+def test_the_parser_refuses_the_shell_form() -> None:
     with pytest.raises(ValueError, match="not in exec form"):
         _ = Instruction("CMD", "ostler main:app").words
     with pytest.raises(ValueError, match="not in exec form"):
@@ -104,18 +104,18 @@ def test_the_shell_form_is_found_out() -> None:
     assert json.loads('["a"]') == Instruction("CMD", '["a"]').words
 
 
-# -- what can be seen by doing it
+# -- the image, built and run
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """The image, built step by step from a wheel of this very source."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+    """The image, built step by step from a wheel of this source tree."""
     need_namespaces()
     directory = tmp_path_factory.mktemp("image")
     context = directory / "context"
     context.mkdir()
-    machine = Machine(directory, context)
-    wheels = machine.layers / "wheels"
+    built = Image(directory, context)
+    wheels = built.layers / "wheels"
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)],
         env=build_environment(),
@@ -127,16 +127,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     (context / "requirements.txt").write_text(f"ostler @ file:///wheels/{wheel.name}\n")
     (context / "main.py").write_text(APP + ORPHANS)
     for stage in STAGES:
-        machine.build(stage)
-    assert list((machine.layers / "srv/app/__pycache__").iterdir())
-    yield machine
+        built.build(stage)
+    assert list((built.layers / "srv/app/__pycache__").iterdir())
+    yield built
     shutil.rmtree(directory)
 
 
 class Container:
-    """The image's command as PID 1, in a root that nobody can write to."""
+    """The image's command as PID 1, with a read-only root."""
 
-    def __init__(self, image: Machine, words: list[str], port: int) -> None:
+    def __init__(self, image: Image, words: list[str], port: int) -> None:
         env = {**image.env, "OSTLER_HOST": "127.0.0.1", "OSTLER_PORT": str(port), "HOME": "/nonexistent"}
         self.port = port
         self.env = env
@@ -154,30 +154,30 @@ class Container:
 
     @property
     def first(self) -> psutil.Process:
-        """Its PID 1, as the host sees it."""
+        """The container's PID 1, with its pid on the host."""
         [child] = psutil.Process(self.process.pid).children()
         return child
 
     def stop(self) -> int:
-        """What `docker stop` does; returns the exit code of PID 1, which unshare passes on."""
+        """Do what `docker stop` does, and return the exit code of PID 1, which unshare passes on."""
         self.first.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
 
 @contextmanager
-def running(image: Machine, words: list[str]) -> Iterator[Container]:
+def running(image: Image, words: list[str]) -> Iterator[Container]:
     container = Container(image, words, free_ports(1)[0])
     try:
         container.log.wait_for("Worker 1 .* is ready")
         yield container
     finally:
-        container.process.kill()  # and --kill-child ends all that is left
+        container.process.kill()  # --kill-child then kills the container
         container.process.wait(PATIENCE)
         container.out.close()
         container.log.close()
 
 
-def test_the_command_is_pid_1_serves_as_nobody_and_drains_at_sigterm(image: Machine) -> None:
+def test_the_command_is_pid_1_serves_as_an_unprivileged_user_and_drains_at_sigterm(image: Image) -> None:
     with running(image, image.cmd) as container:
         container.log.wait_for(r"Started arbiter process \[1\]")
         assert container.first.uids().real == container.first.gids().real == 10001
@@ -193,13 +193,13 @@ def test_the_command_is_pid_1_serves_as_nobody_and_drains_at_sigterm(image: Mach
         assert "Traceback" not in container.log.text
 
 
-def test_the_health_check_tells_up_from_stopping(image: Machine) -> None:
+def test_the_health_check_passes_while_serving_and_fails_during_the_drain_delay(image: Image) -> None:
     check = only("HEALTHCHECK").words
     words = [*image.cmd, "--drain-delay", "60"]
     with running(image, words) as container:
 
         def healthy() -> bool:
-            # `docker exec` enters the container; here the address is the same outside.
+            # `docker exec` enters the container. Here the network is shared, so the check runs outside.
             done = subprocess.run(
                 [sys.executable, *check[1:]], env=container.env, capture_output=True, timeout=PATIENCE
             )
@@ -212,7 +212,7 @@ def test_the_health_check_tells_up_from_stopping(image: Machine) -> None:
         assert container.stop() == 0
 
 
-def test_pid_1_reaps_the_orphans_of_the_application(image: Machine) -> None:
+def test_pid_1_reaps_the_orphans_of_the_application(image: Image) -> None:
     words = ["main:nanny" if word == "main:app" else word for word in image.cmd]
     with running(image, words) as container:
 
@@ -220,13 +220,13 @@ def test_pid_1_reaps_the_orphans_of_the_application(image: Machine) -> None:
             return [child for child in container.first.children() if child.name() == "sleep"]
 
         assert get(container.port, "/orphan").status_code == 200
-        wait_until(orphans, "the orphan is PID 1's")
-        wait_until(lambda: not orphans(), "it has ended and was reaped")
+        wait_until(orphans, "the orphan is a child of PID 1")
+        wait_until(lambda: not orphans(), "the orphan has ended and is reaped")
         assert get(container.port).status_code == 200
         assert container.stop() == 0
 
 
-def test_nothing_answers_once_the_container_is_gone(image: Machine) -> None:
+def test_no_process_serves_after_pid_1_is_killed(image: Image) -> None:
     with running(image, image.cmd) as container:
         container.first.kill()
         container.process.wait(PATIENCE)
@@ -234,12 +234,12 @@ def test_nothing_answers_once_the_container_is_gone(image: Machine) -> None:
             get(container.port)
 
 
-# -- and without an image, as a runtime does it
+# -- ostler as PID 1, without an image
 
 
 @contextmanager
-def first_of_all(directory: Path, *arguments: str) -> Iterator[Ostler]:
-    """`ostler ARGUMENTS` as PID 1, in a file system that is read-only, and without a home."""
+def ostler_as_pid_1(directory: Path, *arguments: str) -> Iterator[Ostler]:
+    """Run `ostler ARGUMENTS` as PID 1, in a read-only file system and without a home directory."""
     need_namespaces()
     inside = 'mount -o remount,bind,ro / && exec "$@"'
     command = ["unshare", "--fork", "--pid", "--kill-child", "--mount-proc", "sh", "-c", inside, "sh"]
@@ -250,13 +250,14 @@ def first_of_all(directory: Path, *arguments: str) -> Iterator[Ostler]:
 
 
 def pid_1(ostler: Ostler) -> psutil.Process:
+    """Return the PID 1 that `ostler_as_pid_1` has started."""
     [child] = psutil.Process(ostler.pid).children()
     return child
 
 
-def test_pid_1_refuses_to_be_replaced_and_stops_with_0_and_no_line_of_error(tmp_path: Path) -> None:
+def test_pid_1_refuses_an_upgrade_and_stops_with_exit_code_0_and_no_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
-    with first_of_all(tmp_path, "main:app", "--port", "0", "--workers", "2") as ostler:
+    with ostler_as_pid_1(tmp_path, "main:app", "--port", "0", "--workers", "2") as ostler:
         ostler.wait_ready(2)
         pid_1(ostler).send_signal(signal.SIGUSR2)
         ostler.log.wait_for("SIGUSR2: no upgrade, as this is PID 1, with which its container would end")
@@ -274,13 +275,13 @@ def test_pid_1_refuses_to_be_replaced_and_stops_with_0_and_no_line_of_error(tmp_
 @pytest.mark.parametrize(
     ("app", "code"),
     [("main:app", 0), ("main:absent", 3), ("no such app", 2)],
-    ids=["well", "absent", "wrong"],
+    ids=["serves", "no such attribute", "not an app"],
 )
-def test_pid_1_exits_with_the_code_that_says_why(
+def test_pid_1_exits_with_the_exit_code_of_ostler(
     tmp_path: Path, app: str, code: int, workers: tuple[str, ...]
 ) -> None:
     (tmp_path / "main.py").write_text(APP)
-    with first_of_all(tmp_path, app, "--port", "0", *workers) as ostler:
+    with ostler_as_pid_1(tmp_path, app, "--port", "0", *workers) as ostler:
         if code == 0:
             ostler.log.wait_for("Application startup complete")
             ostler.family()

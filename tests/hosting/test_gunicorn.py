@@ -1,4 +1,4 @@
-"""The worker classes under the real gunicorn: no lost request; time-outs, hooks, sockets and exit codes."""
+"""ostler's worker classes under a real gunicorn: signals, time-outs, hooks, sockets, TLS, exit codes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ import psutil
 import pytest
 import trustme
 
-from tests.hosting.gunicorn import H11_WORKER, WORKER, Gunicorn, version
-from tests.hosting.pages import free_ports
-from tests.live.harness import APP, PATIENCE, wait_until
+from tests.hosting.gunicorn import H11_WORKER, WORKER, Gunicorn
+from tests.live.clients import get, read_to_end, send_get
+from tests.live.harness import APP, PATIENCE, app_version, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import get
 
 both = pytest.mark.parametrize("worker", [WORKER, H11_WORKER])
 
@@ -45,15 +44,15 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Asked:
-    """A request in a thread of its own, for what happens meanwhile."""
+class BackgroundRequest:
+    """A GET request that a thread sends, while the test goes on."""
 
     def __init__(self, port: int, path: str) -> None:
         self.outcome: httpx.Response | httpx.HTTPError | None = None
-        self._thread = threading.Thread(target=self._ask, args=(port, path), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(port, path), daemon=True)
         self._thread.start()
 
-    def _ask(self, port: int, path: str) -> None:
+    def _run(self, port: int, path: str) -> None:
         try:
             self.outcome = get(port, path)
         except httpx.HTTPError as exc:
@@ -74,12 +73,12 @@ class Asked:
 
 
 @both
-def test_hup_five_times_under_load_costs_no_request(project: Path, worker: str) -> None:
+def test_hup_five_times_under_load_loses_no_request(project: Path, worker: str) -> None:
     with Gunicorn(project, "-w", "2", worker=worker) as gunicorn:
         gunicorn.wait_started(2)
         with Load(gunicorn.port) as load:
             for number in range(5):
-                (project / "main.py").write_text(version(f"number{'x' * number}"))
+                (project / "main.py").write_text(app_version(f"number{'x' * number}"))
                 gunicorn.reload(2)
             load.bodies.clear()
             load.wait_answers(100)
@@ -112,28 +111,28 @@ def test_term_lets_the_request_in_flight_finish_and_the_application_shut_down(
 ) -> None:
     with Gunicorn(project, worker=worker) as gunicorn:
         gunicorn.wait_started(1)
-        slow = Asked(gunicorn.port, "/slow?2")
-        wait_until(lambda: _connections(gunicorn.port), "the request is under way")
+        slow = BackgroundRequest(gunicorn.port, "/slow?2")
+        wait_until(lambda: _has_connection(gunicorn.port), "the request is in flight")
         assert gunicorn.stop() == 0
         assert slow.text().startswith("one ")
     gunicorn.log.wait_for("Application shutdown complete")
     assert "Traceback" not in gunicorn.log.text
 
 
-def _connections(port: int) -> bool:
+def _has_connection(port: int) -> bool:
     return any(
         c.status == psutil.CONN_ESTABLISHED and c.laddr and c.laddr.port == port
         for c in psutil.net_connections("tcp4")
     )
 
 
-def test_what_outlasts_the_graceful_timeout_is_cancelled_and_the_application_still_shuts_down(
+def test_a_request_that_outlasts_the_graceful_timeout_is_cancelled_and_the_application_shuts_down(
     project: Path,
 ) -> None:
     with Gunicorn(project, "--graceful-timeout", "3") as gunicorn:
         gunicorn.wait_started(1)
-        slow = Asked(gunicorn.port, "/slow?600")
-        wait_until(lambda: _connections(gunicorn.port), "the request is under way")
+        slow = BackgroundRequest(gunicorn.port, "/slow?600")
+        wait_until(lambda: _has_connection(gunicorn.port), "the request is in flight")
         assert gunicorn.stop() == 0
         outcome = slow.result()
         assert isinstance(outcome, httpx.Response)
@@ -143,11 +142,11 @@ def test_what_outlasts_the_graceful_timeout_is_cancelled_and_the_application_sti
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
-def test_int_and_quit_end_it_at_once(project: Path, number: signal.Signals) -> None:
+def test_int_and_quit_end_gunicorn_at_once(project: Path, number: signal.Signals) -> None:
     with Gunicorn(project, "--graceful-timeout", "600") as gunicorn:
         gunicorn.wait_started(1)
-        slow = Asked(gunicorn.port, "/slow?600")
-        wait_until(lambda: _connections(gunicorn.port), "the request is under way")
+        slow = BackgroundRequest(gunicorn.port, "/slow?600")
+        wait_until(lambda: _has_connection(gunicorn.port), "the request is in flight")
         gunicorn.send(number)
         assert gunicorn.wait() == 0
         assert isinstance(slow.result(), httpx.HTTPError)
@@ -174,7 +173,7 @@ def test_a_blocked_loop_is_killed_by_gunicorns_timeout_with_its_stack_in_the_log
     with Gunicorn(project, "--timeout", "2", worker=worker) as gunicorn:
         gunicorn.wait_started(1)
         old = gunicorn.pids()
-        blocked = Asked(gunicorn.port, "/block?600")
+        blocked = BackgroundRequest(gunicorn.port, "/block?600")
         gunicorn.log.wait_for(rf"WORKER TIMEOUT \(pid:{min(old)}\)")
         gunicorn.log.wait_for("in block_the_loop")
         gunicorn.wait_replaced(old, 1)
@@ -184,7 +183,7 @@ def test_a_blocked_loop_is_killed_by_gunicorns_timeout_with_its_stack_in_the_log
         assert gunicorn.stop() == 0
 
 
-def test_a_start_and_a_request_that_only_take_long_are_not_killed(project: Path) -> None:
+def test_a_slow_start_and_a_slow_request_are_not_killed(project: Path) -> None:
     (project / "main.py").write_text(
         APP.replace("import time\n", "import time\n\ntime.sleep(3)  # in the app\n").replace(
             "await send", "await asyncio.sleep(3)  # in the app\n            await send", 1
@@ -198,7 +197,7 @@ def test_a_start_and_a_request_that_only_take_long_are_not_killed(project: Path)
     assert "TIMEOUT" not in gunicorn.log.text
 
 
-def test_a_start_that_never_ends_is_ended(project: Path) -> None:
+def test_a_start_that_never_ends_is_ended_by_the_startup_timeout(project: Path) -> None:
     (project / "main.py").write_text("import time\ntime.sleep(600)  # in the app\n")
     with Gunicorn(project, env={"OSTLER_TIMEOUT_WORKER_STARTUP": "1"}) as gunicorn:
         gunicorn.log.wait_for(r'main\.py", line 2 in <module>')
@@ -206,11 +205,11 @@ def test_a_start_that_never_ends_is_ended(project: Path) -> None:
         gunicorn.log.wait_for("Booting worker", count=2)
 
 
-def test_workers_whose_master_was_killed_finish_their_requests_and_go(project: Path) -> None:
+def test_workers_whose_master_was_killed_finish_their_requests_and_end(project: Path) -> None:
     with Gunicorn(project, "-w", "2") as gunicorn:
         gunicorn.wait_started(2)
-        slow = Asked(gunicorn.port, "/slow?3")
-        wait_until(lambda: _connections(gunicorn.port), "the request is under way")
+        slow = BackgroundRequest(gunicorn.port, "/slow?3")
+        wait_until(lambda: _has_connection(gunicorn.port), "the request is in flight")
         gunicorn.pids()
         gunicorn.send(signal.SIGKILL)
         assert slow.text().startswith("one ")
@@ -223,7 +222,7 @@ def test_usr2_and_term_replace_the_master_without_a_lost_request(project: Path) 
         gunicorn.wait_started(2)
         with Load(gunicorn.port) as load:
             old = gunicorn.pids()
-            (project / "main.py").write_text(version("second"))
+            (project / "main.py").write_text(app_version("second"))
             gunicorn.send(signal.SIGUSR2)
             gunicorn.wait_started(4)
             successor = int((project / "pid.2").read_text())
@@ -238,7 +237,7 @@ def test_usr2_and_term_replace_the_master_without_a_lost_request(project: Path) 
     assert load.failures == {}
 
 
-def test_a_signal_for_the_master_that_reaches_its_workers_too_ends_none(project: Path) -> None:
+def test_signals_for_the_master_that_also_reach_workers_end_none_of_them(project: Path) -> None:
     with Gunicorn(project) as gunicorn:
         gunicorn.wait_started(1)
         pids = gunicorn.pids()
@@ -253,7 +252,7 @@ def test_a_signal_for_the_master_that_reaches_its_workers_too_ends_none(project:
             os.kill(min(pids), number)
         assert get(gunicorn.port).status_code == 200
         assert gunicorn.pids() == pids
-        gunicorn.log.wait_for("most recent call first")  # SIGUSR2 is ostler's order to show the stacks
+        gunicorn.log.wait_for("most recent call first")  # a worker logs its stacks at SIGUSR2
         assert gunicorn.stop() == 0
 
 
@@ -274,7 +273,7 @@ def test_a_signal_for_the_master_that_reaches_its_workers_too_ends_none(project:
         ),
     ],
 )
-def test_what_cannot_start_ends_gunicorn_with_its_exit_code(
+def test_an_application_that_cannot_start_ends_gunicorn_with_the_exit_code_of_the_reason(
     tmp_path: Path, source: str, app: str, code: int, words: str
 ) -> None:
     (tmp_path / "main.py").write_text(source)
@@ -295,7 +294,7 @@ def test_a_wsgi_application_is_served_in_threads(tmp_path: Path) -> None:
         assert gunicorn.stop() == 0
 
 
-def test_a_setting_that_is_wrong_is_one_line(project: Path) -> None:
+def test_a_wrong_setting_gives_one_line_of_error(project: Path) -> None:
     (project / "mine.py").write_text(
         "from ostler.gunicorn import Worker\n\n\nclass Mine(Worker):\n    CONFIG_KWARGS = {'htpp': 'h11'}\n"
     )
@@ -309,7 +308,7 @@ def test_a_setting_that_is_wrong_is_one_line(project: Path) -> None:
     ("worker", "words"),
     [(WORKER, "uvloop ['httptools'] True"), (H11_WORKER, "asyncio ['h11'] True")],
 )
-def test_each_class_has_its_loop_and_its_parser(tmp_path: Path, worker: str, words: str) -> None:
+def test_each_worker_class_has_its_event_loop_and_its_parser(tmp_path: Path, worker: str, words: str) -> None:
     (tmp_path / "main.py").write_text(APP_OF_LIBRARIES)
     with Gunicorn(tmp_path, worker=worker) as gunicorn:
         gunicorn.log.wait_for("lifespan")
@@ -317,7 +316,7 @@ def test_each_class_has_its_loop_and_its_parser(tmp_path: Path, worker: str, wor
         assert gunicorn.stop() == 0
 
 
-def test_a_subclass_gives_settings_that_gunicorn_does_not_have(project: Path) -> None:
+def test_a_subclass_sets_settings_that_gunicorn_does_not_have(project: Path) -> None:
     (project / "mine.py").write_text(
         "from ostler.gunicorn import Worker\n\n\nclass Mine(Worker):\n"
         "    CONFIG_KWARGS = {'server_header': False, 'health_path': '/healthz', 'timeout_keep_alive': 60}\n"
@@ -333,7 +332,7 @@ def test_a_subclass_gives_settings_that_gunicorn_does_not_have(project: Path) ->
         assert gunicorn.stop() == 0
 
 
-def test_a_factory_a_preloaded_application_a_directory_and_an_environment(tmp_path: Path) -> None:
+def test_factory_preload_chdir_pythonpath_and_environment_work(tmp_path: Path) -> None:
     code, library = tmp_path / "code", tmp_path / "library"
     code.mkdir()
     library.mkdir()
@@ -362,7 +361,9 @@ def test_a_factory_a_preloaded_application_a_directory_and_an_environment(tmp_pa
         assert gunicorn.stop() == 0
 
 
-def test_reload_serves_changed_code_and_shows_what_cannot_be_compiled(project: Path) -> None:
+def test_reload_serves_changed_code_and_answers_with_the_error_of_code_that_does_not_compile(
+    project: Path,
+) -> None:
     (project / "main.py").write_text("app = = 1")
     with Gunicorn(project, "--reload", "--reload-engine", "poll") as gunicorn:
         gunicorn.log.wait_for("lifespan")
@@ -371,10 +372,10 @@ def test_reload_serves_changed_code_and_shows_what_cannot_be_compiled(project: P
         assert "SyntaxError" in response.text
         with httpx.Client(base_url=f"http://127.0.0.1:{gunicorn.port}", trust_env=False) as idle:
             idle.get("/")
-            (project / "main.py").write_text(version("corrected"))
+            (project / "main.py").write_text(app_version("corrected"))
             gunicorn.wait_started(2)
             assert get(gunicorn.port).text.startswith("corrected ")
-        (project / "main.py").write_text(version("changed again"))
+        (project / "main.py").write_text(app_version("changed again"))
         gunicorn.wait_started(3)
         assert get(gunicorn.port).text.startswith("changed again ")
         assert gunicorn.stop() == 0
@@ -391,7 +392,7 @@ def note(name):
     return hook
 
 
-# gunicorn counts a hook's parameters.
+# gunicorn checks the number of a hook's parameters.
 on_starting = lambda server: note("on_starting")()
 when_ready = lambda server: note("when_ready")()
 pre_fork = lambda server, worker: note("pre_fork")()
@@ -412,7 +413,7 @@ def test_the_hooks_of_a_configuration_file_are_called_as_with_other_workers(proj
     with Gunicorn(project, "-c", "conf.py", "--timeout", "2") as gunicorn:
         gunicorn.wait_started(1)
         get(gunicorn.port, "/a?b")
-        blocked = Asked(gunicorn.port, "/block?600")
+        blocked = BackgroundRequest(gunicorn.port, "/block?600")
         gunicorn.wait_started(2)
         blocked.result()
         gunicorn.send(signal.SIGINT)
@@ -439,7 +440,7 @@ def test_the_hooks_of_a_configuration_file_are_called_as_with_other_workers(proj
 # -- sockets
 
 
-def test_all_of_its_listeners_are_served(project: Path) -> None:
+def test_all_listeners_are_served(project: Path) -> None:
     [port] = free_ports(1)
     arguments = ("-b", f"127.0.0.1:{port}", "-b", f"unix:{project}/app.sock")
     with Gunicorn(project, *arguments) as gunicorn:
@@ -463,7 +464,7 @@ def test_an_inherited_socket_is_served(project: Path) -> None:
             assert gunicorn.stop() == 0
 
 
-def test_each_worker_has_a_socket_of_its_own_with_reuse_port(project: Path) -> None:
+def test_with_reuse_port_each_worker_has_its_own_socket(project: Path) -> None:
     [port] = free_ports(1)
     with Gunicorn(project, "--reuse-port", "-w", "2", bind=f"127.0.0.1:{port}") as gunicorn:
         gunicorn.wait_started(2)
@@ -487,7 +488,7 @@ def test_peers_over_a_unix_socket_are_trusted_and_others_by_forwarded_allow_ips(
         assert gunicorn.stop() == 0
 
 
-def test_the_proxy_protocol_tells_the_client(project: Path) -> None:
+def test_the_scope_has_the_client_of_the_proxy_header(project: Path) -> None:
     (project / "main.py").write_text(
         APP.replace('if scope["path"] == "/server"', "if True").replace('scope["server"]', 'scope["client"]')
     )
@@ -504,7 +505,9 @@ def test_the_proxy_protocol_tells_the_client(project: Path) -> None:
 
 
 @both
-def test_tls_with_gunicorns_options_and_no_noise_about_broken_handshakes(project: Path, worker: str) -> None:
+def test_tls_with_gunicorns_options_and_no_traceback_for_a_broken_handshake(
+    project: Path, worker: str
+) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     issued.cert_chain_pems[0].write_to_path(project / "cert.pem")
@@ -520,10 +523,9 @@ def test_tls_with_gunicorns_options_and_no_noise_about_broken_handshakes(project
     with Gunicorn(project, *options, "-w", "2", worker=worker) as gunicorn:
         gunicorn.wait_started(2)
         url = f"https://127.0.0.1:{gunicorn.port}/"
-        with socket.create_connection(("127.0.0.1", gunicorn.port), PATIENCE) as stranger:
-            stranger.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            while stranger.recv(4096):
-                pass
+        with socket.create_connection(("127.0.0.1", gunicorn.port), PATIENCE) as plain:
+            send_get(plain)
+            read_to_end(plain)
         with httpx.Client(verify=trust, trust_env=False) as client:
             assert client.get(url).text == "over https"
             gunicorn.reload(2)
@@ -532,7 +534,7 @@ def test_tls_with_gunicorns_options_and_no_noise_about_broken_handshakes(project
     assert "Traceback" not in gunicorn.log.text
 
 
-def test_clients_show_certificates_where_cert_reqs_or_the_ssl_context_hook_ask(project: Path) -> None:
+def test_cert_reqs_and_the_ssl_context_hook_apply_to_clients(project: Path) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_and_cert_chain_pem.write_to_path(project / "both.pem")
@@ -558,7 +560,7 @@ def test_clients_show_certificates_where_cert_reqs_or_the_ssl_context_hook_ask(p
     assert "Traceback" not in gunicorn.log.text
 
 
-def test_tls_that_cannot_be_set_up_is_one_line(project: Path) -> None:
+def test_tls_that_cannot_be_set_up_gives_one_line_of_error(project: Path) -> None:
     (project / "cert.pem").write_text("no certificate")
     with Gunicorn(project, "--certfile", "cert.pem") as gunicorn:
         assert gunicorn.wait() == 3

@@ -1,4 +1,4 @@
-"""gunicorn's access log, its formats and its loggers, for what ostler's worker classes serve."""
+"""gunicorn's access log, formats, logger classes and statsd with ostler's worker classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.hosting.gunicorn import H11_WORKER, WORKER, Gunicorn
+from tests.live.clients import get, open_get
 from tests.live.harness import PATIENCE, wait_until
-from tests.live.test_serving import get
 
 APP = """
 import asyncio
@@ -51,17 +51,17 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(gunicorn: Gunicorn) -> str:
-    """The base URL, once it accepts."""
+def wait_for_url(gunicorn: Gunicorn) -> str:
+    """Wait until gunicorn serves, and return its base URL."""
     gunicorn.log.wait_for("Application startup complete")
     return f"http://127.0.0.1:{gunicorn.port}"
 
 
 @pytest.mark.parametrize("worker", [WORKER, H11_WORKER])
-def test_every_atom_of_the_format_is_filled(project: Path, worker: str) -> None:
+def test_every_atom_of_the_format_has_its_value(project: Path, worker: str) -> None:
     options = ("--access-logfile", "-", "--access-logformat", FORMAT)
     with Gunicorn(project, *options, worker=worker) as gunicorn:
-        url = started(gunicorn)
+        url = wait_for_url(gunicorn)
         with httpx.Client(auth=("ann", "secret"), headers=HEADERS, trust_env=False) as client:
             client.get(url + "/a%20b?c=d")
             client.head(url + "/head")
@@ -82,14 +82,14 @@ def test_every_atom_of_the_format_is_filled(project: Path, worker: str) -> None:
 
 def test_without_access_logging_nothing_is_logged(project: Path) -> None:
     with Gunicorn(project) as gunicorn:
-        assert httpx.get(started(gunicorn), trust_env=False).text == "half.half."
+        assert httpx.get(wait_for_url(gunicorn), trust_env=False).text == "half.half."
         assert gunicorn.stop() == 0
     assert gunicorn.out.text == ""
 
 
-def test_a_response_is_logged_when_it_is_out_whatever_the_application_does_then(project: Path) -> None:
+def test_a_response_is_logged_when_it_is_sent_though_the_application_still_runs(project: Path) -> None:
     with Gunicorn(project, "--access-logfile", "-", "--graceful-timeout", "2") as gunicorn:
-        url = started(gunicorn)
+        url = wait_for_url(gunicorn)
         httpx.get(url + "/background", trust_env=False)
         gunicorn.out.wait_for(
             r'^127\.0\.0\.1 - - \[.+\] "GET /background HTTP/1\.1" 200 10 "-" "python-httpx/'
@@ -103,20 +103,18 @@ def test_a_client_that_left_before_the_answer_is_logged_as_499_and_a_cancelled_r
 ) -> None:
     options = ("--access-logfile", "-", "--access-logformat", "%(U)s %(s)s", "--graceful-timeout", "2")
     with Gunicorn(project, *options) as gunicorn:
-        started(gunicorn)
-        with socket.create_connection(("127.0.0.1", gunicorn.port), PATIENCE) as client:
-            client.sendall(b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_for_url(gunicorn)
+        open_get(gunicorn.port, "/gone").close()
         gunicorn.out.wait_for("^/gone 499$")
-        with socket.create_connection(("127.0.0.1", gunicorn.port), PATIENCE) as client:
-            client.sendall(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n")
+        with open_get(gunicorn.port, "/never"):
             assert gunicorn.stop() == 0
     gunicorn.out.wait_for("^/never 503$")
 
 
-def test_a_request_above_the_limit_of_concurrency_is_logged_too(project: Path) -> None:
+def test_a_request_above_the_limit_of_concurrency_is_logged(project: Path) -> None:
     env = {"OSTLER_LIMIT_CONCURRENCY": "1"}
     with Gunicorn(project, "--access-logfile", "-", env=env) as gunicorn:
-        assert httpx.get(started(gunicorn), trust_env=False).status_code == 503
+        assert httpx.get(wait_for_url(gunicorn), trust_env=False).status_code == 503
         gunicorn.out.wait_for('"GET / HTTP/1.1" 503 19 ')
         assert gunicorn.stop() == 0
 
@@ -124,14 +122,16 @@ def test_a_request_above_the_limit_of_concurrency_is_logged_too(project: Path) -
 def test_usr1_reopens_the_files_of_both_logs(project: Path) -> None:
     access, error = project / "access.log", project / "error.log"
     with Gunicorn(project, "--access-logfile", str(access), "--error-logfile", str(error)) as gunicorn:
-        wait_until(lambda: error.exists() and "startup complete" in error.read_text(), "it serves")
+        wait_until(
+            lambda: error.exists() and "startup complete" in error.read_text(), "the application has started"
+        )
         port = int(re.findall(r"http://127.0.0.1:(\d+)", error.read_text())[0])
         get(port, "/before")
-        wait_until(lambda: "/before" in access.read_text(), "it is logged")
+        wait_until(lambda: "/before" in access.read_text(), "the request is logged")
         access.rename(project / "access.old")
         error.rename(project / "error.old")
         gunicorn.send(signal.SIGUSR1)
-        wait_until(access.exists, "the file is there again")
+        wait_until(access.exists, "the file exists again")
 
         def in_new_file() -> bool:
             get(port, "/after")
@@ -143,25 +143,25 @@ def test_usr1_reopens_the_files_of_both_logs(project: Path) -> None:
     assert "/before" not in access.read_text()
 
 
-def test_statsd_counts_what_no_access_log_shows(project: Path) -> None:
+def test_statsd_counts_requests_without_an_access_log(project: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(PATIENCE)
         with Gunicorn(project, "--statsd-host", f"127.0.0.1:{statsd.getsockname()[1]}") as gunicorn:
-            httpx.get(started(gunicorn), trust_env=False)
+            httpx.get(wait_for_url(gunicorn), trust_env=False)
             while not statsd.recv(1024).startswith(b"gunicorn.request.status.200:1|c"):
                 pass
             assert gunicorn.stop() == 0
 
 
-def test_what_a_logger_class_or_a_hook_raises_hurts_no_request(project: Path) -> None:
+def test_an_exception_of_a_logger_class_is_logged_and_the_request_is_answered(project: Path) -> None:
     (project / "own.py").write_text(
         "from gunicorn.glogging import Logger\n\n\nclass Own(Logger):\n"
         "    def access(self, resp, req, environ, request_time):\n"
         "        raise RuntimeError(f'{req.method} {req.path} took {request_time}')\n"
     )
     with Gunicorn(project, "--logger-class", "own.Own") as gunicorn:
-        url = started(gunicorn)
+        url = wait_for_url(gunicorn)
         with httpx.Client(trust_env=False) as client:
             assert client.get(url).text == client.get(url).text == "half.half."
         gunicorn.log.wait_for("RuntimeError: GET / took 0:00:0")

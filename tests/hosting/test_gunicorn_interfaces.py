@@ -1,4 +1,4 @@
-"""ostler's worker class with WebSockets and with WSGI applications, whose users gunicorn has most of."""
+"""ostler's gunicorn worker class with WebSockets, and with WSGI applications."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.certificates import Authority
 from tests.hosting.gunicorn import Gunicorn
+from tests.live.clients import received_close_code
 from tests.live.harness import PATIENCE
 
 ECHO = """
@@ -50,10 +51,7 @@ def test_hup_closes_websockets_over_tls_with_1012_and_new_ones_are_served(tmp_pa
             socket.send("one")
             assert socket.recv(PATIENCE) == "wss one"
             gunicorn.reload(2)
-            with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(PATIENCE)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
+            assert received_close_code(socket) == 1012
         gunicorn.out.wait_for("left with 1012")
         with connect(url, ssl=authority.client()) as socket:
             socket.send("two")
@@ -61,7 +59,7 @@ def test_hup_closes_websockets_over_tls_with_1012_and_new_ones_are_served(tmp_pa
     assert "Traceback" not in gunicorn.log.text
 
 
-def test_a_variable_turns_websockets_off(tmp_path: Path) -> None:
+def test_ostler_ws_none_turns_websockets_off(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(ECHO)
     with Gunicorn(tmp_path, env={"OSTLER_WS": "none"}) as gunicorn:
         gunicorn.wait_started(1)
@@ -69,7 +67,7 @@ def test_a_variable_turns_websockets_off(tmp_path: Path) -> None:
             connect(f"ws://127.0.0.1:{gunicorn.port}/")
 
 
-def test_a_wsgi_application_knows_that_it_has_company(tmp_path: Path) -> None:
+def test_wsgi_multiprocess_is_true_with_two_workers(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(WSGI)
     with Gunicorn(tmp_path, "-w", "2") as gunicorn:
         gunicorn.log.wait_for("is a WSGI application", count=2)

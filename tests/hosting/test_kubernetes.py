@@ -1,4 +1,4 @@
-"""docs/deployment/kubernetes.yaml: as far as it can be checked without a cluster."""
+"""docs/deployment/kubernetes.yaml, checked without a cluster: its fields, and its command as a process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import yaml
 
 from ostler.settings.declarations import Settings, defaults
 from ostler.settings.sources import Sources
-from tests.hosting.image import read
-from tests.hosting.pages import DEPLOYMENT, free_ports, shown
-from tests.live.harness import APP, Ostler, wait_until
+from tests.hosting.container_image import parse
+from tests.hosting.docs_examples import DEPLOYMENT, code_block
+from tests.live.clients import get
+from tests.live.harness import APP, Ostler, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import get
 
 TEXT = (DEPLOYMENT / "kubernetes.yaml").read_text(encoding="utf-8")
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
@@ -26,7 +26,7 @@ POD = KINDS["Deployment"]["spec"]["template"]
 [CONTAINER] = POD["spec"]["containers"]
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
-# What the API server insists on, and what each of these is (Kubernetes API reference, v1.32).
+# The fields that the API server requires, with their types (Kubernetes API reference, v1.32).
 REQUIRED: dict[str, tuple[str, dict[str, type]]] = {
     "Deployment": ("apps/v1", {"selector.matchLabels": dict, "template.spec.containers": list}),
     "Service": ("v1", {"ports": list, "selector": dict}),
@@ -37,7 +37,7 @@ REQUIRED: dict[str, tuple[str, dict[str, type]]] = {
     "PodDisruptionBudget": ("policy/v1", {"selector.matchLabels": dict, "maxUnavailable": int}),
 }
 
-# Every field that the pod has, so that a slip of the pen is found: the API server would drop or refuse it.
+# Every field that the pod has, to find misspelled ones, which the API server would drop or refuse.
 POD_FIELDS = {
     "enableServiceLinks", "automountServiceAccountToken", "terminationGracePeriodSeconds", "securityContext",
     "topologySpreadConstraints", "containers", "volumes",
@@ -50,13 +50,14 @@ PROBE_FIELDS = {"httpGet", "periodSeconds", "timeoutSeconds", "failureThreshold"
 
 
 def at(document: dict[str, Any], path: str) -> Any:
+    """Return the value at a path of names with dots between them."""
     for name in path.split("."):
         document = document[name]
     return document
 
 
 def settings() -> Settings:
-    """What the container's command line comes to."""
+    """Return ostler's settings from the container's command line."""
     app, *words = CONTAINER["command"][1:]
     flags = {
         flag[2:].replace("-", "_"): (value,) for flag, value in zip(words[::2], words[1::2], strict=True)
@@ -65,14 +66,15 @@ def settings() -> Settings:
 
 
 def cpus(quantity: str) -> float:
+    """Return a Kubernetes quantity of CPU time, such as "500m", in CPUs."""
     return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
 
 
 def test_the_page_shows_the_file() -> None:
-    assert shown("kubernetes.md", "yaml") == TEXT
+    assert code_block("kubernetes.md", "yaml") == TEXT
 
 
-def test_every_document_has_what_its_kind_requires() -> None:
+def test_every_document_has_the_fields_that_its_kind_requires() -> None:
     assert sorted(KINDS) == sorted(REQUIRED)
     assert len(DOCUMENTS) == len(KINDS)
     for kind, (version, fields) in REQUIRED.items():
@@ -86,7 +88,7 @@ def test_every_document_has_what_its_kind_requires() -> None:
             assert value
 
 
-def test_the_pod_has_no_field_that_is_not_known() -> None:
+def test_the_pod_has_only_known_fields() -> None:
     assert set(POD["spec"]) == POD_FIELDS
     assert set(CONTAINER) == CONTAINER_FIELDS
     for probe in PROBES:
@@ -111,7 +113,7 @@ def test_selectors_match_the_pods_labels(selector: Callable[[], dict[str, str]])
     assert selector().items() <= labels.items()
 
 
-def test_the_autoscaler_scales_the_deployment_which_has_no_number_of_its_own() -> None:
+def test_the_autoscaler_scales_the_deployment_which_sets_no_replicas() -> None:
     target = KINDS["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     deployment = KINDS["Deployment"]
     assert target == {
@@ -120,18 +122,18 @@ def test_the_autoscaler_scales_the_deployment_which_has_no_number_of_its_own() -
         "name": deployment["metadata"]["name"],
     }
     assert "replicas" not in deployment["spec"]
-    # One may always be taken away, so that nodes can be emptied, and one is left then.
+    # One pod may always be evicted, so that nodes can be drained, and at least one pod is left.
     fewest = KINDS["HorizontalPodAutoscaler"]["spec"]["minReplicas"]
     assert fewest > KINDS["PodDisruptionBudget"]["spec"]["maxUnavailable"] >= 1
     assert KINDS["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
-def test_ports_are_those_of_the_image_by_name() -> None:
+def test_ports_are_those_of_the_image_and_are_referred_to_by_name() -> None:
     [port] = CONTAINER["ports"]
     [served] = KINDS["Service"]["spec"]["ports"]
     [exposed] = [
         each.text
-        for each in read((DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8"))[-1]
+        for each in parse((DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8"))[-1]
         if each.name == "EXPOSE"
     ]
     assert port["containerPort"] == int(exposed)
@@ -143,13 +145,13 @@ def test_probes_ask_for_the_health_path() -> None:
     assert {CONTAINER[probe]["httpGet"]["path"] for probe in PROBES} == {settings().health_path}
 
 
-def test_the_grace_period_covers_delay_drain_and_margin_and_not_much_more() -> None:
+def test_the_termination_grace_period_is_drain_delay_graceful_timeout_and_a_small_margin() -> None:
     given = settings()
     needed = given.drain_delay + given.timeout_graceful_shutdown + 3
     assert needed <= POD["spec"]["terminationGracePeriodSeconds"] <= needed + 5
 
 
-def test_readiness_goes_within_the_delay_and_liveness_waits_for_the_arbiter() -> None:
+def test_readiness_fails_within_the_drain_delay_and_liveness_waits_for_the_healthcheck() -> None:
     readiness, liveness = CONTAINER["readinessProbe"], CONTAINER["livenessProbe"]
     given = settings()
     assert readiness["periodSeconds"] * readiness["failureThreshold"] < given.drain_delay
@@ -166,7 +168,7 @@ def test_there_is_a_cpu_limit_for_workers_auto_to_count() -> None:
     assert "memory" in resources["requests"]
 
 
-def test_the_pod_may_do_no_more_than_it_needs() -> None:
+def test_the_pod_has_no_privileges_that_it_does_not_need() -> None:
     spec = POD["spec"]
     assert spec["enableServiceLinks"] is False
     assert spec["automountServiceAccountToken"] is False
@@ -183,13 +185,13 @@ def test_the_pod_may_do_no_more_than_it_needs() -> None:
     ]
 
 
-def test_the_image_has_a_version() -> None:
+def test_the_image_has_a_tag_with_a_version() -> None:
     name, _, tag = CONTAINER["image"].rpartition(":")
     assert name
     assert tag not in ("", "latest")
 
 
-def test_a_service_link_would_stop_ostler_with_a_word_of_why(tmp_path: Path) -> None:
+def test_a_service_link_variable_is_a_startup_error_that_names_it(tmp_path: Path) -> None:
     """The reason for `enableServiceLinks: false`."""
     link = {"OSTLER_PORT": "tcp://10.96.0.17:80"}
     with Ostler(tmp_path, *CONTAINER["command"][1:], env=link) as ostler:
@@ -197,7 +199,7 @@ def test_a_service_link_would_stop_ostler_with_a_word_of_why(tmp_path: Path) -> 
         ostler.log.wait_for("OSTLER_PORT")
 
 
-def test_the_containers_command_withdraws_drains_and_ends_in_time(tmp_path: Path) -> None:
+def test_the_containers_command_fails_readiness_then_drains_and_ends_in_time(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(APP)
     [port] = free_ports(1)
     with Ostler(tmp_path, *CONTAINER["command"][1:], env={"OSTLER_PORT": str(port)}) as ostler:

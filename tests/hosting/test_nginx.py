@@ -1,4 +1,4 @@
-"""Behind a real nginx, with the very files that docs/deployment/nginx.md shows."""
+"""ostler behind a real nginx, with the files that docs/deployment/nginx.md shows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tests.hosting.nginx import APP, FILES, PAGES, PLACES, Nginx, place
-from tests.live.harness import PATIENCE, Ostler, wait_until
+from tests.hosting.docs_examples import DEPLOYMENT
+from tests.hosting.nginx import APP, FILES, PLACES, Nginx, nginx_directory
+from tests.live.clients import received_close_code
+from tests.live.harness import PATIENCE, Ostler
 from tests.live.load import Load
 from tests.worker.proxies.test_proxy_protocol import V4, ssl, v2
 
@@ -28,14 +29,14 @@ CLIENT = "127.0.0.5"  # another address than the proxy's, and none that is trust
 
 @pytest.fixture
 def here() -> Iterator[Path]:
-    with place() as directory:
+    with nginx_directory() as directory:
         (directory / "main.py").write_text(APP)
         yield directory
 
 
 @contextlib.contextmanager
 def served(here: Path, over: str, *args: str, name: str = "ostler.conf", **replaced: str) -> Iterator[Any]:
-    """ostler on TCP or a Unix socket, and nginx before it."""
+    """Run ostler on TCP or a Unix socket, and nginx in front of it."""
     path = here / "app.sock"
     where = ["--port", "0"] if over == "tcp" else ["--uds", str(path), "--forwarded-allow-ips", "unix:"]
     with Ostler(here, "main:app", *where, *args) as ostler:
@@ -48,7 +49,7 @@ def served(here: Path, over: str, *args: str, name: str = "ostler.conf", **repla
 
 
 def ask(nginx: Nginx, path: str = "/", headers: dict[str, str] | None = None, **options: Any) -> Any:
-    """What the application tells of one request, by JSON."""
+    """Send a request, and return what the application reports about it as JSON."""
     with contextlib.closing(nginx.client(CLIENT)) as client:
         client.request(options.pop("method", "GET"), path, headers=headers or {}, **options)
         answer = client.getresponse()
@@ -60,15 +61,15 @@ over_both = pytest.mark.parametrize("over", ["tcp", "unix"])
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FILES.iterdir()))
-def test_a_page_shows_the_very_file_that_is_tested(name: str) -> None:
-    page = PAGES / ("tls.md" if "tls" in name else "nginx.md")
+def test_a_page_shows_the_file_that_is_tested(name: str) -> None:
+    page = DEPLOYMENT / ("tls.md" if "tls" in name else "nginx.md")
 
     assert f"```nginx\n{(FILES / name).read_text(encoding='utf-8')}```\n" in page.read_text(encoding="utf-8")
     assert name in PLACES
 
 
 @over_both
-def test_the_client_is_right_in_scope_and_access_log_whatever_it_claims(here: Path, over: str) -> None:
+def test_scope_and_access_log_have_the_real_client_also_with_spoofed_fields(here: Path, over: str) -> None:
     spoofed = {
         "X-Forwarded-For": "6.6.6.6",
         "X-Forwarded-Proto": "https",
@@ -76,16 +77,16 @@ def test_the_client_is_right_in_scope_and_access_log_whatever_it_claims(here: Pa
     }
     with served(here, over) as (ostler, nginx):
         for headers in ({}, spoofed):
-            told = ask(nginx, headers=headers)
-            assert (told["client"], told["scheme"]) == ([CLIENT, 0], "http")
-            assert "forwarded" not in told["headers"]
+            reported = ask(nginx, headers=headers)
+            assert (reported["client"], reported["scheme"]) == ([CLIENT, 0], "http")
+            assert "forwarded" not in reported["headers"]
         ostler.out.wait_for(rf'{re.escape(CLIENT)}:0 - "GET / HTTP/1\.1" 200', count=2)
         assert "6.6.6.6" not in ostler.out.text
         assert not nginx.complaints()
 
 
-def test_connections_to_ostler_are_kept(here: Path) -> None:
-    # Without the forwarding fields, the client is nginx, at the port of its connection.
+def test_nginx_keeps_its_connections_to_ostler(here: Path) -> None:
+    # Without proxy headers the client is nginx, with the port of its connection.
     with served(here, "tcp", "--no-proxy-headers") as (_, nginx):
         clients = {tuple(ask(nginx)["client"]) for _ in range(20)}
 
@@ -94,7 +95,7 @@ def test_connections_to_ostler_are_kept(here: Path) -> None:
 
 
 @over_both
-def test_the_first_piece_of_a_response_arrives_before_the_last_is_made(here: Path, over: str) -> None:
+def test_the_first_piece_of_a_response_arrives_before_the_last_is_sent(here: Path, over: str) -> None:
     with served(here, over) as (_, nginx), contextlib.closing(nginx.client()) as client:
         client.request("GET", "/stream")
         answer = client.getresponse()
@@ -117,14 +118,14 @@ def test_an_upload_of_100_megabytes_arrives(here: Path, over: str, buffering: st
     with served(here, over, uploads=f"proxy_request_buffering {buffering};") as (_, nginx):
         body = (piece for _ in range(100))
 
-        told = ask(nginx, "/upload", {"Content-Length": str(100 * MEGABYTE)}, method="POST", body=body)
+        reported = ask(nginx, "/upload", {"Content-Length": str(100 * MEGABYTE)}, method="POST", body=body)
 
-        assert told == {"size": 100 * MEGABYTE, "sha256": digest.hexdigest()}
-        # That it keeps the body in a file is what buffering means.
+        assert reported == {"size": 100 * MEGABYTE, "sha256": digest.hexdigest()}
+        # With buffering on, nginx logs that it keeps the body in a file.
         assert [line for line in nginx.complaints() if "buffered to a temporary file" not in line] == []
 
 
-def test_an_upload_reaches_the_application_as_it_comes_if_it_is_not_buffered(here: Path) -> None:
+def test_an_upload_without_buffering_reaches_the_application_piece_by_piece(here: Path) -> None:
     with (
         served(here, "tcp", uploads="proxy_request_buffering off;") as (_, nginx),
         contextlib.closing(nginx.client()) as client,
@@ -133,7 +134,7 @@ def test_an_upload_reaches_the_application_as_it_comes_if_it_is_not_buffered(her
         client.putrequest("POST", "/upload")
         client.putheader("Content-Length", "10")
         client.endheaders(b"first")
-        other.request("GET", "/stream")  # which ends once the upload's first piece is there
+        other.request("GET", "/stream")  # ends once the application has the first piece of the upload
 
         assert other.getresponse().read() == b"firstlast"
         client.send(b"last.")
@@ -155,42 +156,42 @@ def test_a_download_of_100_megabytes_arrives(here: Path, over: str) -> None:
 
 
 @over_both
-def test_rolling_and_scaling_under_load_costs_no_request_and_needs_no_retry(here: Path, over: str) -> None:
+def test_rolling_and_scaling_under_load_lose_no_request_and_need_no_retry(here: Path, over: str) -> None:
     with served(here, over, "--workers", "2") as (ostler, nginx):
         old = set(ostler.workers())
         with Load(nginx.port) as load:
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(4)
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             ostler.send(signal.SIGTTIN)
             ostler.wait_ready(5)
             load.wait_answers(100)
             for left in (2, 1):
                 ostler.send(signal.SIGTTOU)
-                wait_until(lambda left=left: len(ostler.workers()) == left, f"{left} workers are left")  # type: ignore[misc]
+                ostler.wait_worker_count(left)
             load.wait_answers(100)
         assert not load.failures
         assert not nginx.complaints()
-        # One upstream address and one status for each request: nothing was tried twice.
+        # Each request has one upstream address and one status: none was tried twice.
         assert all(re.search(r" 200 \[[^, ]+\] \[200\]$", line) for line in nginx.requests)
         assert len(nginx.requests) >= load.answered > 300
     assert " 200" in ostler.out.text
 
 
-def test_the_stream_module_introduces_its_clients_in_version_1(here: Path) -> None:
+def test_the_stream_module_passes_the_client_address_in_a_proxy_header_of_version_1(here: Path) -> None:
     with served(here, "tcp", "--proxy-protocol", name="ostler-stream.conf") as (ostler, nginx):
         with contextlib.closing(nginx.client(CLIENT)) as client:
             client.request("GET", "/", headers={"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"})
-            told = json.loads(client.getresponse().read())
+            reported = json.loads(client.getresponse().read())
             host, port = client.sock.getsockname()
 
-        assert (told["client"], told["scheme"]) == ([host, port], "http")
+        assert (reported["client"], reported["scheme"]) == ([host, port], "http")
         ostler.out.wait_for(rf'{re.escape(host)}:{port} - "GET / HTTP/1\.1" 200')
         assert not nginx.complaints()
 
 
-def listen(nginx: Nginx, count: int) -> list[str]:
-    """The events of one stream of so many, as they came."""
+def read_events(nginx: Nginx, count: int) -> list[str]:
+    """Request a stream of so many events, and return them in their order."""
     with contextlib.closing(nginx.client()) as client:
         client.request("GET", f"/events?{count}")
         answer = client.getresponse()
@@ -199,12 +200,12 @@ def listen(nginx: Nginx, count: int) -> list[str]:
 
 
 @over_both
-def test_websockets_and_server_sent_events_pass_side_by_side(here: Path, over: str) -> None:
+def test_websockets_and_server_sent_events_work_at_the_same_time(here: Path, over: str) -> None:
     with served(here, over) as (_, nginx), ThreadPoolExecutor() as pool:
         with connect(f"ws://127.0.0.1:{nginx.port}/chat") as socket:
-            told = json.loads(socket.recv(PATIENCE))
-            assert told == [["127.0.0.1", 0], "ws"]
-            events = pool.submit(listen, nginx, 50)
+            reported = json.loads(socket.recv(PATIENCE))
+            assert reported == [["127.0.0.1", 0], "ws"]
+            events = pool.submit(read_events, nginx, 50)
             number = 0
             while not events.done() or number < 50:
                 socket.send(str(number))
@@ -223,30 +224,27 @@ def test_a_roll_closes_websockets_with_1012_and_lets_event_streams_end(here: Pat
             sockets = [stack.enter_context(connect(f"ws://127.0.0.1:{nginx.port}/")) for _ in range(8)]
             for socket in sockets:
                 socket.recv(PATIENCE)
-            streams = [pool.submit(listen, nginx, 300) for _ in range(4)]
+            streams = [pool.submit(read_events, nginx, 300) for _ in range(4)]
             ostler.out.wait_for(r"GET /events", count=4)
             ostler.send(signal.SIGHUP)
             for socket in sockets:
-                with pytest.raises(ConnectionClosed) as closed:
-                    socket.recv(PATIENCE)
-                assert closed.value.rcvd is not None
-                assert closed.value.rcvd.code == 1012
+                assert received_close_code(socket) == 1012
             for stream in streams:
                 assert len(stream.result()) == 300
         ostler.log.wait_for(r"Rolling restart to generation \d+ complete")
-        wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+        ostler.wait_workers_gone(old)
         with connect(f"ws://127.0.0.1:{nginx.port}/") as socket:
             assert socket.recv(PATIENCE)
         assert not nginx.complaints()
 
 
-def test_the_stream_module_introduces_its_clients_over_a_unix_socket(here: Path) -> None:
+def test_the_stream_module_passes_the_client_address_over_a_unix_socket(here: Path) -> None:
     with served(here, "unix", "--proxy-protocol", name="ostler-stream.conf") as (ostler, nginx):
         assert ask(nginx)["client"][0] == CLIENT
         ostler.out.wait_for(rf'{re.escape(CLIENT)}:\d+ - "GET / HTTP/1\.1" 200')
 
 
-def test_a_proxy_introduces_its_client_in_version_2(here: Path) -> None:
+def test_a_proxy_header_of_version_2_gives_the_client_address_and_the_scheme(here: Path) -> None:
     with (
         Ostler(here, "main:app", "--port", "0", "--proxy-protocol") as ostler,
         socket.create_connection(("127.0.0.1", ostler.port), PATIENCE) as proxy,
@@ -255,19 +253,19 @@ def test_a_proxy_introduces_its_client_in_version_2(here: Path) -> None:
         proxy.sendall(v2(V4 + ssl(1), 0x11) + request)
 
         with proxy.makefile("rb") as answer:
-            told = json.loads(answer.read().partition(b"\r\n\r\n")[2])
-        assert (told["client"], told["scheme"]) == (["203.0.113.9", 5678], "https")
+            reported = json.loads(answer.read().partition(b"\r\n\r\n")[2])
+        assert (reported["client"], reported["scheme"]) == (["203.0.113.9", 5678], "https")
         ostler.out.wait_for(r'203\.0\.113\.9:5678 - "GET / HTTP/1\.1" 200')
 
 
-def test_a_roll_under_load_through_the_proxy_protocol_costs_no_request(here: Path) -> None:
+def test_a_roll_under_load_through_the_proxy_protocol_loses_no_request(here: Path) -> None:
     args = "--workers", "2", "--proxy-protocol"
     with served(here, "tcp", *args, name="ostler-stream.conf") as (ostler, nginx):
         old = set(ostler.workers())
         with Load(nginx.port) as load:
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(4)
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             load.wait_answers(100)
         assert not load.failures
         assert not nginx.complaints()

@@ -1,4 +1,4 @@
-"""supervisord, with the file that docs/deployment/supervisord.md shows."""
+"""ostler under supervisord, with the configuration file that docs/deployment/supervisord.md shows."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.hosting.manager import Manager
-from tests.hosting.pages import SCRIPTS, free_ports, put, shown
-from tests.live.harness import APP, wait_until
+from tests.hosting.docs_examples import SCRIPTS, code_block, substitute
+from tests.hosting.process_manager import ProcessManager
+from tests.live.clients import get
+from tests.live.harness import APP, app_version, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import get
 
 
-class Host(NamedTuple):
-    """A supervisord with both programs up, and where they listen."""
+class Supervisord(NamedTuple):
+    """A supervisord with the programs `web` and `api` running, and the ports that they listen on."""
 
-    supervisord: Manager
+    supervisord: ProcessManager
     directory: Path
     web: int
     api: int
 
     def servers(self) -> set[int]:
-        return self.supervisord.ostlers("--fd")
+        return self.supervisord.children_with("--fd")
 
     def arbiters(self) -> set[int]:
-        return self.supervisord.ostlers("--workers")
+        return self.supervisord.children_with("--workers")
 
     def wait_up(self) -> None:
         wait_until(lambda: len(self.servers()) == 4, "four plain servers run")
@@ -49,7 +49,7 @@ class Host(NamedTuple):
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def host(tmp_path: Path) -> Iterator[Supervisord]:
     web, api = free_ports(2)
     places = {
         "/run/supervisor": tmp_path,
@@ -59,27 +59,29 @@ def host(tmp_path: Path) -> Iterator[Host]:
         "127.0.0.1:8000": f"127.0.0.1:{web}",
         "--port 8001": f"--port {api}",
     }
-    (tmp_path / "supervisord.conf").write_text(put(shown("supervisord.md", "ini"), places))
+    (tmp_path / "supervisord.conf").write_text(substitute(code_block("supervisord.md", "ini"), places))
     (tmp_path / "main.py").write_text(APP)
     configuration = ("--configuration", str(tmp_path / "supervisord.conf"))
-    with Manager(("supervisord", *configuration), ("supervisorctl", *configuration), tmp_path) as supervisord:
-        host = Host(supervisord, tmp_path, web, api)
+    with ProcessManager(
+        ("supervisord", *configuration), ("supervisorctl", *configuration), tmp_path
+    ) as supervisord:
+        host = Supervisord(supervisord, tmp_path, web, api)
         host.wait_up()
         yield host
         assert supervisord.stop() == 0
         assert "Traceback" not in supervisord.log.text
 
 
-def deploy(host: Host) -> None:
-    (host.directory / "main.py").write_text(APP.replace('"one"', '"second"'))
+def deploy(host: Supervisord) -> None:
+    (host.directory / "main.py").write_text(app_version("second"))
 
 
-def test_four_plain_servers_are_restarted_one_by_one_without_a_lost_request(host: Host) -> None:
+def test_four_plain_servers_are_restarted_one_by_one_without_a_lost_request(host: Supervisord) -> None:
     before = host.servers()
     with Load(host.web) as load:
         deploy(host)
         for number in range(4):
-            host.supervisord.order("restart", f"web:web_{number}")
+            host.supervisord.control("restart", f"web:web_{number}")
         wait_until(lambda: get(host.web).text.startswith("second"), "the new code answers")
         load.bodies.clear()
         load.wait_answers(100)
@@ -89,25 +91,26 @@ def test_four_plain_servers_are_restarted_one_by_one_without_a_lost_request(host
     assert len(host.servers()) == 4
 
 
-def test_a_killed_plain_server_is_restarted_and_the_others_serve_on(host: Host) -> None:
+def test_a_killed_plain_server_is_restarted_and_the_others_serve_on(host: Supervisord) -> None:
     [victim, *others] = sorted(host.servers())
     with Load(host.web) as load:
         os.kill(victim, signal.SIGKILL)
         wait_until(lambda: len(host.servers() - {victim, *others}) == 1, "supervisord has started another")
         load.wait_answers(100)
-    # What the killed one had in hand is lost, and only that; nobody is refused.
+    # Only requests in flight in the killed server are lost; no connection is refused.
     assert set(load.failures) <= {"ConnectionResetError", "closed without an answer", "truncated"}
     assert load.failures.total() <= 6
     assert set(others) <= host.servers()
 
 
-def test_hup_rolls_the_arbiters_workers_over_without_a_lost_request(host: Host) -> None:
+def test_hup_rolls_the_arbiters_workers_over_without_a_lost_request(host: Supervisord) -> None:
     arbiters, before = host.arbiters(), host.supervisord.workers()
     with Load(host.api) as load:
         deploy(host)
-        assert host.supervisord.order("signal", "HUP", "api") == "api: signalled\n"
+        assert host.supervisord.control("signal", "HUP", "api") == "api: signalled\n"
         wait_until(
-            lambda: "generation 2 complete" in (host.directory / "api.log").read_text(), "it has rolled"
+            lambda: "generation 2 complete" in (host.directory / "api.log").read_text(),
+            "the roll is complete",
         )
         host.supervisord.wait_gone(before)
         load.bodies.clear()
@@ -118,47 +121,47 @@ def test_hup_rolls_the_arbiters_workers_over_without_a_lost_request(host: Host) 
     assert len(host.supervisord.workers()) == 4
 
 
-def test_stop_drains_what_is_in_flight_and_start_brings_it_back(host: Host) -> None:
+def test_stop_drains_requests_in_flight_and_start_serves_again(host: Supervisord) -> None:
     with Load(host.api, path="/slow?0.3", pause=0.01) as load:
         family = host.arbiters() | host.supervisord.workers()
-        assert host.supervisord.order("stop", "api") == "api: stopped\n"
+        assert host.supervisord.control("stop", "api") == "api: stopped\n"
         host.supervisord.wait_gone(family)
     assert set(load.failures) <= {"ConnectionRefusedError", "ConnectionResetError"}
-    assert "api: started" in host.supervisord.order("start", "api")
+    assert "api: started" in host.supervisord.control("start", "api")
     wait_until(lambda: len(host.supervisord.workers()) == 4, "four workers run again")
     assert get(host.api).status_code == 200
 
 
-def test_restart_of_the_arbiter_leaves_nobody_behind(host: Host) -> None:
+def test_restart_of_the_arbiter_leaves_no_process_behind(host: Supervisord) -> None:
     family = host.arbiters() | host.supervisord.workers()
     with Load(host.api) as load:
-        assert host.supervisord.order("restart", "api") == "api: stopped\napi: started\n"
+        assert host.supervisord.control("restart", "api") == "api: stopped\napi: started\n"
         host.supervisord.wait_gone(family)
         wait_until(lambda: len(host.supervisord.workers()) == 4, "four workers run again")
-        assert set(load.failures) <= {
-            "ConnectionRefusedError",
-            "ConnectionResetError",
-        }  # in between, as the page says
+        # Between stop and start connections are refused, as the page says.
+        assert set(load.failures) <= {"ConnectionRefusedError", "ConnectionResetError"}
         load.failures.clear()
         load.wait_answers(100)
         assert load.failures == {}
 
 
-def test_a_killed_arbiter_leaves_no_orphan_and_is_restarted(host: Host) -> None:
+def test_a_killed_arbiter_leaves_no_orphan_and_is_restarted(host: Supervisord) -> None:
     arbiters, before = host.arbiters(), host.supervisord.workers()
     [arbiter] = arbiters
     os.kill(arbiter, signal.SIGKILL)
     host.supervisord.wait_gone({arbiter} | before)
     wait_until(lambda: len(host.supervisord.workers()) == 4, "four workers of another arbiter run")
     assert not host.arbiters() & arbiters
-    wait_until(lambda: "RUNNING" in host.supervisord.order("status", "api"), "supervisord takes it for up")
+    wait_until(
+        lambda: "RUNNING" in host.supervisord.control("status", "api"), "supervisord has it as RUNNING"
+    )
     assert get(host.api).status_code == 200
 
 
-def test_an_app_that_cannot_start_is_an_error_with_its_reason_in_the_log(host: Host) -> None:
+def test_an_app_that_cannot_start_is_a_spawn_error_with_its_reason_in_the_log(host: Supervisord) -> None:
     (host.directory / "main.py").write_text("raise RuntimeError('no database')\n")
-    host.supervisord.order("stop", "api")
+    host.supervisord.control("stop", "api")
     with pytest.raises(AssertionError, match=re.escape("ERROR (spawn error)")):
-        host.supervisord.order("start", "api")
+        host.supervisord.control("start", "api")
     reason = "Error: main:app could not be imported: RuntimeError: no database ("
-    wait_until(lambda: reason in (host.directory / "api.log").read_text(), "the log says why")
+    wait_until(lambda: reason in (host.directory / "api.log").read_text(), "the log has the reason")

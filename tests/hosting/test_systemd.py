@@ -1,4 +1,4 @@
-"""The shipped units under a real systemd: started, reloaded, restarted, stuck, stopped and broken."""
+"""The units in systemd/ under a real systemd: start, reload, restart, watchdog, stop, upgrade, failures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.hosting.systemd import UNITS, Application, Machine, application
-from tests.live.harness import APP, wait_until
+from tests.hosting.systemd import UNITS, Application, Machine, installed_application
+from tests.live.clients import open_get
+from tests.live.harness import APP, app_version, wait_until
 from tests.live.load import Load
 
 _names = itertools.count(1)
@@ -20,7 +21,7 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A booted systemd, for all tests of this file."""
+    """A booted systemd that all tests of this file share."""
     with Machine(tmp_path_factory.mktemp("machine")) as booted:
         yield booted
 
@@ -28,7 +29,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture
 def app(machine: Machine) -> Iterator[Application]:
     """A freshly installed application, not started yet."""
-    with application(machine, f"shop{next(_names)}") as installed:
+    with installed_application(machine, f"shop{next(_names)}") as installed:
         yield installed
 
 
@@ -51,11 +52,11 @@ def test_the_first_connection_starts_the_service_on_every_socket(app: Applicatio
     assert answer.startswith("one ")
 
 
-def test_a_reload_under_load_costs_no_request_and_the_manager_knows_when_it_is_over(app: Application) -> None:
+def test_a_reload_under_load_loses_no_request_and_systemd_knows_when_it_is_over(app: Application) -> None:
     app.systemctl("start", app.socket)
     app.systemctl("start")
     with Load(app.port) as load:
-        app.write(APP.replace('VERSION = "one"', 'VERSION = "second"'))
+        app.write(app_version("second"))
         app.systemctl("reload")
         app.wait_status("2 of 2 workers ready, generation 2")
         wait_until(lambda: app.show("ActiveState") == "active", "the reload is over")
@@ -81,7 +82,7 @@ def test_a_reload_of_broken_code_leaves_the_old_workers_serving_and_the_service_
     assert set(load.bodies) == {"one"}
 
 
-def test_a_restart_under_load_costs_no_request_as_the_socket_stays(app: Application) -> None:
+def test_a_restart_under_load_loses_no_request_as_the_socket_stays(app: Application) -> None:
     app.systemctl("start", app.socket)
     app.systemctl("start")
     before = app.show("MainPID")
@@ -93,7 +94,7 @@ def test_a_restart_under_load_costs_no_request_as_the_socket_stays(app: Applicat
 
 
 def test_the_watchdog_restarts_a_fleet_that_is_stuck(app: Application) -> None:
-    # Shorter than ostler's own patience, which would otherwise replace these workers first.
+    # The watchdog is faster than ostler's healthcheck, which would otherwise replace these workers first.
     app.set(OSTLER_WORKERS="2", OSTLER_TIMEOUT_WORKER_HEALTHCHECK="24")
     app.drop_in(app.service, "[Service]\nWatchdogSec=3\n")
     app.systemctl("start", app.socket)
@@ -103,20 +104,19 @@ def test_the_watchdog_restarts_a_fleet_that_is_stuck(app: Application) -> None:
     for worker in stuck:
         worker.send_signal(signal.SIGSTOP)
 
-    wait_until(lambda: "Watchdog timeout" in app.journal(), "the watchdog has barked", timeout=60)
-    wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started anew", timeout=60)
+    wait_until(lambda: "Watchdog timeout" in app.journal(), "the watchdog has timed out", timeout=60)
+    wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started again", timeout=60)
 
     assert get(app).startswith("one ")
     wait_until(lambda: not any(worker.is_running() for worker in stuck), "the stuck workers are gone")
     journal = app.journal()
-    assert (
-        "stopped by a signal" in journal
-    )  # ostler has seen it, with its evidence, and was not the one to act
+    # ostler has logged the hang with its evidence, and has not killed the workers.
+    assert "stopped by a signal" in journal
     assert "RSS" in journal
     assert "sent by ostler" not in journal
 
 
-def test_the_watchdog_leaves_a_fleet_alone_that_is_well(app: Application) -> None:
+def test_the_watchdog_does_not_restart_a_healthy_fleet(app: Application) -> None:
     app.drop_in(app.service, "[Service]\nWatchdogSec=2\n")
     app.systemctl("start", app.socket)
     app.systemctl("start")
@@ -128,13 +128,11 @@ def test_the_watchdog_leaves_a_fleet_alone_that_is_well(app: Application) -> Non
     assert app.show("MainPID") == before
 
 
-def test_a_stop_drains_what_is_in_flight(app: Application) -> None:
+def test_a_stop_lets_requests_in_flight_finish(app: Application) -> None:
     app.systemctl("start", app.socket)
     app.systemctl("start")
-    with socket.create_connection(("127.0.0.1", app.port)) as client:
-        client.sendall(b"GET /slow?3 HTTP/1.1\r\nHost: test\r\n\r\n")
-        with socket.create_connection(("127.0.0.1", app.port)) as other:
-            other.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+    with open_get(app.port, "/slow?3") as client:
+        with open_get(app.port) as other:
             other.recv(1000)
         stop = subprocess.Popen(
             ["nsenter", "-t", str(app.machine.pid), "-m", "-p", "-C", "systemctl", "stop", app.service],
@@ -149,7 +147,9 @@ def test_a_stop_drains_what_is_in_flight(app: Application) -> None:
     assert (app.show("ActiveState"), app.show("Result")) == ("inactive", "success")
 
 
-def test_an_application_that_fails_to_start_leaves_the_unit_failed_with_the_reason(app: Application) -> None:
+def test_an_application_that_fails_to_start_fails_the_unit_and_the_status_has_the_reason(
+    app: Application,
+) -> None:
     app.write("import no_such_module_at_all\n")
     app.systemctl("start", check=False)
     wait_until(lambda: app.show("ActiveState") == "failed", "systemd gives up", timeout=60)
@@ -158,7 +158,7 @@ def test_an_application_that_fails_to_start_leaves_the_unit_failed_with_the_reas
     assert app.show("ExecMainStatus") == "3"
 
 
-def test_clients_of_a_socket_are_refused_once_its_application_has_failed_for_good(app: Application) -> None:
+def test_clients_of_the_socket_unit_are_refused_once_the_service_has_failed(app: Application) -> None:
     app.write("import no_such_module_at_all\n")
     app.systemctl("start", app.socket)
     with socket.create_connection(("127.0.0.1", app.port)) as client:
@@ -175,7 +175,7 @@ def test_clients_of_a_socket_are_refused_once_its_application_has_failed_for_goo
     assert get(app).startswith("one ")
 
 
-def test_a_plain_server_serves_the_socket_and_its_blocked_loop_is_restarted(app: Application) -> None:
+def test_a_plain_server_serves_the_socket_and_is_restarted_when_its_loop_is_blocked(app: Application) -> None:
     app.set(OSTLER_WORKERS="")  # empty is unset
     app.drop_in(app.service, "[Service]\nWatchdogSec=4\nTimeoutAbortSec=2\n")
     app.systemctl("start", app.socket)
@@ -183,25 +183,24 @@ def test_a_plain_server_serves_the_socket_and_its_blocked_loop_is_restarted(app:
     app.wait_status("ready")
     before = app.show("MainPID")
     assert not app.workers()
-    with socket.create_connection(("127.0.0.1", app.port)) as client:
-        client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
-        wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started anew")
+    with open_get(app.port, "/block?60"):
+        wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started again")
     assert get(app).startswith("one ")
     assert "Watchdog timeout" in app.journal()
     assert "in block_the_loop" in app.journal()
 
 
-def test_an_arbiter_that_does_not_run_is_restarted_by_the_watchdog(app: Application) -> None:
+def test_a_suspended_arbiter_is_restarted_by_the_watchdog(app: Application) -> None:
     app.drop_in(app.service, "[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
     app.systemctl("start", app.socket)
     app.systemctl("start")
     before = app.show("MainPID")
     app.machine.systemctl("kill", "--signal=SIGSTOP", "--kill-who=main", app.service)
-    wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started anew")
+    wait_until(lambda: app.show("MainPID") not in ("0", before), "the service is started again")
     assert get(app).startswith("one ")
 
 
-def test_the_workers_of_a_hardened_unit_see_nothing_of_the_machine(app: Application) -> None:
+def test_workers_of_the_hardened_unit_are_not_root_and_have_no_variables_of_systemd(app: Application) -> None:
     app.write(
         "import os\n"
         "async def app(scope, receive, send):\n"
@@ -217,12 +216,12 @@ def test_the_workers_of_a_hardened_unit_see_nothing_of_the_machine(app: Applicat
     assert rest == "[] False"
 
 
-def test_the_units_are_without_fault(app: Application) -> None:
+def test_systemd_analyze_verify_accepts_the_units(app: Application) -> None:
     for unit in (app.service, app.socket):
         assert app.machine.run("systemd-analyze", "verify", f"/etc/systemd/system/{unit}") == ""
 
 
-def test_the_service_is_hardened() -> None:
+def test_systemd_analyze_security_rates_the_service_as_ok() -> None:
     command = [
         "systemd-analyze",
         "security",
@@ -235,21 +234,21 @@ def test_the_service_is_hardened() -> None:
     assert "OK" in done.stdout.splitlines()[-1]
 
 
-def test_the_page_shows_the_very_files() -> None:
+def test_the_page_shows_the_units_as_they_are() -> None:
     page = (UNITS.parent / "docs" / "deployment" / "systemd.md").read_text(encoding="utf-8")
     for unit in UNITS.glob("ostler@.*"):
         assert f"```ini\n{unit.read_text(encoding='utf-8')}```\n" in page
 
 
 def upgrade(app: Application) -> str:
-    """Replace the arbiter in place; returns the new one's pid once systemd follows it."""
+    """Replace the arbiter in place, and return the new one's pid once systemd has it as the main process."""
     before = app.show("MainPID")
     app.machine.systemctl("kill", "--signal=SIGUSR2", "--kill-who=main", app.service)
     wait_until(lambda: app.show("MainPID") not in ("0", before), "systemd follows the new arbiter")
     return app.show("MainPID")
 
 
-def test_an_upgrade_under_load_costs_no_request_and_the_unit_stays_active(app: Application) -> None:
+def test_an_upgrade_under_load_loses_no_request_and_the_unit_stays_active(app: Application) -> None:
     app.drop_in(app.service, "[Service]\nWatchdogSec=3\n")
     app.systemctl("start", app.socket)
     app.systemctl("start")
@@ -257,7 +256,7 @@ def test_an_upgrade_under_load_costs_no_request_and_the_unit_stays_active(app: A
     entered = app.show("ActiveEnterTimestampMonotonic")
     with Load(app.port) as load:
         for text in ("second", "the third"):
-            app.write(APP.replace('VERSION = "one"', f'VERSION = "{text}"'))
+            app.write(app_version(text))
             old = app.workers()
             upgrade(app)
             wait_until(lambda old=old: not any(w.is_running() for w in old), "the old workers are gone")  # type: ignore[misc]
@@ -270,7 +269,7 @@ def test_an_upgrade_under_load_costs_no_request_and_the_unit_stays_active(app: A
         wait_until(lambda: "Upgrade given up" in app.journal(), "the upgrade is given up")
         load.wait_answers(100)
         assert app.show("MainPID") == before
-        # The watchdog is answered by whoever is the arbiter now.
+        # The arbiter that runs now answers the watchdog.
         watched = int(app.show("WatchdogTimestampMonotonic"))
         wait_until(
             lambda: int(app.show("WatchdogTimestampMonotonic")) > watched + 5_000_000,
@@ -290,11 +289,11 @@ def test_an_upgrade_under_load_costs_no_request_and_the_unit_stays_active(app: A
     wait_until(lambda: not app.workers(), "no worker is left")
 
 
-def test_the_death_of_an_arbiter_that_has_taken_over_is_noticed(app: Application) -> None:
+def test_systemd_restarts_the_service_when_an_arbiter_that_has_taken_over_is_killed(app: Application) -> None:
     app.systemctl("start", app.socket)
     app.systemctl("start")
     new = upgrade(app)
-    wait_until(lambda: "Stopping arbiter process" in app.journal(), "the old arbiter has gone")
+    wait_until(lambda: "Stopping arbiter process" in app.journal(), "the old arbiter has ended")
     app.machine.systemctl("kill", "--signal=SIGKILL", "--kill-who=main", app.service)
-    wait_until(lambda: app.show("MainPID") not in ("0", new), "the service is started anew")
+    wait_until(lambda: app.show("MainPID") not in ("0", new), "the service is started again")
     assert get(app).startswith("one ")

@@ -1,4 +1,4 @@
-"""What the tests with real processes share."""
+"""Fixtures of the tests with real processes."""
 
 from pathlib import Path
 
@@ -9,6 +9,6 @@ from tests.live.harness import APP
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A directory with the application `main:app`, as a user has it."""
+    """A directory with the application `main:app` in `main.py`."""
     (tmp_path / "main.py").write_text(APP)
     return tmp_path

@@ -1,4 +1,8 @@
-"""Real processes for tests: ostler as its users start it, watched from outside."""
+"""Start ostler as a real process for a test, read its output, find its workers, and end all its processes.
+
+`serving(directory, ...)` is the usual way: it runs `ostler main:app` and yields once it is ready. `Ostler` is
+the process itself, also for a start that is expected to fail. `Output` collects what a process writes.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +10,28 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
 import psutil
+import pytest
 
 T = TypeVar("T")
 
-# Generous: a deadline only ends a test that would fail anyway.
 PATIENCE = 30.0
+"""Seconds until a wait fails. Generous: the deadline only ends a test that would fail anyway."""
+
+PLAIN: list[str] = []
+SUPERVISED = ["--workers", "2"]
+both = pytest.mark.parametrize("mode", [PLAIN, SUPERVISED], ids=["plain", "supervised"])
+"""Run the test twice: with a server in one process, and with an arbiter and two workers."""
 
 APP = """
 import asyncio
@@ -63,6 +74,15 @@ def spin_in_short_steps(seconds):
 """
 
 
+def app_version(text: str) -> str:
+    """Return the application `APP` with `text` as its version.
+
+    When it replaces another version in the same second, `text` must have another length: otherwise Python's
+    cached bytecode of the old file counts as fresh (PEP 552).
+    """
+    return APP.replace('VERSION = "one"', f'VERSION = "{text}"')
+
+
 def wait_until(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
     """Return the condition's first true result; fail when there is none in time."""
     deadline = time.monotonic() + timeout
@@ -74,53 +94,100 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float = PATIENCE)
     return result
 
 
-class Output:
-    """What a process writes to one of its streams, collected by a thread so that it never blocks."""
+def elapsed(since: float) -> float:
+    """Return the seconds since `since`, a value of `time.monotonic()`."""
+    return time.monotonic() - since
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-        self._lines: list[str] = []
+
+class Output:
+    """Collect what a process writes, in a thread, so that the process never blocks on a full pipe.
+
+    `pieces` yields the text as it arrives: the lines of a pipe, or what is read from a terminal.
+    """
+
+    def __init__(self, pieces: IO[str] | Generator[str, None, None]) -> None:
+        self._pieces = pieces
+        self._received: list[str] = []
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        for line in self._stream:
+        for piece in self._pieces:
             with self._changed:
-                self._lines.append(line)
+                self._received.append(piece)
                 self._changed.notify_all()
 
     @property
     def text(self) -> str:
         with self._changed:
-            return "".join(self._lines)
+            return "".join(self._received)
 
     def wait_for(self, pattern: str, timeout: float = PATIENCE, count: int = 1) -> re.Match[str]:
         """Return the `count`-th match of a regular expression, as soon as it has been written."""
         found: list[re.Match[str]] = []
 
         def written() -> bool:
-            found[:] = re.finditer(pattern, "".join(self._lines), re.MULTILINE)
+            found[:] = re.finditer(pattern, "".join(self._received), re.MULTILINE)
             return len(found) >= count
 
         with self._changed:
             if not self._changed.wait_for(written, timeout):
-                raise AssertionError(
-                    f"{pattern!r} was not written within {timeout:g} s:\n{''.join(self._lines)}"
-                )
+                written_so_far = "".join(self._received)
+                raise AssertionError(f"{pattern!r} was not written within {timeout:g} s:\n{written_so_far}")
         return found[count - 1]
+
+    def wait_end(self) -> None:
+        """Wait until all is read; not for long, as a process that the test does not know may write on."""
+        self._thread.join(5.0)
 
     def close(self) -> None:
         self._thread.join(PATIENCE)
-        # Its reader's lock would keep us waiting for ever.
-        assert not self._thread.is_alive(), "somebody whom we do not know of still holds the stream"
-        self._stream.close()
+        # While the thread reads it holds the stream's lock, and `close` would wait for that for ever.
+        assert not self._thread.is_alive(), "a process that the test does not know still has the stream open"
+        self._pieces.close()
+
+
+class ProcessFamily:
+    """A child process and its descendants, those included that were seen earlier and orphaned since."""
+
+    def __init__(self, process: subprocess.Popen[Any]) -> None:
+        self._process = process
+        self._roots = [psutil.Process(process.pid)]
+        self._seen: set[psutil.Process] = set()
+
+    def add(self, pid: int) -> None:
+        """Count another process and its descendants as part of the family."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._roots.append(psutil.Process(pid))
+
+    def alive(self) -> list[psutil.Process]:
+        """Return every process of the family that runs; zombies are left out."""
+        for root in self._roots:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self._seen.update([root, *root.children(recursive=True)])
+        return [process for process in self._seen if _alive(process)]
+
+    def kill(self) -> None:
+        """Kill every process of the family, by pid, and wait until all have ended."""
+        left = self.alive()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(PATIENCE)  # first, or psutil takes its exit code
+        psutil.wait_procs(left, PATIENCE)
+
+
+def add_note(error: BaseException | None, note: str) -> None:
+    """Have pytest show `note` with the error of a test; `BaseException.add_note` exists only from 3.11 on."""
+    if error is not None:
+        error.__notes__ = [*getattr(error, "__notes__", ()), note]
 
 
 class Ostler:
     """`python -m ostler ARGS` (or another `program`) in `directory`, which holds the application.
 
-    Leaving it ends whatever is left, by pid, worker by worker.
+    Leaving the context kills every process that is left, by pid.
     """
 
     def __init__(
@@ -145,7 +212,7 @@ class Ostler:
         assert self._process.stderr is not None
         self.out = Output(self._process.stdout)
         self.log = Output(self._process.stderr)
-        self._seen: set[psutil.Process] = set()
+        self._family = ProcessFamily(self._process)
 
     def __enter__(self) -> Ostler:
         return self
@@ -153,14 +220,8 @@ class Ostler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.__notes__ = [*getattr(error, "__notes__", ()), f"ostler's log:\n{self.log.text}"]
-        family = self.family()
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait(PATIENCE)
-        psutil.wait_procs(family, PATIENCE)
+        add_note(error, f"ostler's log:\n{self.log.text}")
+        self._family.kill()
         self.out.close()
         self.log.close()
 
@@ -173,14 +234,15 @@ class Ostler:
         return int(self.log.wait_for(r"running on https?://\S+?:(\d+) ")[1])
 
     def family(self) -> list[psutil.Process]:
-        """Every process of this run that is alive, those seen earlier and orphaned since included."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            main = psutil.Process(self.pid)
-            self._seen.update([main, *main.children(recursive=True)])
-        return [process for process in self._seen if _alive(process)]
+        """Return every process of this run that is alive, orphaned ones included if they were seen before."""
+        return self._family.alive()
+
+    def adopt(self, pid: int) -> None:
+        """Count a process that this run has started, and that is no child any more, as part of it."""
+        self._family.add(pid)
 
     def workers(self) -> dict[int, int]:
-        """The slot of every living worker by its pid, from the titles that the workers give themselves."""
+        """Return the slot of every living worker by its pid, read from the worker's process title."""
         found = {}
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -190,7 +252,7 @@ class Ostler:
         return found
 
     def wait_ready(self, count: int, timeout: float = PATIENCE) -> None:
-        """Wait until `count` workers in all have got ready since the start."""
+        """Wait until `count` workers have become ready since the start, replaced ones included."""
         self.log.wait_for(r"Worker \d+ \(pid \d+\) is ready", timeout, count)
 
     def send(self, number: signal.Signals) -> None:
@@ -200,19 +262,61 @@ class Ostler:
         return self._process.poll()
 
     def wait(self, timeout: float = PATIENCE) -> int:
-        return self._process.wait(timeout)
+        """Wait until the process has ended, and return its exit code.
 
-    def stop(self, timeout: float = PATIENCE) -> int:
-        """SIGTERM; returns the exit code, once no process of this run is left."""
+        If it leaves no other process of this run behind, its output is complete then.
+        """
         self.family()
-        self.send(signal.SIGTERM)
-        code = self.wait(timeout)
+        code = self._process.wait(timeout)
+        if not self.family():
+            self.wait_gone()
+        return code
+
+    def wait_workers_gone(self, old: Set[int]) -> None:
+        """Wait until none of the workers with the pids in `old` is left."""
+        wait_until(lambda: not old & set(self.workers()), "the old workers are gone")
+
+    def wait_worker_count(self, count: int) -> None:
+        """Wait until exactly `count` workers live."""
+        wait_until(lambda: len(self.workers()) == count, f"{count} workers live")
+
+    def run_for(self, seconds: float) -> None:
+        """Let the run go on for so many seconds, or until its process ends."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def wait_gone(self) -> None:
+        """Wait until no process of this run is left, and its output is complete."""
         wait_until(lambda: not self.family(), "every process of this run is gone")
+        self.out.wait_end()
+        self.log.wait_end()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send SIGTERM or another signal, and return the exit code once no process of this run is left."""
+        self.family()
+        self.send(number)
+        code = self.wait()
+        self.wait_gone()
         return code
 
 
+@contextlib.contextmanager
+def serving(directory: Path, *options: str, app: str = "main:app", **more: Any) -> Iterator[Ostler]:
+    """Run `ostler APP --port 0 OPTIONS` in `directory`, and yield once it is ready.
+
+    With `--workers N` among the options that is when N workers are ready, otherwise when the server listens.
+    `more` goes to `Ostler`.
+    """
+    with Ostler(directory, app, "--port", "0", *options, **more) as ostler:
+        if "--workers" in options:
+            ostler.wait_ready(int(options[options.index("--workers") + 1]))
+        else:
+            ostler.log.wait_for("running on")
+        yield ostler
+
+
 def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
-    """The caller's environment without what would configure ostler, and with `extra`."""
+    """Return the caller's environment without the variables that configure ostler, and with `extra`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -228,9 +332,18 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that no process listens on at present."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
 @contextlib.contextmanager
-def hogs(count: int) -> Iterator[None]:
-    """Processes that burn CPU while the context lasts."""
+def cpu_hogs(count: int) -> Iterator[None]:
+    """Run `count` processes that each use a whole CPU while the context lasts."""
     started: Sequence[subprocess.Popen[bytes]] = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)
     ]

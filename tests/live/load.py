@@ -1,4 +1,4 @@
-"""A client that asks constantly, over kept and fresh connections, and counts every request that fails."""
+"""Constant HTTP load on kept and fresh connections; every request that fails is counted by its error."""
 
 from __future__ import annotations
 
@@ -6,17 +6,25 @@ import asyncio
 import collections
 import ssl
 import threading
-import time
 from types import TracebackType
 
 from tests.live.harness import PATIENCE, wait_until
 
 
 class Load:
-    """Constant requests from a thread of their own while the context lasts.
+    """Send requests constantly, from a thread, while the context lasts.
 
-    A request counts as answered when a whole response with status 200 has come, and as failed in every
-    other case: refused, reset, truncated, another status, no answer for `PATIENCE` seconds.
+    A request counts as answered when a whole response with status 200 has arrived. It counts as failed in
+    every other case: refused, reset, truncated, another status, or no answer within `PATIENCE` seconds.
+
+    Args:
+        port: Where the server listens.
+        path: What is requested.
+        kept: Clients that keep their connection.
+        fresh: Clients that open a connection for each request.
+        pause: Seconds between two requests of one client.
+        host: The server's address.
+        trust: Makes the clients use TLS.
     """
 
     def __init__(
@@ -33,8 +41,8 @@ class Load:
         self.answered = 0
         self.failures: collections.Counter[str] = collections.Counter()
         self.bodies: collections.Counter[str] = collections.Counter()
-        """How often each first word was answered (the application's version)."""
-        self._where = (host, port)
+        """How often each first word of a body was received: the application's version."""
+        self._address = (host, port)
         self._tls = {} if trust is None else {"ssl": trust, "server_hostname": "localhost"}
         self._request = f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode()
         self._kept, self._fresh, self._pause = kept, fresh, pause
@@ -54,7 +62,7 @@ class Load:
         assert not self._thread.is_alive()
 
     def wait_answers(self, more: int) -> None:
-        """Wait until that many more requests have been answered."""
+        """Wait until so many more requests have been answered, or one has failed."""
         target = self.answered + more
         wait_until(lambda: self.answered >= target or self.failures.total(), f"{more} more answers")
 
@@ -73,21 +81,23 @@ class Load:
                 self.failures["truncated" if exc.partial else "closed without an answer"] += 1
             except OSError as exc:
                 self.failures[type(exc).__name__] += 1
-            await asyncio.sleep(self._pause)  # in the application of load, not a wait for a condition
+            await asyncio.sleep(self._pause)  # the pace of the load, not a wait for a condition
 
     async def _connection(self, *, keep: bool) -> None:
-        """Ask on one connection until the server says that it closes it, or once if it is not to be kept."""
-        reader, writer = await asyncio.open_connection(*self._where, **self._tls)  # type: ignore[arg-type]
+        """Send requests on one connection until the server announces its close; only one if not `keep`."""
+        reader, writer = await asyncio.open_connection(*self._address, **self._tls)  # type: ignore[arg-type]
         try:
             while not self._stopping:
-                last = await asyncio.wait_for(self._ask(reader, writer, keep=keep), PATIENCE)
+                last = await asyncio.wait_for(self._request_once(reader, writer, keep=keep), PATIENCE)
                 if last or not keep:
                     return
-                await asyncio.sleep(self._pause)  # in the application of load, not a wait for a condition
+                await asyncio.sleep(self._pause)  # the pace of the load, not a wait for a condition
         finally:
             writer.close()
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, keep: bool) -> bool:
+    async def _request_once(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, keep: bool
+    ) -> bool:
         writer.write(self._request + (b"\r\n" if keep else b"Connection: close\r\n\r\n"))
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         length = int(head.partition("content-length:")[2].split()[0])
@@ -99,8 +109,3 @@ class Load:
             self.answered += 1
             self.bodies[body.partition(" ")[0]] += 1
         return "connection: close" in head
-
-
-def elapsed(since: float) -> float:
-    """Seconds since a `time.monotonic()`."""
-    return time.monotonic() - since

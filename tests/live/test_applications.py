@@ -1,14 +1,13 @@
-"""Real frameworks, each served by two workers and asked by httpx and curl."""
+"""FastAPI, Starlette and Django applications, served by two workers, with httpx and curl as clients."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.live.harness import Ostler
+from tests.live.clients import curl
+from tests.live.harness import serving
 
 FASTAPI = """
 from contextlib import asynccontextmanager
@@ -80,27 +79,15 @@ app = get_asgi_application()
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The base URL of the application whose source is the parameter."""
     (tmp_path / "main.py").write_text(request.param)
-    # Django and its kind have warnings of their own, which are not ours to turn into errors.
-    with Ostler(
-        tmp_path, "main:app", "--port", "0", "--workers", "2", env={"PYTHONWARNINGS": "default"}
-    ) as ostler:
-        ostler.wait_ready(2)
+    # The frameworks emit warnings of their own, which the tests must not turn into errors.
+    with serving(tmp_path, "--workers", "2", env={"PYTHONWARNINGS": "default"}) as ostler:
         yield f"http://127.0.0.1:{ostler.port}"
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
 
 
-def curl(*args: str) -> str:
-    program = shutil.which("curl")
-    assert program, "curl is needed: apt-get install curl"
-    done = subprocess.run(
-        [program, "-sS", "--max-time", "30", *args], capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 @pytest.mark.parametrize("served", [FASTAPI], indirect=True, ids=["fastapi"])
-def test_fastapi_answers_with_lifespan_state_validation_and_threads(served: str) -> None:
+def test_fastapi_has_lifespan_state_validation_threads_and_forwarded_headers(served: str) -> None:
     with httpx.Client(base_url=served, trust_env=False) as client:
         assert client.get("/").json() == {"greeting": "hello", "client": "127.0.0.1", "scheme": "http"}
         assert client.post("/items", json={"name": "oats", "price": 2.5}).json() == {
@@ -128,7 +115,7 @@ def test_fastapi_answers_with_lifespan_state_validation_and_threads(served: str)
 
 
 @pytest.mark.parametrize("served", [STARLETTE], indirect=True, ids=["starlette"])
-def test_starlette_streams_both_ways(served: str) -> None:
+def test_starlette_streams_requests_and_responses(served: str) -> None:
     expected = "".join(f"{number}\n" * 1000 for number in range(50))
     with httpx.Client(base_url=served, trust_env=False) as client:
         with client.stream("GET", "/stream") as response:
@@ -138,7 +125,7 @@ def test_starlette_streams_both_ways(served: str) -> None:
         assert client.post("/upload", content=parts).text == "1000000"
     assert curl(f"{served}/stream") == expected
     assert curl("--http1.0", f"{served}/stream") == expected
-    # curl offers HTTP/2 by an upgrade here, and waits for 100-continue there.
+    # curl offers HTTP/2 by an upgrade in the first request, and waits for 100-continue in the second.
     assert curl("--http2", "-T", __file__, "-X", "POST", f"{served}/upload") == str(
         Path(__file__).stat().st_size
     )

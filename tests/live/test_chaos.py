@@ -1,4 +1,4 @@
-"""A short run of the fuzzer of faults; `make chaos` is the long one."""
+"""A short run of the fault injection of tests/chaos.py; `make chaos` is the long one."""
 
 import random
 from pathlib import Path
@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import run
-from tests.chaos_plan import BROKEN, Deploy, Doom, Failure, judge, plan
+from tests.chaos_plan import BROKEN_CODE, Deploy, Failure, ForcedEnd, judge, plan
 
 ANY = random.SystemRandom().randrange(10**6)
-"""Another plan each time: a failure names it."""
+"""A seed that differs in every run; the output of a failure names it."""
 
 
-# By an index, not by its seed: a test has the same name in every process that collects it.
+# Parametrised by a name and not by the seed: pytest-xdist needs the same test names in every process.
 @pytest.mark.parametrize("which", ["known", "random"])
-def test_whatever_happens_at_once_the_fleet_converges_and_loses_only_what_was_killed(
+def test_after_random_faults_the_fleet_converges_and_only_requests_of_killed_workers_are_lost(
     which: str, tmp_path: Path
 ) -> None:
     print(run(7 if which == "known" else ANY, 0.1, tmp_path))
 
 
-def test_a_seed_is_a_plan() -> None:
+def test_a_seed_always_gives_the_same_plan() -> None:
     assert plan(3, 2) == plan(3, 2) != plan(4, 2)
     codes = [step.code for _, step in plan(3, 20) if isinstance(step, Deploy)]
-    assert set(codes) == {"good", *BROKEN}
+    assert set(codes) == {"good", *BROKEN_CODE}
 
 
 def failure(
@@ -32,10 +32,10 @@ def failure(
     return Failure(what, "/?1", port, opened, at)
 
 
-KILLED = Doom(7.0, "SIGKILL to 4", frozenset({1, 2}))
+KILLED = ForcedEnd(7.0, "SIGKILL to 4", frozenset({1, 2}))
 
 
-def test_what_a_killed_worker_held_may_fail() -> None:
+def test_a_request_on_a_connection_that_a_killed_worker_held_may_fail() -> None:
     allowed, lost = judge([failure()], [KILLED])
     assert [each.excuse for each in allowed] == ["SIGKILL to 4"]
     assert not lost
@@ -46,9 +46,9 @@ def test_what_a_killed_worker_held_may_fail() -> None:
     [
         failure(port=3),  # held by another worker
         failure(opened=8.0),  # the same port, used again after the kill
-        failure(at=6.0),  # failed before it
-        failure("mixed up: b'2'"),  # somebody else's answer
+        failure(at=6.0),  # failed before the kill
+        failure("mixed up: b'2'"),  # the answer to another request
     ],
 )
-def test_nothing_else_may_fail(other: Failure) -> None:
+def test_no_other_request_may_fail(other: Failure) -> None:
     assert judge([other], [KILLED]) == ([], [other])

@@ -1,4 +1,4 @@
-"""What the settings promise of a whole server: where the application is, on what it runs, whom it hears."""
+"""Settings of a whole server: proxy headers, the event loop, the application directory, env files."""
 
 import json
 import re
@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.live.harness import Ostler
-from tests.live.test_serving import PLAIN, SUPERVISED, both, get
+from tests.live.clients import get
+from tests.live.harness import Ostler, both
 
 INSPECTED = """
 import asyncio
@@ -48,29 +48,29 @@ def inspected(project: Path) -> Path:
 
 
 def seen(port: int, **headers: str) -> dict[str, Any]:
-    """What the application sees of a request with these headers."""
+    """Return what the application sees of a request with these headers."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = httpx.get(f"http://127.0.0.1:{port}/", headers=named, trust_env=False)
     found: dict[str, Any] = json.loads(answer.text)
     return found
 
 
-CLAIMS = {"x_forwarded_for": "6.6.6.6", "x_forwarded_proto": "https"}
+FORWARDED = {"x_forwarded_for": "6.6.6.6", "x_forwarded_proto": "https"}
 
 
 @both
-def test_without_proxy_headers_nobody_is_heard(inspected: Path, mode: list[str]) -> None:
+def test_without_proxy_headers_forwarded_fields_are_ignored(inspected: Path, mode: list[str]) -> None:
     args = ["--no-proxy-headers", "--forwarded-allow-ips", "*"]
     with Ostler(inspected, "main:app", "--port", "0", *args, *mode) as ostler:
-        found = seen(ostler.port, **CLAIMS)
+        found = seen(ostler.port, **FORWARDED)
         assert (found["client"], found["scheme"]) == ("127.0.0.1", "http")
 
 
 @both
-def test_whoever_is_not_in_the_list_is_not_heard(inspected: Path, mode: list[str]) -> None:
+def test_forwarded_fields_of_a_peer_outside_the_list_are_ignored(inspected: Path, mode: list[str]) -> None:
     args = ["--forwarded-allow-ips", "10.0.0.0/8"]
     with Ostler(inspected, "main:app", "--port", "0", *args, *mode) as ostler:
-        found = seen(ostler.port, **CLAIMS)
+        found = seen(ostler.port, **FORWARDED)
         assert (found["client"], found["scheme"]) == ("127.0.0.1", "http")
 
 
@@ -99,7 +99,7 @@ def test_the_application_runs_and_is_imported_on_the_loop_that_was_asked_for(
 
 
 @both
-def test_a_loop_that_cannot_be_made_is_told_on_the_last_line_with_exit_code_3(
+def test_a_loop_that_cannot_be_created_is_named_on_the_last_line_with_exit_code_3(
     project: Path, mode: list[str]
 ) -> None:
     with Ostler(project, "main:app", "--port", "0", "--loop", "main:nothing", *mode) as ostler:
@@ -122,13 +122,15 @@ def test_the_application_is_found_in_app_dir(project: Path, mode: list[str], abs
 
 
 @both
-def test_the_application_may_come_from_a_variable_alone(project: Path, mode: list[str]) -> None:
+def test_the_application_can_be_named_by_a_variable_alone(project: Path, mode: list[str]) -> None:
     with Ostler(project, "--port", "0", *mode, env={"OSTLER_APP": "main:app"}) as ostler:
         assert get(ostler.port).text.startswith("one ")
 
 
-@pytest.mark.parametrize("mode", [PLAIN, SUPERVISED], ids=["plain", "supervised"])
-def test_an_env_file_is_for_the_application_and_is_logged(inspected: Path, mode: list[str]) -> None:
+@both
+def test_the_application_has_the_variables_of_an_env_file_and_the_log_names_it(
+    inspected: Path, mode: list[str]
+) -> None:
     (inspected / ".env").write_text("GREETING=hello\n")
     with Ostler(inspected, "main:app", "--port", "0", "--env-file", ".env", *mode) as ostler:
         assert seen(ostler.port)["variable"] == "hello"
@@ -136,6 +138,6 @@ def test_an_env_file_is_for_the_application_and_is_logged(inspected: Path, mode:
 
 
 def test_workers_are_spawned_and_not_forked(inspected: Path) -> None:
-    """What the arbiter has loaded is not in them."""
+    """Modules that the arbiter has loaded are not loaded in a worker."""
     with Ostler(inspected, "main:app", "--port", "0", "--workers", "1") as ostler:
         assert seen(ostler.port)["arbiter"] is False

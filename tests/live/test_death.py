@@ -1,4 +1,4 @@
-"""Workers that die, and an arbiter that dies: what is lost, what is said, what comes back."""
+"""Workers and arbiters that die: which requests fail, what is logged, and what is restarted."""
 
 import contextlib
 import signal
@@ -8,14 +8,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live.harness import Ostler, wait_until
+from tests.live.clients import get, open_get, slow_request
+from tests.live.harness import SUPERVISED, Ostler, serving, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import SUPERVISED, get, slow_request
 
 
-def test_a_killed_worker_is_replaced_and_costs_only_what_was_in_flight_in_it(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_a_killed_worker_is_replaced_and_only_its_requests_in_flight_are_lost(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         with Load(ostler.port, kept=4, fresh=2) as load:
             victim = next(iter(ostler.workers()))
             psutil.Process(victim).kill()
@@ -23,14 +22,13 @@ def test_a_killed_worker_is_replaced_and_costs_only_what_was_in_flight_in_it(pro
             ostler.wait_ready(3)
             load.wait_answers(200)
         assert ostler.stop() == 0
-    # At most one request on each of the load's connections can have been in flight there.
+    # At most one request on each of the load's six connections was in flight in that worker.
     assert load.failures.total() <= 6
 
 
 def test_the_log_says_why_a_worker_died(project: Path) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + DEADLY)
-    with Ostler(project, "main:deadly", "--port", "0", *SUPERVISED) as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2", app="main:deadly") as ostler:
         with pytest.raises(Exception, match=r"disconnected|reset"):
             get(ostler.port, "/exit")
         ostler.log.wait_for(r"Worker \d \(pid \d+\) exited with code 9 after serving for ")
@@ -38,7 +36,7 @@ def test_the_log_says_why_a_worker_died(project: Path) -> None:
         with pytest.raises(Exception, match=r"disconnected|reset"):
             get(ostler.port, "/segv")
         ostler.log.wait_for(r"Worker \d \(pid \d+\) was killed by SIGSEGV \(not sent by ostler\)")
-        # faulthandler's stack of a crash in C comes along, under the worker's name.
+        # The stack that faulthandler writes at a crash in C is logged under the worker's name.
         ostler.log.wait_for(r'Worker \d \(pid \d+\) \|   File ".*main.py", line \d+ in deadly')
 
 
@@ -55,9 +53,8 @@ async def deadly(scope, receive, send):
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_when_the_arbiter_is_killed_requests_finish_and_the_workers_go(project: Path, loop: str) -> None:
-    with Ostler(project, "main:app", "--port", "0", *SUPERVISED, "--loop", loop) as ostler:
-        ostler.wait_ready(2)
+def test_when_the_arbiter_is_killed_requests_finish_and_the_workers_end(project: Path, loop: str) -> None:
+    with serving(project, "--workers", "2", "--loop", loop) as ostler:
         port = ostler.port
         ostler.family()
         with slow_request(port, 2) as client:
@@ -65,26 +62,22 @@ def test_when_the_arbiter_is_killed_requests_finish_and_the_workers_go(project: 
             ostler.wait()
             answer = client.recv(1000)
             assert answer.startswith(b"HTTP/1.1 200 OK")
-        wait_until(lambda: not ostler.family(), "the workers are gone")
+        ostler.wait_gone()
         with socket.create_server(("127.0.0.1", port)):
             pass  # the port is free
 
 
-def test_when_the_arbiter_is_killed_a_blocked_worker_goes_too(project: Path) -> None:
+def test_when_the_arbiter_is_killed_a_blocked_worker_ends_too(project: Path) -> None:
     grace = ["--timeout-graceful-shutdown", "1"]
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1", *grace) as ostler:
-        ostler.wait_ready(1)
-        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
-            client.sendall(b"GET /block?60 HTTP/1.1\r\nHost: test\r\n\r\n")
-            ostler.family()
-            ostler.send(signal.SIGKILL)
-            ostler.wait()
-            wait_until(lambda: not ostler.family(), "the blocked worker is gone", timeout=20)
+    with serving(project, "--workers", "1", *grace) as ostler, open_get(ostler.port, "/block?60"):
+        ostler.family()
+        ostler.send(signal.SIGKILL)
+        ostler.wait()
+        wait_until(lambda: not ostler.family(), "the blocked worker is gone", timeout=20)
 
 
 def test_a_crashing_worker_is_retried_at_growing_intervals_and_recovers(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", *SUPERVISED) as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2") as ostler:
         good = (project / "main.py").read_text()
         (project / "main.py").write_text("raise RuntimeError('storm')\n")
         for worker in ostler.workers():
@@ -96,14 +89,13 @@ def test_a_crashing_worker_is_retried_at_growing_intervals_and_recovers(project:
         assert ostler.stop() == 0
 
 
-def test_a_killed_workers_own_children_go_with_it(project: Path) -> None:
+def test_children_of_a_killed_worker_are_killed_too(project: Path) -> None:
     (project / "main.py").write_text(
         "import subprocess, sys\n"
         + (project / "main.py").read_text()
         + "\nsubprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
     )
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+    with serving(project, "--workers", "1") as ostler:
         [worker] = ostler.workers()
         [grandchild] = psutil.Process(worker).children()
         psutil.Process(worker).kill()
@@ -112,28 +104,23 @@ def test_a_killed_workers_own_children_go_with_it(project: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_stop_is_heeded_at_any_instant_of_a_boot(project: Path, number: signal.Signals) -> None:
-    """Ever later in the boot, in steps of some milliseconds, until the workers are ready."""
+def test_a_signal_to_stop_works_at_any_instant_of_a_boot(project: Path, number: signal.Signals) -> None:
+    """The signal comes 30 ms later in each run, until the workers are ready before it."""
     ready = False
     steps = 0
     while not ready:
         with Ostler(project, "main:app", "--port", "0", *SUPERVISED) as ostler:
             ostler.log.wait_for("Started arbiter process")
-            deadline_of_step(steps * 0.03, ostler)
+            with contextlib.suppress(AssertionError):
+                ostler.wait_ready(2, timeout=steps * 0.03)
             ready = ostler.log.text.count(") is ready") == 2
             ostler.family()
             ostler.send(number)
             assert ostler.wait(timeout=20) == 0
-            wait_until(lambda: not ostler.family(), "no process is left")
+            ostler.wait_gone()
         assert "Traceback" not in ostler.log.text
         steps += 1
     assert steps > 3
-
-
-def deadline_of_step(seconds: float, ostler: Ostler) -> None:
-    """Let the boot go on for a while, or until it is done."""
-    with contextlib.suppress(AssertionError):
-        ostler.wait_ready(2, timeout=seconds)
 
 
 DEFECT = """
@@ -158,7 +145,7 @@ def test_a_defect_in_the_arbiter_lets_the_workers_drain_and_ends_with_1(project:
     with Ostler(project, program=["-c", DEFECT]) as ostler:
         ostler.family()
         assert ostler.wait() == 1
-        wait_until(lambda: not ostler.family(), "no process is left")
+        ostler.wait_gone()
     assert "RuntimeError: a defect" in ostler.log.text
     assert "internal error" in ostler.log.text.splitlines()[-1]
     assert ostler.log.text.count("Finished server process") == 2

@@ -1,4 +1,4 @@
-"""Scripts that call ostler.run(), run as people run them: `python script.py`."""
+"""Scripts that call ostler.run(), started by `python script.py`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.harness import PATIENCE, Ostler, environment, wait_until
-from tests.live.test_serving import get
+from tests.live.clients import get
+from tests.live.harness import PATIENCE, Ostler, environment, serving, wait_until
 
 UNGUARDED = """
 
@@ -43,15 +43,15 @@ def state():
     }
 
 
-def mine(number, frame):
-    print("heard", number, flush=True)
+def own_handler(number, frame):
+    print("received", number, flush=True)
 
 
 if __name__ == "__main__":
     os.umask(0o22)
-    signal.signal(signal.SIGTERM, mine)
-    signal.signal(signal.SIGUSR1, mine)
-    signal.signal(signal.SIGCHLD, mine)
+    signal.signal(signal.SIGTERM, own_handler)
+    signal.signal(signal.SIGUSR1, own_handler)
+    signal.signal(signal.SIGCHLD, own_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTIN, signal.SIGTERM])
     before = state()
     given = eval(sys.argv[1])
@@ -63,7 +63,7 @@ if __name__ == "__main__":
 """
 
 
-def script(project: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(project: Path, source: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script that ends by itself."""
     (project / "script.py").write_text(source)
     return subprocess.run(
@@ -77,8 +77,8 @@ def script(project: Path, source: str, *arguments: str) -> subprocess.CompletedP
     )
 
 
-def serving(project: Path, source: str, *arguments: str) -> Ostler:
-    """Run a script that serves."""
+def serving_script(project: Path, source: str, *arguments: str) -> Ostler:
+    """Start a script that serves until it is stopped."""
     (project / "script.py").write_text(source)
     return Ostler(project, *arguments, program=["script.py"])
 
@@ -95,44 +95,42 @@ def serving(project: Path, source: str, *arguments: str) -> Ostler:
         "{'workers': 2}",
     ],
 )
-@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
-def test_it_returns_when_it_is_stopped_and_the_process_is_as_before(
-    project: Path, given: str, order: signal.Signals
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_returns_when_it_is_stopped_and_restores_the_state_of_the_process(
+    project: Path, given: str, number: signal.Signals
 ) -> None:
     (project / "env").write_text("FROM_THE_FILE=1\n")
-    with serving(project, ROUND_TRIP, given) as ostler:
+    with serving_script(project, ROUND_TRIP, given) as ostler:
         if "workers" in given:
             ostler.wait_ready(2)
         assert get(ostler.port, "/").status_code == 200
-        ostler.send(order)
-        assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "every process is gone")
-        changed, returned, *heard = ostler.out.text.splitlines()[-3:]
+        assert ostler.stop(number) == 0
+        changed, returned, *received = ostler.out.text.splitlines()[-3:]
     assert json.loads(changed) == {}
     assert returned == "returned None"
-    assert heard == [f"heard {int(signal.SIGUSR1)}"]
+    assert received == [f"received {int(signal.SIGUSR1)}"]
     assert "Traceback" not in ostler.log.text
 
 
 def test_workers_import_the_application_and_not_the_script(project: Path) -> None:
     source = "import ostler\nprint('script')\nostler.run('main:app', port=0, workers=2)\n"
-    with serving(project, source) as ostler:
+    with serving_script(project, source) as ostler:
         ostler.wait_ready(2)
         assert get(ostler.port, "/").text.split()[2] in {"1", "2"}
         assert ostler.stop() == 0
     assert ostler.out.text.count("script\n") == 1
 
 
-def test_a_run_can_follow_a_run(project: Path) -> None:
+def test_run_can_be_called_twice_in_one_process(project: Path) -> None:
     source = "import ostler\nfor workers in (None, 1):\n    ostler.run('main:app', port=0, workers=workers)\n"
-    with serving(project, source) as ostler:
+    with serving_script(project, source) as ostler:
         ostler.log.wait_for("Application startup complete")
         ostler.send(signal.SIGTERM)
         ostler.wait_ready(1)
         assert ostler.stop() == 0
 
 
-def test_every_kind_of_uvicorns_arguments_is_taken(project: Path) -> None:
+def test_run_accepts_the_arguments_of_uvicorn_run(project: Path) -> None:
     source = """
 import logging, pathlib, ostler
 from main import app
@@ -146,7 +144,7 @@ ostler.run(
     app_dir=pathlib.Path("."), factory=False, h11_max_incomplete_event_size=65536,
 )
 """
-    with serving(project, source) as ostler:
+    with serving_script(project, source) as ostler:
         answer = get(ostler.port, "/")
         assert answer.headers["x-horse"] == "grey: dapple"
         assert "server" not in answer.headers
@@ -154,7 +152,7 @@ ostler.run(
     assert ostler.out.text == ""
 
 
-def test_what_is_given_in_code_counts_before_variables_and_files(project: Path) -> None:
+def test_arguments_in_code_override_variables_and_files(project: Path) -> None:
     (project / "pyproject.toml").write_text(
         "[tool.ostler]\nworkers = 1\nheader = ['X-From: file']\nport = 1\n"
     )
@@ -166,11 +164,11 @@ def test_what_is_given_in_code_counts_before_variables_and_files(project: Path) 
         assert ostler.stop() == 0
 
 
-def test_sighup_reads_the_files_again_and_keeps_what_code_says(project: Path) -> None:
+def test_sighup_reads_the_files_again_and_keeps_the_arguments_in_code(project: Path) -> None:
     settings = project / "pyproject.toml"
     settings.write_text("[tool.ostler]\nheader = ['X-From: one']\nserver_header = true\n")
     source = "import ostler\nostler.run('main:app', port=0, workers=1, server_header=False)\n"
-    with serving(project, source) as ostler:
+    with serving_script(project, source) as ostler:
         ostler.wait_ready(1)
         settings.write_text("[tool.ostler]\nheader = ['X-From: two']\nserver_header = true\n")
         ostler.send(signal.SIGHUP)
@@ -180,7 +178,7 @@ def test_sighup_reads_the_files_again_and_keeps_what_code_says(project: Path) ->
         assert ostler.stop() == 0
 
 
-def test_it_serves_in_a_thread_without_signals(project: Path) -> None:
+def test_run_in_a_thread_serves_and_leaves_the_signal_handlers_alone(project: Path) -> None:
     source = """
 import signal, threading, ostler
 from main import app
@@ -189,7 +187,7 @@ thread = threading.Thread(target=ostler.run, args=(app,), kwargs={"port": 0}, da
 thread.start()
 thread.join()
 """
-    with serving(project, source) as ostler:
+    with serving_script(project, source) as ostler:
         assert get(ostler.port, "/").status_code == 200
         ostler.send(signal.SIGTERM)
         assert ostler.wait() == -signal.SIGTERM
@@ -199,28 +197,28 @@ thread.join()
 
 
 @pytest.mark.parametrize("given", ["{}", "{'workers': 2}", "{'lifespan': 'on'}"])
-def test_a_call_without_a_guard_is_told_of_and_does_not_come_again(project: Path, given: str) -> None:
+def test_a_call_without_a_main_guard_is_reported_and_not_repeated(project: Path, given: str) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + UNGUARDED)
     with Ostler(project, given, program=["main.py"]) as ostler:
         assert ostler.wait() == 3
-        wait_until(lambda: not ostler.family(), "every process is gone")
+        ostler.wait_gone()
     line = "main.py calls ostler.run() when it is imported: put it under if __name__ == '__main__':"
     assert ostler.log.text.splitlines()[-1] == f"Error: {line}"
     assert "Traceback" not in ostler.log.text
     assert ostler.log.text.count("running on") == 1
 
 
-def test_the_same_from_the_command(project: Path) -> None:
+def test_a_call_without_a_main_guard_is_reported_by_the_command_too(project: Path) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + "\nimport ostler\nostler.run(app)\n")
     with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
         assert ostler.wait() == 3
     assert "Error: main.py calls ostler.run() when it is imported: put it under" in ostler.log.text
 
 
-def test_a_server_without_a_guard_is_told_of_as_well(project: Path) -> None:
+def test_server_run_without_a_main_guard_is_reported_too(project: Path) -> None:
     source = "import ostler\napp = 1\nostler.Server(ostler.Config('script:app', port=0)).run()\n"
 
-    done = script(project, source)
+    done = run_script(project, source)
 
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith(
@@ -229,7 +227,7 @@ def test_a_server_without_a_guard_is_told_of_as_well(project: Path) -> None:
     )
 
 
-def test_a_process_that_multiprocessing_spawns_does_not_serve_once_more(project: Path) -> None:
+def test_a_process_that_multiprocessing_spawns_does_not_serve_again(project: Path) -> None:
     source = """
 import multiprocessing, ostler, threading
 from main import app
@@ -243,13 +241,13 @@ else:
     ostler.run(app, port=0)
 """
 
-    done = script(project, source)
+    done = run_script(project, source)
 
     assert done.stdout == "exit code 1\n"
     assert "script.py calls ostler.run() when it is imported" in done.stderr.splitlines()[-1]
 
 
-def test_an_application_may_start_an_ostler_in_a_process_of_its_own(project: Path) -> None:
+def test_an_application_can_start_ostler_in_a_child_process(project: Path) -> None:
     (project / "main.py").write_text(
         (project / "main.py").read_text()
         + """
@@ -262,8 +260,7 @@ if "OSTLER_SLOT" in os.environ:
         "import ostler\nasync def app(scope, receive, send): pass\n"
         "print('inner', flush=True)\nostler.run(app, port=0)\n"
     )
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+    with serving(project, "--workers", "1") as ostler:
         ostler.out.wait_for("inner")
         ostler.log.wait_for("running on http", count=2)
         assert ostler.stop() == 0
@@ -304,7 +301,7 @@ if "OSTLER_SLOT" in os.environ:
         ("in_a_thread()", 2, "workers from argument workers takes the main thread: call ostler.run() there"),
     ],
 )
-def test_a_mistake_is_one_line_and_the_exit_code_of_the_command(
+def test_a_mistake_gives_one_line_of_error_and_the_exit_code_of_the_command(
     project: Path, call: str, code: int, line: str
 ) -> None:
     source = f"""
@@ -331,7 +328,7 @@ def in_a_thread():
 {call}
 """
 
-    done = script(project, source)
+    done = run_script(project, source)
 
     errors = [each for each in done.stderr.splitlines() if not each.startswith("INFO:")]
     assert len(errors) == 1
@@ -343,7 +340,7 @@ def test_ctrl_c_during_the_import_is_quiet(project: Path) -> None:
     (project / "slow.py").write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(60)  # in the app\n"
     )
-    with serving(project, "import ostler\nostler.run('slow:app', port=0)\n") as ostler:
+    with serving_script(project, "import ostler\nostler.run('slow:app', port=0)\n") as ostler:
         ostler.out.wait_for("importing")
         ostler.send(signal.SIGINT)
         assert ostler.wait() == 0

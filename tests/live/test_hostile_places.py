@@ -1,19 +1,18 @@
-"""Environments and applications that get in the way: what is asked for happens all the same."""
+"""Starts and stops in hostile environments: blocked loops, full pipes, closed streams, blocked signals."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.live.harness import Ostler, environment, wait_until
-from tests.live.test_serving import both, get
+from tests.live.clients import get, open_get
+from tests.live.harness import Ostler, ProcessFamily, both, elapsed, environment, wait_until
 
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
@@ -27,41 +26,34 @@ async def app(scope, receive, send):
 """
 
 
-def block(port: int) -> socket.socket:
-    """Block the event loop of whoever takes this connection."""
-    client = socket.create_connection(("127.0.0.1", port))
-    client.sendall(b"GET /block?600 HTTP/1.1\r\nHost: test\r\n\r\n")
-    return client
-
-
 @both
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
-def test_a_blocked_loop_does_not_hold_up_a_stop(project: Path, mode: list[str], loop: str) -> None:
+def test_a_stop_ends_though_the_event_loop_is_blocked(project: Path, mode: list[str], loop: str) -> None:
     one = ["--workers", "1"] if mode else []
     with Ostler(project, "main:app", "--port", "0", "--loop", loop, *GRACE, *one) as ostler:
         assert get(ostler.port).status_code == 200
-        with block(ostler.port):
+        with open_get(ostler.port, "/block?600"):
             began = time.monotonic()
             ostler.family()
             ostler.send(signal.SIGTERM)
             ostler.wait()
-            wait_until(lambda: not ostler.family(), "no process is left")
-            assert time.monotonic() - began < 40
+            ostler.wait_gone()
+            assert elapsed(began) < 40
         ostler.log.wait_for(r'File ".*main.py", line \d+ in block_the_loop')
 
 
 @both
-def test_a_lifespan_that_blocks_does_not_hold_up_a_stop(project: Path, mode: list[str]) -> None:
+def test_a_stop_ends_though_the_lifespan_is_blocked(project: Path, mode: list[str]) -> None:
     (project / "main.py").write_text(BLOCKING_LIFESPAN)
     with Ostler(project, "main:app", "--port", "0", *GRACE, *mode) as ostler:
         ostler.out.wait_for("starting")
         ostler.family()
         ostler.send(signal.SIGTERM)
         ostler.wait()
-        wait_until(lambda: not ostler.family(), "no process is left")
+        ostler.wait_gone()
 
 
-def test_a_failed_start_ends_although_a_thread_is_left(project: Path) -> None:
+def test_a_failed_start_ends_though_a_thread_still_runs(project: Path) -> None:
     (project / "main.py").write_text(
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,)).start()  # in the app\n"
         "raise RuntimeError('boom')\n"
@@ -72,7 +64,7 @@ def test_a_failed_start_ends_although_a_thread_is_left(project: Path) -> None:
 
 
 @both
-def test_a_stop_is_heeded_although_nobody_reads_the_log(project: Path, mode: list[str]) -> None:
+def test_a_stop_ends_though_the_pipe_of_the_log_is_full(project: Path, mode: list[str]) -> None:
     reader, writer = os.pipe()
     fill(writer)
     process = subprocess.Popen(
@@ -82,16 +74,15 @@ def test_a_stop_is_heeded_although_nobody_reads_the_log(project: Path, mode: lis
         stdout=writer,
         stderr=writer,
     )
+    family = ProcessFamily(process)
     try:
-        wait_until((project / "app.sock").exists, "the socket is there")
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        wait_until((project / "app.sock").exists, "the socket exists")
+        family.alive()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) in (0, 1)
-        psutil.wait_procs(family, 30)
-        assert not [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        wait_until(lambda: not family.alive(), "no process is left")
     finally:
-        process.kill()
-        process.wait()
+        family.kill()
         os.close(reader)
         os.close(writer)
 
@@ -115,9 +106,9 @@ def test_a_large_env_file_reaches_the_application(project: Path) -> None:
         assert ostler.stop() == 0
 
 
-def test_a_forked_copy_of_a_worker_does_not_speak_for_it(project: Path) -> None:
+def test_a_forked_copy_of_a_worker_does_not_report_in_its_place(project: Path) -> None:
     (project / "main.py").write_text("import os\nos.fork()\nraise RuntimeError('boom')\n")
-    # Not on uvloop: libuv itself aborts, at times, when two processes close one loop.
+    # Not on uvloop: libuv sometimes aborts when two processes close the same loop.
     with Ostler(project, "main:app", "--port", "0", "--workers", "1", "--loop", "asyncio") as ostler:
         assert ostler.wait() == 3
     assert "RuntimeError: boom" in ostler.log.text.splitlines()[-1]
@@ -125,23 +116,23 @@ def test_a_forked_copy_of_a_worker_does_not_speak_for_it(project: Path) -> None:
 
 @both
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_standard_streams_are_no_obstacle(project: Path, mode: list[str], closed: str) -> None:
+def test_ostler_serves_with_closed_standard_streams(project: Path, mode: list[str], closed: str) -> None:
     main = project / "main.py"
     main.write_text("print('to nowhere', flush=True)\n" + main.read_text())
     args = " ".join(["main:app", "--uds", "app.sock", *mode])
     process = subprocess.Popen(
         ["sh", "-c", f"exec {sys.executable} -m ostler {args} {closed}"], cwd=project, env=environment(None)
     )
+    family = ProcessFamily(process)
     try:
-        wait_until(lambda: served_at(project / "app.sock"), "a request is answered")
+        wait_until(lambda: is_served_at(project / "app.sock"), "a request is answered")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     finally:
-        process.kill()
-        process.wait()
+        family.kill()
 
 
-def served_at(path: Path) -> bool:
+def is_served_at(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         try:
@@ -166,7 +157,7 @@ async def pooled(scope, receive, send):
 """
 
 
-def test_an_idle_process_pool_does_not_hold_up_a_stop(project: Path) -> None:
+def test_a_stop_ends_though_the_application_has_an_idle_process_pool(project: Path) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + EXECUTOR)
     with Ostler(project, "main:pooled", "--port", "0", "--workers", "1") as ostler:
         assert get(ostler.port).status_code == 200
@@ -175,7 +166,7 @@ def test_an_idle_process_pool_does_not_hold_up_a_stop(project: Path) -> None:
 
 
 @both
-def test_signals_that_the_parent_had_blocked_are_heeded(project: Path, mode: list[str]) -> None:
+def test_signals_that_the_parent_process_had_blocked_are_handled(project: Path, mode: list[str]) -> None:
     blocked = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
     code = (
         f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, {set(map(int, blocked))});"
@@ -195,7 +186,7 @@ def test_signals_that_the_parent_had_blocked_are_heeded(project: Path, mode: lis
     "failure",
     ["import sys; sys.exit(0)", "raise KeyboardInterrupt", "import asyncio; raise asyncio.CancelledError"],
 )
-def test_however_an_application_ends_its_import_it_is_a_failure_to_start(
+def test_an_application_that_exits_at_import_is_a_failed_start(
     project: Path, mode: list[str], failure: str
 ) -> None:
     (project / "main.py").write_text(failure + "\n")
@@ -205,7 +196,7 @@ def test_however_an_application_ends_its_import_it_is_a_failure_to_start(
 
 
 @both
-def test_a_lifespan_that_is_cancelled_is_a_failure_to_start(project: Path, mode: list[str]) -> None:
+def test_a_lifespan_that_is_cancelled_is_a_failed_start(project: Path, mode: list[str]) -> None:
     (project / "main.py").write_text(
         "import asyncio\nasync def app(scope, receive, send):\n    raise asyncio.CancelledError\n"
     )
@@ -214,7 +205,7 @@ def test_a_lifespan_that_is_cancelled_is_a_failure_to_start(project: Path, mode:
     assert "CancelledError" in ostler.log.text.splitlines()[-1]
 
 
-def test_a_worker_that_has_gone_leaves_no_copy_of_itself_on_the_port(project: Path) -> None:
+def test_a_fork_that_outlives_its_worker_does_not_keep_the_port(project: Path) -> None:
     (project / "main.py").write_text(
         (project / "main.py").read_text()
         + "\nif os.fork() == 0:\n    time.sleep(600)  # in the app\n    os._exit(0)\n"
@@ -227,7 +218,7 @@ def test_a_worker_that_has_gone_leaves_no_copy_of_itself_on_the_port(project: Pa
             pass
 
 
-def test_the_number_of_workers_follows_the_file_also_to_auto_and_to_nothing(project: Path) -> None:
+def test_the_number_of_workers_follows_the_file_to_auto_and_survives_its_removal(project: Path) -> None:
     config = project / "ostler.toml"
     config.write_text("workers = 1\n")
     with Ostler(project, "main:app", "--port", "0", "--config", "ostler.toml") as ostler:
@@ -235,14 +226,14 @@ def test_the_number_of_workers_follows_the_file_also_to_auto_and_to_nothing(proj
         config.write_text('workers = "auto"\n')
         ostler.send(signal.SIGHUP)
         cpus = len(os.sched_getaffinity(0))
-        wait_until(lambda: len(ostler.workers()) == cpus, f"{cpus} workers")
+        ostler.wait_worker_count(cpus)
         config.write_text("")
         ostler.send(signal.SIGHUP)
         ostler.log.wait_for("workers is not set any more")
         assert ostler.stop() == 0
 
 
-def test_a_plain_server_heeds_signals_while_the_application_is_imported(project: Path) -> None:
+def test_signals_do_not_end_a_plain_server_while_the_application_is_imported(project: Path) -> None:
     main = project / "main.py"
     main.write_text(
         "import time\nprint('importing', flush=True)\ntime.sleep(2)  # in the app\n" + main.read_text()
@@ -256,11 +247,11 @@ def test_a_plain_server_heeds_signals_while_the_application_is_imported(project:
     assert "SIGHUP ignored" in ostler.log.text
 
 
-def test_a_stop_at_any_instant_of_a_plain_servers_boot_ends_it_quietly(project: Path) -> None:
+def test_a_stop_at_any_instant_of_a_plain_servers_boot_ends_without_a_traceback(project: Path) -> None:
     for step in range(20):
         with Ostler(project, "main:app", "--port", "0") as ostler:
             ostler.log.wait_for("running on")
-            threading.Event().wait(step * 0.01)  # another instant each time: nothing is waited for
+            ostler.run_for(step * 0.01)  # the signal comes 10 ms later in each run
             ostler.send(signal.SIGTERM)
             assert ostler.wait() == 0
         assert "Traceback" not in ostler.log.text

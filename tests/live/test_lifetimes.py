@@ -1,13 +1,12 @@
-"""When the application starts up and shuts down, and what a stop waits for and says of it."""
+"""When the application starts up and shuts down, and what a stop waits for and logs."""
 
 import signal
-import socket
 from pathlib import Path
 
 import pytest
 
-from tests.live.harness import Ostler, wait_until
-from tests.live.test_serving import both, get, slow_request
+from tests.live.clients import get, open_get, slow_request
+from tests.live.harness import Ostler, both, serving, wait_until
 
 NOTING = """
 import asyncio
@@ -61,33 +60,31 @@ def test_the_application_shuts_down_after_its_last_response(noting: Path, mode: 
             ostler.send(signal.SIGTERM)
             assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
         assert ostler.wait() == 0
-    assert [what for what, _ in notes(noting)] == ["startup", "request", "shutdown"]
+    assert [event for event, _ in notes(noting)] == ["startup", "request", "shutdown"]
 
 
-def test_every_worker_starts_the_application_up_once(noting: Path) -> None:
-    with Ostler(noting, "main:app", "--port", "0", "--workers", "3") as ostler:
-        ostler.wait_ready(3)
+def test_every_worker_runs_the_lifespan_once(noting: Path) -> None:
+    with serving(noting, "--workers", "3") as ostler:
         first = notes(noting)
-        assert [what for what, _ in first] == ["startup"] * 3
+        assert [event for event, _ in first] == ["startup"] * 3
         assert {pid for _, pid in first} == set(ostler.workers())
         ostler.send(signal.SIGHUP)
         ostler.wait_ready(6)
         wait_until(lambda: len(notes(noting)) == 9, "the old workers have shut down")
-        started = [pid for what, pid in notes(noting) if what == "startup"]
+        started = [pid for event, pid in notes(noting) if event == "startup"]
         assert len(set(started)) == 6
-        assert {pid for what, pid in notes(noting) if what == "shutdown"} == {pid for _, pid in first}
+        assert {pid for event, pid in notes(noting) if event == "shutdown"} == {pid for _, pid in first}
         assert ostler.stop() == 0
-    assert {pid for what, pid in notes(noting) if what == "shutdown"} == set(started)
+    assert {pid for event, pid in notes(noting) if event == "shutdown"} == set(started)
 
 
 @both
-def test_who_connects_during_start_up_is_answered_after_it(noting: Path, mode: list[str]) -> None:
+def test_a_request_during_startup_is_answered_after_it(noting: Path, mode: list[str]) -> None:
     (noting / "wait").touch()
     with (
         Ostler(noting, "main:app", "--port", "0", *mode) as ostler,
-        socket.create_connection(("127.0.0.1", ostler.port), timeout=30) as client,
+        open_get(ostler.port) as client,
     ):
-        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
         ostler.log.wait_for("Waiting for application startup.")
         assert notes(noting) == []
         (noting / "wait").unlink()
@@ -95,19 +92,19 @@ def test_who_connects_during_start_up_is_answered_after_it(noting: Path, mode: l
 
 
 @both
-def test_a_stop_during_start_up_cancels_it(noting: Path, mode: list[str]) -> None:
+def test_a_stop_during_startup_cancels_it(noting: Path, mode: list[str]) -> None:
     args = ["--workers", "1"] if mode else []
     (noting / "wait").touch()
     with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
         ostler.log.wait_for("Waiting for application startup.")
         assert ostler.stop() == 0
         assert "Traceback" not in ostler.log.text
-    assert [what for what, _ in notes(noting)] == ["startup"], "its `finally`, and no shutdown"
+    assert [event for event, _ in notes(noting)] == ["startup"], "only the `finally` of the startup ran"
 
 
 @both
 @pytest.mark.parametrize("forced_by", [signal.SIGINT, signal.SIGQUIT])
-def test_a_forced_end_does_not_ask_the_application_to_shut_down(
+def test_a_forced_end_sends_no_shutdown_to_the_application(
     noting: Path, mode: list[str], forced_by: signal.Signals
 ) -> None:
     args = ["--workers", "1"] if mode else []
@@ -118,23 +115,23 @@ def test_a_forced_end_does_not_ask_the_application_to_shut_down(
             ostler.log.wait_for(r"INFO: +Waiting for connections to close\. \(CTRL\+C to force quit\)$")
             ostler.send(forced_by)
             assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "no process is left")
-    assert "shutdown" not in [what for what, _ in notes(noting)]
+        ostler.wait_gone()
+    assert "shutdown" not in [event for event, _ in notes(noting)]
 
 
 @both
-def test_a_stop_that_waits_for_work_after_a_response_says_so(noting: Path, mode: list[str]) -> None:
+def test_a_stop_that_waits_for_work_after_a_response_logs_it(noting: Path, mode: list[str]) -> None:
     args = ["--workers", "1"] if mode else []
     with Ostler(noting, "main:app", "--port", "0", *args) as ostler:
         assert get(ostler.port, "/work").status_code == 200
         assert ostler.stop() == 0
     assert ostler.log.text.count("Waiting for background tasks to complete. (CTRL+C to force quit)\n") == 1
     assert "connections to close" not in ostler.log.text
-    assert [what for what, _ in notes(noting)] == ["startup", "request", "shutdown"]
+    assert [event for event, _ in notes(noting)] == ["startup", "request", "shutdown"]
 
 
 @both
-def test_a_stop_that_has_nothing_to_wait_for_says_nothing(noting: Path, mode: list[str]) -> None:
+def test_a_stop_that_has_nothing_to_wait_for_logs_no_wait(noting: Path, mode: list[str]) -> None:
     with Ostler(noting, "main:app", "--port", "0", *mode) as ostler:
         assert get(ostler.port).status_code == 200
         assert ostler.stop() == 0
@@ -142,7 +139,7 @@ def test_a_stop_that_has_nothing_to_wait_for_says_nothing(noting: Path, mode: li
     assert "to complete" not in ostler.log.text
 
 
-def test_a_worker_that_drains_for_its_successor_does_not_speak_of_ctrl_c(noting: Path) -> None:
+def test_a_worker_that_drains_in_a_roll_logs_no_hint_at_ctrl_c(noting: Path) -> None:
     with Ostler(noting, "main:app", "--port", "0", "--workers", "1") as ostler:
         with slow_request(ostler.port, 2) as client:
             ostler.send(signal.SIGHUP)
@@ -191,7 +188,9 @@ async def app(scope, receive, send):
 
 @both
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_nothing_of_the_loop_is_left_behind(project: Path, mode: list[str], loop: str) -> None:
+def test_tasks_generators_and_executor_jobs_are_finished_when_the_loop_closes(
+    project: Path, mode: list[str], loop: str
+) -> None:
     (project / "main.py").write_text(LITTERING)
     args = ["--workers", "1"] if mode else []
     with Ostler(project, "main:app", "--port", "0", "--lifespan", "off", "--loop", loop, *args) as ostler:

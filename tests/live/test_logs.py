@@ -1,11 +1,10 @@
-"""The log of real fleets: as JSON from the first line to the last, and as a log configuration says."""
+"""Logs of real servers: access lines, JSON, access formats, log configurations, and trace."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.clients import open_get
 from tests.live.harness import APP, Ostler, wait_until
 from tests.live.load import Load
 
@@ -28,6 +28,7 @@ def ask(ostler: Ostler, path: str = "/", agent: str = "") -> bytes:
 
 
 def objects(text: str) -> list[dict[str, Any]]:
+    """Parse each line as a JSON object, and check that it has the fields of every log line."""
     found = []
     for line in text.splitlines():
         found.append(json.loads(line))
@@ -35,7 +36,7 @@ def objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-# -- nothing is lost that waits for the end of a round
+# -- access lines that wait for the end of a loop iteration are not lost
 
 BLOCKING = """
 serving = app
@@ -50,7 +51,9 @@ async def app(scope, receive, send):
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
-def test_every_answer_has_its_line_when_the_server_has_stopped(workers: Sequence[str], project: Path) -> None:
+def test_every_answer_has_its_access_line_when_the_server_has_stopped(
+    workers: Sequence[str], project: Path
+) -> None:
     with Ostler(project, *ARGUMENTS, *workers) as ostler:
         ostler.log.wait_for("startup complete", count=max(1, len(workers)))
         with Load(ostler.port, kept=20, pause=0) as load:
@@ -61,25 +64,25 @@ def test_every_answer_has_its_line_when_the_server_has_stopped(workers: Sequence
         assert ostler.out.text.count("\n") == load.answered
 
 
-def test_a_line_is_written_although_the_loop_is_held_up_right_after_it(project: Path) -> None:
+def test_an_access_line_is_written_though_the_loop_is_blocked_right_after_it(project: Path) -> None:
     (project / "main.py").write_text(APP + BLOCKING)
     with (
         Ostler(project, *ARGUMENTS, "--workers", "1", "--timeout-worker-healthcheck", "6") as ostler,
-        socket.create_connection(("127.0.0.1", ostler.port)) as client,
+        open_get(ostler.port, "/and-block"),
     ):
-        client.sendall(b"GET /and-block HTTP/1.1\r\nHost: test\r\n\r\n")
         ostler.out.wait_for('"GET /and-block HTTP/1.1" 200 OK')
         assert ": aborted" not in ostler.log.text
         ostler.log.wait_for(r"silent for .*: aborted")
 
 
-def test_a_plain_server_that_is_told_to_stop_writes_it_even_then(project: Path) -> None:
+def test_an_access_line_is_written_though_a_plain_server_with_a_blocked_loop_is_stopped(
+    project: Path,
+) -> None:
     (project / "main.py").write_text(APP + BLOCKING)
     with Ostler(project, *ARGUMENTS, "--timeout-graceful-shutdown", "0") as ostler:
         ostler.log.wait_for("startup complete")
-        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
-            client.sendall(b"GET /and-block HTTP/1.1\r\nHost: test\r\n\r\n")
-            wait_until((project / "blocked").exists, "it blocks")
+        with open_get(ostler.port, "/and-block"):
+            wait_until((project / "blocked").exists, "the application blocks the loop")
             ostler.send(signal.SIGTERM)
             ostler.out.wait_for('"GET /and-block HTTP/1.1" 200 OK')
 
@@ -107,12 +110,12 @@ async def app(scope, receive, send):
 """
 
 
-def test_the_whole_life_of_a_fleet_is_json(project: Path) -> None:
+def test_every_line_of_a_run_with_workers_is_json(project: Path) -> None:
     (project / "main.py").write_text(APP + LOUD)
     with Ostler(project, *ARGUMENTS, "--workers", "2", "--log-format", "json") as ostler:
         ostler.wait_ready(2)
         ask(ostler, "/a%20b%0a?c=%22", 'quo"ted \\ caf\xe9')
-        ostler.out.wait_for("a%20b")  # logged when the response is complete, which the client knows first
+        ostler.out.wait_for("a%20b")  # logged after the client has the response
         ask(ostler, "/lost")
         ostler.out.wait_for("/lost")
         with pytest.raises(urllib.error.HTTPError):
@@ -147,18 +150,18 @@ def test_the_whole_life_of_a_fleet_is_json(project: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "2")])
-def test_the_last_words_are_json_too(workers: Sequence[str], project: Path) -> None:
+def test_the_line_of_a_failed_start_is_json_too(workers: Sequence[str], project: Path) -> None:
     (project / "main.py").write_text("raise ImportError('broken')\n")
     with Ostler(project, *ARGUMENTS, *workers, "--log-format", "json", "--log-level", "critical") as ostler:
         assert ostler.wait() == 3
-        wait_until(lambda: ostler.log.text.endswith("\n"), "the last line")
+        wait_until(lambda: ostler.log.text.endswith("\n"), "the last line is complete")
         last = objects(ostler.log.text)[-1]
 
     assert last["level"] == "CRITICAL"
     assert "ImportError: broken" in last["message"]
 
 
-def test_a_variable_that_is_nearly_ours_is_warned_of_in_json(project: Path) -> None:
+def test_the_warning_of_a_misspelled_variable_is_json_too(project: Path) -> None:
     env = {"OSTLER_LOG_FORMAT": "json", "OSTLER_TIMEOUT_KEEPALIVE": "5"}
     with Ostler(project, *ARGUMENTS, env=env) as ostler:
         ostler.log.wait_for("running on")
@@ -172,8 +175,8 @@ def test_a_variable_that_is_nearly_ours_is_warned_of_in_json(project: Path) -> N
 # -- formats of access log lines
 
 
-def test_a_format_is_all_there_is_in_a_line(project: Path) -> None:
-    # The name stands for gunicorn's default format.
+def test_an_access_line_has_the_given_format_and_nothing_else(project: Path) -> None:
+    # "combined" names gunicorn's default format.
     with Ostler(project, *ARGUMENTS, "--workers", "1", "--access-log-format", "combined") as ostler:
         ostler.wait_ready(1)
         ask(ostler, "/?a", "an agent")
@@ -183,7 +186,7 @@ def test_a_format_is_all_there_is_in_a_line(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--access-log-format", "%(x)s"), "there is no atom %(x)s; expected gunicorn's atoms"),
         (("--log-config", "missing.json"), "missing.json: cannot be read: No such file or directory"),
@@ -191,8 +194,8 @@ def test_a_format_is_all_there_is_in_a_line(project: Path) -> None:
         (("--log-config", "bad.json", "--log-format", "json"), "exclude each other"),
     ],
 )
-def test_what_is_wrong_is_one_line_before_anything_starts(
-    arguments: Sequence[str], said: str, project: Path
+def test_a_wrong_log_setting_gives_one_line_of_error_before_anything_starts(
+    arguments: Sequence[str], message: str, project: Path
 ) -> None:
     (project / "bad.json").write_text('{"version": 1, "root": {"handlers": ["none"]}}')
     with Ostler(project, *ARGUMENTS, "--workers", "2", *arguments) as ostler:
@@ -201,7 +204,7 @@ def test_what_is_wrong_is_one_line_before_anything_starts(
 
     assert ostler.log.text.startswith("Error: ")
     assert ostler.log.text.count("\n") == 1
-    assert said in ostler.log.text
+    assert message in ostler.log.text
     assert ostler.out.text == ""
 
 
@@ -209,7 +212,7 @@ def test_what_is_wrong_is_one_line_before_anything_starts(
 
 
 def to_file(name: str) -> str:
-    """A log configuration for uvicorn, as its users bring it along, with everything in one file."""
+    """Return a log configuration for uvicorn that logs everything to one file."""
     return json.dumps(
         {
             "version": 1,
@@ -241,15 +244,20 @@ def test_a_log_configuration_is_applied_in_every_process_and_sigusr1_reopens_its
         family = {str(ostler.pid)}
         wait_until(lambda: log.exists() and log.read_text().count("is ready") == 2, "both workers are ready")
         family.update(str(pid) for pid in ostler.workers())
-        wait_until(lambda: log.read_text().count("startup complete") == 2, "both have said so")
+        wait_until(lambda: log.read_text().count("startup complete") == 2, "both have logged their startup")
         assert {line.split()[0] for line in log.read_text().splitlines()} == family
 
         log.rename(project / "one.log.1")
         ostler.send(signal.SIGUSR1)
-        port = log_port(project / "one.log.1")
-        wait_until(lambda: answered(port) and log.exists() and "GET /" in log.read_text(), "a new file")
+        port = port_from_log(project / "one.log.1")
+        wait_until(
+            lambda: is_answered(port) and log.exists() and "GET /" in log.read_text(),
+            "the request is logged to a new file",
+        )
         ostler.send(signal.SIGTTIN)
-        wait_until(lambda: log.exists() and "is ready" in log.read_text(), "the arbiter's lines there, too")
+        wait_until(
+            lambda: log.exists() and "is ready" in log.read_text(), "the arbiter logs to the new file, too"
+        )
         before = (project / "one.log.1").read_text()
 
         assert ostler.stop() == 0
@@ -259,11 +267,11 @@ def test_a_log_configuration_is_applied_in_every_process_and_sigusr1_reopens_its
     assert (ostler.out.text, ostler.log.text) == ("", "")
 
 
-def log_port(log: Path) -> int:
+def port_from_log(log: Path) -> int:
     return int(log.read_text().partition("running on http://127.0.0.1:")[2].split()[0])
 
 
-def answered(port: int) -> bool:
+def is_answered(port: int) -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/") as response:
         return bool(response.status == 200)
 
@@ -278,21 +286,23 @@ def test_sighup_reads_the_log_configuration_again_and_a_bad_one_changes_nothing(
 
         config.write_text(to_file("no/such/directory/log"))
         ostler.send(signal.SIGHUP)
-        wait_until(lambda: "no rolling restart" in one.read_text(), "the refusal")
+        wait_until(lambda: "no rolling restart" in one.read_text(), "the refusal is logged")
         config.write_text('{"version": 1')
         ostler.send(signal.SIGHUP)
-        wait_until(lambda: one.read_text().count("no rolling restart") == 2, "the second refusal")
-        # Neither has what is spawned now anything to do with the bad file.
+        wait_until(lambda: one.read_text().count("no rolling restart") == 2, "the second refusal is logged")
+        # A worker that is spawned now does not use the bad file either.
         ostler.send(signal.SIGTTIN)
         wait_until(lambda: one.read_text().count("is ready") == 3, "a third worker is ready")
         assert workers < set(ostler.workers())
 
         config.write_text(to_file("two.log"))
         ostler.send(signal.SIGHUP)
-        wait_until(lambda: two.exists() and "generation 2 complete" in two.read_text(), "the roll")
+        wait_until(
+            lambda: two.exists() and "generation 2 complete" in two.read_text(), "the roll is complete"
+        )
         assert not workers & set(ostler.workers())
-        assert answered(log_port(one))
-        wait_until(lambda: "GET / HTTP/1.1" in two.read_text(), "the request, in the new file")
+        assert is_answered(port_from_log(one))
+        wait_until(lambda: "GET / HTTP/1.1" in two.read_text(), "the request is logged to the new file")
         assert ostler.stop() == 0
     assert "cannot be applied: Unable to configure handler" in one.read_text()
     assert "Stopping arbiter process" in two.read_text()
@@ -301,13 +311,13 @@ def test_sighup_reads_the_log_configuration_again_and_a_bad_one_changes_nothing(
 
 # -- the application's own logging
 
-THEIRS = """
+OWN_LOGGING = """
 import logging.config
 
 logging.basicConfig(level=logging.DEBUG, force=True)
 logging.config.dictConfig({
     "version": 1,
-    "formatters": {"f": {"format": "theirs: %(message)s"}},
+    "formatters": {"f": {"format": "from the app: %(message)s"}},
     "handlers": {"h": {"class": "logging.StreamHandler", "formatter": "f"}},
     "root": {"handlers": ["h"], "level": "DEBUG"},
 })
@@ -316,13 +326,13 @@ logging.config.dictConfig({
 
 @pytest.mark.parametrize("when", ["at import", "at startup"])
 @pytest.mark.parametrize("options", [(), ("--workers", "1")])
-def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
+def test_the_applications_own_logging_neither_silences_nor_doubles_ostlers_lines(
     options: Sequence[str], when: str, project: Path
 ) -> None:
     if when == "at import":
-        code = THEIRS + APP
+        code = OWN_LOGGING + APP
     else:
-        late = "".join(f"        {line}\n" for line in THEIRS.splitlines())
+        late = "".join(f"        {line}\n" for line in OWN_LOGGING.splitlines())
         code = APP.replace('"lifespan":\n', '"lifespan":\n' + late, 1)
     (project / "main.py").write_text(code)
     with Ostler(project, *ARGUMENTS, *options) as ostler:
@@ -341,13 +351,13 @@ def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
     ):
         assert ostler.log.text.count(text) == 1
         assert f"INFO:     {text}" in ostler.log.text
-    assert "theirs: " not in ostler.log.text.replace("theirs: Using selector", "")
+    assert "from the app: " not in ostler.log.text.replace("from the app: Using selector", "")
 
 
 # -- trace
 
 
-def test_trace_shows_messages_and_connections(project: Path) -> None:
+def test_log_level_trace_shows_asgi_messages_and_connections(project: Path) -> None:
     with Ostler(project, *ARGUMENTS, "--log-level", "trace") as ostler:
         ask(ostler)
         ostler.log.wait_for("HTTP connection lost")

@@ -1,4 +1,4 @@
-"""--pid-file: written whole, refused while its process runs, taken over when it does not."""
+"""--pid-file: written at the start, refused while its process runs, replaced when that has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from ostler.errors import SettingsError
 from ostler.system.pid_file import PidFile
 from tests.live.harness import Ostler, wait_until
-from tests.live.test_upgrade import upgrading
+from tests.live.upgrades import upgrading
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "inn.pid"
 
 
-def test_it_has_the_pid_and_a_line_break_and_everybody_may_read_it(path: Path) -> None:
+def test_the_file_has_the_pid_and_a_line_break_and_mode_644(path: Path) -> None:
     before = os.umask(0o077)
     try:
         PidFile(str(path), "/").write()
@@ -38,7 +38,9 @@ def test_a_relative_path_is_relative_to_the_working_directory(path: Path) -> Non
     assert path.exists()
 
 
-def test_the_file_of_a_living_process_is_refused_but_not_of_the_one_whose_place_we_take(path: Path) -> None:
+def test_the_file_of_a_running_process_is_refused_but_not_that_of_the_arbiter_being_replaced(
+    path: Path,
+) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         path.write_text(f"{process.pid}\n")
@@ -46,7 +48,7 @@ def test_the_file_of_a_living_process_is_refused_but_not_of_the_one_whose_place_
         with pytest.raises(SettingsError, match=f"that of process {process.pid}, which runs"):
             file.refuse_live()
         file.refuse_live(process.pid)
-        # Older than the process: some other one had that number then.
+        # The file is older than the process: another process had that pid when it was written.
         os.utime(path, (time.time() - 3600,) * 2)
         file.refuse_live()
     finally:
@@ -56,12 +58,12 @@ def test_the_file_of_a_living_process_is_refused_but_not_of_the_one_whose_place_
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "0", "-1", "99999999999999999999", "ourselves"])
-def test_what_names_no_other_process_is_stale(path: Path, text: str) -> None:
+def test_a_file_without_the_pid_of_another_process_is_stale(path: Path, text: str) -> None:
     path.write_text(str(os.getpid()) if text == "ourselves" else text)
     PidFile(str(path), "/").refuse_live()
 
 
-def test_only_our_own_is_removed(path: Path) -> None:
+def test_only_a_file_with_the_own_pid_is_removed(path: Path) -> None:
     file = PidFile(str(path), "/")
     file.remove()
     path.write_text("1\n")
@@ -72,7 +74,7 @@ def test_only_our_own_is_removed(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_used_is_a_settings_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot write the pid file .*No such file"):
         PidFile(str(tmp_path / "absent" / "inn.pid"), "/").write()
     (tmp_path / "directory").mkdir()
@@ -81,7 +83,7 @@ def test_a_directory_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("workers", [("--workers", "1"), ()])
-def test_a_server_writes_it_refuses_a_second_one_and_removes_it(
+def test_a_server_writes_the_file_refuses_a_second_server_and_removes_the_file(
     project: Path, path: Path, workers: tuple[str, ...]
 ) -> None:
     arguments = ("main:app", "--port", "0", "--pid-file", str(path), *workers)
@@ -97,7 +99,7 @@ def test_a_server_writes_it_refuses_a_second_one_and_removes_it(
     assert not path.exists()
 
 
-def test_one_that_a_killed_run_has_left_is_taken_over(project: Path, path: Path) -> None:
+def test_the_file_that_a_killed_server_has_left_is_replaced(project: Path, path: Path) -> None:
     arguments = ("main:app", "--port", "0", "--pid-file", str(path))
     with Ostler(project, *arguments) as ostler:
         ostler.log.wait_for("Application startup complete")
@@ -110,7 +112,7 @@ def test_one_that_a_killed_run_has_left_is_taken_over(project: Path, path: Path)
         assert ostler.stop() == 0
 
 
-def test_after_an_upgrade_it_is_the_new_arbiters(project: Path, path: Path) -> None:
+def test_after_an_upgrade_the_file_has_the_pid_of_the_new_arbiter(project: Path, path: Path) -> None:
     good = (project / "main.py").read_text()
     with upgrading(project, "main:app", "--port", "0", "--workers", "2", "--pid-file", str(path)) as run:
         (project / "main.py").write_text("raise ImportError\n")
@@ -119,9 +121,9 @@ def test_after_an_upgrade_it_is_the_new_arbiters(project: Path, path: Path) -> N
         assert int(path.read_text()) == run.ostler.pid
         (project / "main.py").write_text(good)
         run.ostler.send(signal.SIGUSR2)
-        new = int(run.ostler.log.wait_for(r"taken over from", count=1) and path.read_text())
-        run.pids.append(new)
-        run.see()
+        run.ostler.log.wait_for(r"taken over from")
+        new = run.wait_started(2)
+        assert int(path.read_text()) == new
         assert new != run.ostler.pid
         assert run.ostler.wait() == 0
         assert int(path.read_text()) == new

@@ -1,4 +1,4 @@
-"""--user, --group and --umask: what root starts, and who serves."""
+"""--user, --group and --umask, when root starts ostler."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import pytest
 
 import ostler
 from tests.hosting.needs import need, need_namespaces
+from tests.live.clients import get, read_to_end, send_get
 from tests.live.harness import Ostler, environment, wait_until
-from tests.live.test_serving import get
-from tests.live.test_upgrade import upgrading
+from tests.live.upgrades import upgrading
 
-WHO = """
+APP_WITH_IDS = """
 import os
 
 
@@ -35,8 +35,9 @@ async def app(scope, receive, send):
 """
 UID = GID = 65534
 
-# Binds what Python needs to where it was, below a directory that everybody may enter.
-_OPENED = """
+# Replaces `hidden`, a directory that only root may enter, by one that every user may enter, and mounts what
+# Python needs in its old place below that.
+_ACCESSIBLE = """
 set -e
 hidden=$1 count=$2; shift 2
 mount --make-rprivate /
@@ -51,22 +52,23 @@ exec "$@"
 """
 
 
-def opened() -> tuple[str, ...]:
-    """The program to run: `-m ostler`, with an interpreter that nobody may use as well, wherever it is."""
+def accessible_program() -> tuple[str, ...]:
+    """Return a `program` for `Ostler` whose interpreter the user `nobody` can read, wherever that is."""
     places = dict.fromkeys([sys.base_prefix, sys.prefix, str(Path(ostler.__file__).parent.parent)])
-    ways = [(place, parent) for place in places for parent in reversed(Path(place).parents)]
-    hidden = next((str(parent) for _, parent in ways if not parent.stat().st_mode & stat.S_IXOTH), None)
+    pairs = [(place, parent) for place in places for parent in reversed(Path(place).parents)]
+    hidden = next((str(parent) for _, parent in pairs if not parent.stat().st_mode & stat.S_IXOTH), None)
     if hidden is None:
         return ("-m", "ostler")
     need_namespaces()
     inside = [place for place in places if Path(hidden) in Path(place).parents]
-    command = ["unshare", "--mount", "sh", "-c", _OPENED, "sh", hidden, str(len(inside)), *inside]
+    command = ["unshare", "--mount", "sh", "-c", _ACCESSIBLE, "sh", hidden, str(len(inside)), *inside]
     command += [sys.executable, "-m", "ostler"]
     return ("-c", f"import os, sys; os.execvp('unshare', [*{command!r}, *sys.argv[1:]])")
 
 
-def serving(directory: Path, *arguments: str) -> Ostler:
-    return Ostler(directory, *arguments, program=opened())
+def ostler_as_root(directory: Path, *arguments: str) -> Ostler:
+    """Start ostler as root, in a way that its workers can become another user."""
+    return Ostler(directory, *arguments, program=accessible_program())
 
 
 NOBODY = f"({UID}, {UID}, {UID}) ({GID}, {GID}, {GID}) [{GID}]"
@@ -74,43 +76,45 @@ NOBODY = f"({UID}, {UID}, {UID}) ({GID}, {GID}, {GID}) [{GID}]"
 
 @pytest.fixture
 def inn() -> Iterator[Path]:
-    """A project that nobody may read, and write into."""
-    need(os.geteuid() == 0, "root, to become somebody else")
+    """A project that the user `nobody` can read and write."""
+    need(os.geteuid() == 0, "root, to change to another user")
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
-        (Path(name) / "main.py").write_text(WHO)
+        (Path(name) / "main.py").write_text(APP_WITH_IDS)
         yield Path(name)
 
 
 @pytest.mark.parametrize("workers", [("--workers", "2"), ()])
 @pytest.mark.parametrize(
-    "who", [("--user", "nobody"), ("--user", "65534"), ("--user", "65534", "--group", "65534")]
+    "flags", [("--user", "nobody"), ("--user", "65534"), ("--user", "65534", "--group", "65534")]
 )
-def test_the_application_runs_as_another_and_the_arbiter_as_root(
-    inn: Path, workers: tuple[str, ...], who: tuple[str, ...]
+def test_the_application_runs_as_the_given_user_and_the_arbiter_as_root(
+    inn: Path, workers: tuple[str, ...], flags: tuple[str, ...]
 ) -> None:
     path = inn / "inn.sock"
-    with serving(inn, "main:app", "--uds", str(path), "--uds-permissions", "600", *who, *workers) as ostler:
+    with ostler_as_root(
+        inn, "main:app", "--uds", str(path), "--uds-permissions", "600", *flags, *workers
+    ) as ostler:
         ostler.log.wait_for("is ready" if workers else "startup complete", count=2 if workers else 1)
-        wait_until(path.exists, "it listens")
+        wait_until(path.exists, "the socket exists")
         found = path.stat()
         assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (UID, GID, 0o600)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(str(path))
-            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: client.recv(4096), b"")).decode()
+            send_get(client, close=True)
+            answer = read_to_end(client).decode()
         assert NOBODY in answer
         assert psutil.Process(ostler.pid).uids().real == (0 if workers else UID)
         if workers:
-            assert sorted(ostler.workers().values()) == [1, 2]  # by their titles
+            assert sorted(ostler.workers().values()) == [1, 2]  # read from their process titles
         assert ostler.stop() == 0
     assert not path.exists()
 
 
-def test_workers_of_another_user_are_rolled_upgraded_asked_for_stacks_and_stopped(inn: Path) -> None:
+def test_workers_of_another_user_can_be_rolled_upgraded_asked_for_stacks_and_stopped(inn: Path) -> None:
     args = ("main:app", "--port", "0", "--workers", "2", "--user", "nobody")
-    with upgrading(inn, *args, program=opened()) as run:
+    with upgrading(inn, *args, program=accessible_program()) as run:
         ostler = run.ostler
         ostler.send(signal.SIGHUP)
         ostler.log.wait_for("Rolling restart to generation 2 complete")
@@ -124,7 +128,7 @@ def test_workers_of_another_user_are_rolled_upgraded_asked_for_stacks_and_stoppe
     assert "Permission" not in ostler.log.text
 
 
-def test_log_files_belong_to_who_writes_them_and_are_reopened(inn: Path) -> None:
+def test_log_files_belong_to_the_user_of_the_workers_and_are_reopened(inn: Path) -> None:
     (inn / "log.ini").write_text(
         "[loggers]\nkeys=root\n[handlers]\nkeys=file\n[formatters]\nkeys=\n"
         "[logger_root]\nlevel=INFO\nhandlers=file\n"
@@ -132,20 +136,20 @@ def test_log_files_belong_to_who_writes_them_and_are_reopened(inn: Path) -> None
     )
     args = ("main:app", "--port", "0", "--workers", "1", "--user", "nobody", "--log-config", "log.ini")
     log = inn / "inn.log"
-    with serving(inn, *args) as ostler:
-        wait_until(lambda: log.exists() and "is ready" in log.read_text(), "it serves")
+    with ostler_as_root(inn, *args) as ostler:
+        wait_until(lambda: log.exists() and "is ready" in log.read_text(), "the worker is ready")
         assert log.stat().st_uid == UID
         log.rename(inn / "old.log")
         ostler.send(signal.SIGUSR1)
-        wait_until(log.exists, "the new file is there")
-        wait_until(lambda: log.stat().st_uid == UID, "and is given away")
+        wait_until(log.exists, "the new file exists")
+        wait_until(lambda: log.stat().st_uid == UID, "the new file belongs to the workers' user")
         ostler.send(signal.SIGTTIN)
         wait_until(lambda: log.exists() and "Scaled" in log.read_text(), "the new file is written")
         wait_until(lambda: "is ready" in log.read_text(), "the second worker can write it")
         assert ostler.stop() == 0
 
 
-def test_the_umask_is_the_applications(inn: Path) -> None:
+def test_the_umask_applies_to_files_of_the_application(inn: Path) -> None:
     for workers in (("--workers", "1"), ()):
         with Ostler(inn, "main:app", "--port", "0", "--umask", "027", *workers) as ostler:
             wait_until((inn / "started").exists, "the application has started")
@@ -163,15 +167,17 @@ def test_the_umask_is_the_applications(inn: Path) -> None:
         (("--umask", "999"), "umask from flag --umask is '999'"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_exit_code_2(inn: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_a_wrong_user_group_or_umask_gives_one_line_of_error_and_exit_code_2(
+    inn: Path, arguments: tuple[str, ...], words: str
+) -> None:
     with Ostler(inn, "main:app", "--port", "0", *arguments) as ostler:
         assert ostler.wait() == 2
         wait_until(lambda: words in ostler.log.text, "the line is written")
         assert "Traceback" not in ostler.log.text
 
 
-def test_who_is_not_root_becomes_nobody_else(inn: Path) -> None:
-    # The interpreter need not be where others may look: it becomes nobody once it has begun.
+def test_without_root_another_user_is_refused(inn: Path) -> None:
+    # The process changes its user after the imports: `nobody` may not be able to read the interpreter.
     code = (
         "import os, sys, grp, locale, pwd, ostler.cli.run, ostler.cli.options, ostler.cli.main as m\n"
         "os.setgid(65534); os.setuid(65534)\n"
@@ -185,7 +191,9 @@ def test_who_is_not_root_becomes_nobody_else(inn: Path) -> None:
 
 def test_a_user_that_is_wrong_at_sighup_changes_nothing(inn: Path) -> None:
     (inn / "ostler.toml").write_text("user = 'nobody'\n")
-    with serving(inn, "main:app", "--port", "0", "--workers", "1", "--config", "ostler.toml") as ostler:
+    with ostler_as_root(
+        inn, "main:app", "--port", "0", "--workers", "1", "--config", "ostler.toml"
+    ) as ostler:
         ostler.wait_ready(1)
         (inn / "ostler.toml").write_text("user = 'no-such-user-here'\n")
         ostler.send(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""How connections spread over workers, and that none waits in a queue that nobody reads."""
+"""One accept queue per worker: connections spread evenly, and none waits for a worker that hangs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live.harness import Ostler, wait_until
-from tests.live.load import Load, elapsed
+from tests.live.clients import send_get
+from tests.live.harness import Ostler, elapsed, serving
+from tests.live.load import Load
 
 LIMIT = 6.0
-"""Seconds that a new connection may wait for its answer here; it needs 0.6 s."""
+"""Seconds that a new connection may wait for its answer in these tests; 0.6 s are needed."""
 
 
-class Newcomers(Load):
-    """Constant requests on new connections, and the longest that one of them took."""
+class NewConnections(Load):
+    """Constant requests on new connections, and the longest time that one of them took."""
 
     def __init__(self, port: int) -> None:
         super().__init__(port, kept=0, fresh=8)
         self.longest = 0.0
+        """In seconds."""
 
     async def _connection(self, *, keep: bool) -> None:
         since = time.monotonic()
@@ -36,24 +38,18 @@ class Newcomers(Load):
 
 @pytest.fixture
 def four(project: Path) -> Iterator[Ostler]:
-    """Four workers, ready."""
-    with Ostler(project, "main:app", "--port", "0", "--workers", "4") as ostler:
-        ostler.wait_ready(4)
+    """A server with four workers that are ready."""
+    with serving(project, "--workers", "4") as ostler:
         yield ostler
 
 
 def ask(connection: socket.socket, *, path: str = "/", close: bool = False) -> str:
-    """Ask, and return the slot of the worker that answers."""
-    send(connection, path=path, close=close)
-    return answer(connection)
+    """Send a request, and return the slot of the worker that answers."""
+    send_get(connection, path, close=close)
+    return read_slot(connection)
 
 
-def send(connection: socket.socket, *, path: str = "/", close: bool = False) -> None:
-    wish = "Connection: close\r\n" if close else ""
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n{wish}\r\n".encode())
-
-
-def answer(connection: socket.socket) -> str:
+def read_slot(connection: socket.socket) -> str:
     head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
     while not body:
         more = connection.recv(65536)
@@ -82,62 +78,62 @@ def test_sequential_connections_spread_evenly_over_the_workers(four: Ostler) -> 
     assert_even(slots)
 
 
-def test_connections_that_are_kept_spread_evenly_over_the_workers(four: Ostler) -> None:
+def test_kept_connections_spread_evenly_over_the_workers(four: Ostler) -> None:
     batches = []
     for _ in range(3):
         with connections(four.port, 64) as opened:
             for connection in opened:
-                send(connection)
-            batches.append(collections.Counter(answer(connection) for connection in opened))
-    # A busy machine may run one worker late, so that the best of three is held to the 20 %.
+                send_get(connection)
+            batches.append(collections.Counter(read_slot(connection) for connection in opened))
+    # A busy machine may delay one worker, so only the best of three batches has to be within 20 %.
     best = min(batches, key=lambda slots: max(slots.values()) - min(slots.values()))
     assert_even(best)
     for slots in batches:
         assert max(slots.values()) <= 32, "twice the mean: nothing like the even spread"
 
 
-def test_what_waits_in_the_queue_of_a_stopped_worker_is_served_by_the_others(four: Ostler) -> None:
+def test_connections_in_the_queue_of_a_suspended_worker_are_served_by_the_others(four: Ostler) -> None:
     pid = next(pid for pid, slot in four.workers().items() if slot == 2)
     psutil.Process(pid).suspend()
     try:
         since = time.monotonic()
         with connections(four.port, 80) as opened:  # about 20 in each queue
             for connection in opened:
-                send(connection)
-            slots = collections.Counter(answer(connection) for connection in opened)
+                send_get(connection)
+            slots = collections.Counter(read_slot(connection) for connection in opened)
         assert elapsed(since) < LIMIT
         assert sorted(slots) == ["1", "3", "4"]
     finally:
         psutil.Process(pid).resume()
 
 
-def test_a_worker_that_is_killed_while_connections_wait_for_it_costs_none_of_them(four: Ostler) -> None:
+def test_connections_in_the_queue_of_a_killed_worker_are_all_served(four: Ostler) -> None:
     pid = next(pid for pid, slot in four.workers().items() if slot == 2)
     psutil.Process(pid).suspend()
     with connections(four.port, 80) as opened:
         for connection in opened:
-            send(connection)
+            send_get(connection)
         psutil.Process(pid).kill()
         since = time.monotonic()
-        assert sum(answer(connection) != "" for connection in opened) == 80
+        assert sum(read_slot(connection) != "" for connection in opened) == 80
         assert elapsed(since) < LIMIT
 
 
-def test_a_worker_whose_loop_is_blocked_keeps_no_newcomer_waiting(four: Ostler) -> None:
+def test_a_worker_with_a_blocked_loop_keeps_no_new_connection_waiting(four: Ostler) -> None:
     with connections(four.port, 1) as [blocked]:
-        send(blocked, path="/block?10")
-        load = Newcomers(four.port)
+        send_get(blocked, "/block?10")
+        load = NewConnections(four.port)
         with load:
             load.wait_answers(500)
             assert load.longest < LIMIT
         blocked.settimeout(30)
-        answer(blocked)
+        read_slot(blocked)
     assert not load.failures
 
 
-def test_under_load_a_killed_worker_costs_no_more_than_what_it_had_accepted(four: Ostler) -> None:
+def test_under_load_a_killed_worker_loses_only_the_connections_that_it_had_accepted(four: Ostler) -> None:
     pid = next(pid for pid, slot in four.workers().items() if slot == 3)
-    load = Newcomers(four.port)
+    load = NewConnections(four.port)
     with load:
         psutil.Process(pid).kill()
         four.wait_ready(5)
@@ -146,24 +142,24 @@ def test_under_load_a_killed_worker_costs_no_more_than_what_it_had_accepted(four
     assert load.failures.total() <= 8
 
 
-def test_under_load_a_roll_keeps_nobody_waiting(four: Ostler) -> None:
+def test_under_load_a_roll_keeps_no_new_connection_waiting(four: Ostler) -> None:
     old = set(four.workers())
-    load = Newcomers(four.port)
+    load = NewConnections(four.port)
     with load:
         four.send(signal.SIGHUP)
         four.wait_ready(8)
-        wait_until(lambda: not old & set(four.workers()), "the old workers are gone")
+        four.wait_workers_gone(old)
         load.wait_answers(200)
     assert load.longest < LIMIT
     assert not load.failures
 
 
-def test_under_load_scaling_keeps_nobody_waiting(four: Ostler) -> None:
-    load = Newcomers(four.port)
+def test_under_load_scaling_keeps_no_new_connection_waiting(four: Ostler) -> None:
+    load = NewConnections(four.port)
     with load:
         for left in (3, 2, 1):
             four.send(signal.SIGTTOU)
-            wait_until(lambda left=left: len(four.workers()) == left, f"{left} workers are left")  # type: ignore[misc]
+            four.wait_worker_count(left)
             load.wait_answers(100)
         four.send(signal.SIGTTIN)
         four.wait_ready(5)
@@ -173,8 +169,7 @@ def test_under_load_scaling_keeps_nobody_waiting(four: Ostler) -> None:
 
 
 def test_workers_beyond_the_spare_queues_serve_too(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2", "--log-level", "debug") as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2", "--log-level", "debug") as ostler:
         for _ in range(6):
             ostler.send(signal.SIGTTIN)
             ostler.log.wait_for(r"Scaled from", count=ostler.log.text.count("Scaled from") + 1)
@@ -188,22 +183,22 @@ def test_workers_beyond_the_spare_queues_serve_too(project: Path) -> None:
         assert ostler.stop() == 0
 
 
-def test_what_the_kernel_had_accepted_before_a_stop_is_answered(four: Ostler) -> None:
+def test_connections_that_the_kernel_accepted_before_a_stop_are_answered(four: Ostler) -> None:
     workers = [psutil.Process(pid) for pid in four.workers()]
     for worker in workers:
         worker.suspend()
     with connections(four.port, 80) as opened:
         for connection in opened:
-            send(connection)
+            send_get(connection)
         four.send(signal.SIGTERM)
         four.log.wait_for(r"Stopping: 4 workers to drain")
         for worker in workers:
             worker.resume()
-        assert sum(answer(connection) != "" for connection in opened) == 80
+        assert sum(read_slot(connection) != "" for connection in opened) == 80
     assert four.wait() == 0
 
 
-def test_a_second_ostler_on_the_port_is_refused_as_on_any_day(four: Ostler, project: Path) -> None:
+def test_a_second_ostler_on_the_port_is_refused(four: Ostler, project: Path) -> None:
     for mode in ("on", "off"):
         args = ("main:app", "--port", str(four.port), "--workers", "2", "--reuse-port", mode)
         with Ostler(project, *args) as second:
@@ -211,20 +206,20 @@ def test_a_second_ostler_on_the_port_is_refused_as_on_any_day(four: Ostler, proj
             assert "another process has it" in second.log.text
 
 
-def test_a_stranger_who_shares_the_port_gets_no_connection(four: Ostler) -> None:
-    with socket.socket() as stranger:
-        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        stranger.bind(("127.0.0.1", four.port))
-        stranger.listen()
-        stranger.setblocking(False)
+def test_a_foreign_socket_with_so_reuseport_on_the_port_gets_no_connection(four: Ostler) -> None:
+    with socket.socket() as foreign:
+        foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        foreign.bind(("127.0.0.1", four.port))
+        foreign.listen()
+        foreign.setblocking(False)
         for _ in range(200):
             with socket.create_connection(("127.0.0.1", four.port), 30) as connection:
                 ask(connection, close=True)
         with pytest.raises(BlockingIOError):
-            stranger.accept()
+            foreign.accept()
 
 
-def test_every_address_has_its_queues(project: Path) -> None:
+def test_every_address_has_one_queue_per_worker(project: Path) -> None:
     args = ("--host", "127.0.0.1", "--host", "::1", "--port", "0", "--workers", "2")
     with Ostler(project, "main:app", *args) as ostler:
         ostler.wait_ready(2)
@@ -235,7 +230,7 @@ def test_every_address_has_its_queues(project: Path) -> None:
         assert ostler.stop() == 0
 
 
-def test_a_unix_socket_stays_one_queue_and_the_log_says_so_if_more_was_asked_for(project: Path) -> None:
+def test_a_unix_socket_has_one_queue_and_the_log_says_so_under_reuse_port_on(project: Path) -> None:
     path = project / "s"
     args = ("--uds", str(path), "--workers", "2", "--reuse-port", "on")
     with Ostler(project, "main:app", *args) as ostler:
@@ -247,7 +242,7 @@ def test_a_unix_socket_stays_one_queue_and_the_log_says_so_if_more_was_asked_for
         assert ostler.stop() == 0
 
 
-def test_with_one_queue_all_is_served_as_before(project: Path) -> None:
+def test_with_reuse_port_off_all_workers_serve_from_one_queue(project: Path) -> None:
     args = ("--port", "0", "--workers", "2", "--reuse-port", "off")
     with Ostler(project, "main:app", *args) as ostler:
         ostler.wait_ready(2)

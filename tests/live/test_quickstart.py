@@ -1,6 +1,6 @@
-"""docs/quickstart.md from top to bottom, each command as it stands there; only the port is the kernel's.
+"""Run every command of docs/quickstart.md in order, with a free port in place of the page's.
 
-The installation is looked at and not run: the tests have one.
+The commands of the installation are compared and not run: the tests have an installation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Reader:
-    """Somebody who does what the page says. What was started last is stopped before the next is."""
+    """Carries out the commands of the page. A server is stopped before the next one is started."""
 
     def __init__(self, here: Path) -> None:
         self.here = here
@@ -36,8 +36,8 @@ class Reader:
         self.started.close()
         self.served = None
 
-    def do(self, command: str) -> str:
-        """Run a command and return what it says."""
+    def run(self, command: str) -> str:
+        """Run a command and return what it prints."""
         program, *args = shlex.split(command)
         if program == "ostler":
             self.stop()
@@ -53,7 +53,7 @@ class Reader:
             where = args[-1].replace(":8000/", f":{self.served.port}/")
             args = ["--silent", "--show-error", "--fail", "--noproxy", "*", *args[:-1], where]
         else:
-            assert program == "openssl", f"no test knows how to do {command!r}"
+            assert program == "openssl", f"this test cannot run {command!r}"
         done = subprocess.run(
             [program, *args], cwd=self.here, capture_output=True, text=True, timeout=PATIENCE, check=True
         )
@@ -68,9 +68,9 @@ class Reader:
         return ""
 
 
-def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+def test_every_command_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
-    said = []
+    printed = []
     with reader.started:
         blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
         assert {language for language, _ in blocks} == {"sh", "python", "toml"}
@@ -82,20 +82,20 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         ]
         for language, text in blocks:
             if language == "sh":
-                said += [reader.do(command) for command in text.splitlines()]
+                printed += [reader.run(command) for command in text.splitlines()]
             else:
                 first, _, rest = text.partition("\n")
                 (tmp_path / first.removeprefix("# ")).write_text(rest)
             if "--ssl-certfile" in text:
-                talk(reader)
+                talk_over_websocket(reader)
         reader.stop()
 
-    answers = [line for line in said if line]
+    answers = [line for line in printed if line]
     assert [bool(re.fullmatch(r'\{"pid":\d+\}', line)) for line in answers] == [True] * 5 + [False]
     assert answers[-1] == "ready\n"
 
 
-def talk(reader: Reader) -> None:
+def talk_over_websocket(reader: Reader) -> None:
     assert reader.served is not None
     trust = ssl.create_default_context(cafile=str(reader.here / "cert.pem"))
     url = f"wss://localhost:{reader.served.port}/echo"

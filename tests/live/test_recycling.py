@@ -1,4 +1,4 @@
-"""Workers that reach a limit under load: replaced one at a time, and no request fails."""
+"""Workers that reach a limit under load are recycled one at a time, and no request fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.live.harness import APP, Ostler, wait_until
+from tests.live.harness import APP, Ostler, serving, wait_until
 from tests.live.load import Load
 
 LEAKING = (
@@ -28,8 +28,8 @@ async def app(scope, receive, send):
 )
 
 
-class Census:
-    """How many workers are READY, at the least, from the log's lines in their order."""
+class ReadyCounts:
+    """The least and the greatest number of READY workers, computed from the log lines in their order."""
 
     def __init__(self, log: str) -> None:
         self.ready = self.least = self.most = 0
@@ -49,39 +49,38 @@ class Census:
         self.asked = len(asked)
 
 
-def test_a_leaking_application_is_recycled_without_a_loss_and_never_fewer_than_all_serve(
+def test_workers_that_leak_are_recycled_without_a_lost_request_or_a_missing_worker(
     project: Path,
 ) -> None:
     (project / "main.py").write_text(LEAKING)
-    base = baseline(project)
+    base = resident_bytes(project)
     limit = f"{base // 2**20 + 40}M"
-    with Ostler(project, "main:app", "--port", "0", "--workers", "3", "--limit-worker-rss", limit) as ostler:
-        ostler.wait_ready(3)
+    with serving(project, "--workers", "3", "--limit-worker-rss", limit) as ostler:
         with Load(ostler.port, kept=4, fresh=2) as load:
             ostler.wait_ready(7, timeout=90)
         text = ostler.log.text
         assert ostler.stop() == 0
     assert not load.failures
-    census = Census(text)
-    assert census.least >= 3
-    assert census.most <= 4
-    assert census.asked >= 4
+    counts = ReadyCounts(text)
+    assert counts.least >= 3
+    assert counts.most <= 4
+    assert counts.asked >= 4
     assert re.search(rf"asks for a successor: Memory limit of {limit} exceeded \(\d+ MiB resident\)", text)
     assert "is less than" not in text
 
 
-def baseline(project: Path) -> int:
-    """The resident bytes of a worker that has served nothing."""
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+def resident_bytes(project: Path) -> int:
+    """Return the resident bytes of a worker that has served no request."""
+    with serving(project, "--workers", "1") as ostler:
         [worker] = ostler.workers()
         return int(psutil.Process(worker).memory_info().rss)
 
 
-def test_workers_of_an_age_are_replaced_one_at_a_time_in_rolls_and_scaling(project: Path) -> None:
+def test_workers_of_the_same_age_are_recycled_one_at_a_time_also_with_rolls_and_scaling(
+    project: Path,
+) -> None:
     lifetime = ["--limit-worker-lifetime", "2", "--limit-worker-lifetime-jitter", "0.5"]
-    with Ostler(project, "main:app", "--port", "0", "--workers", "3", *lifetime) as ostler:
-        ostler.wait_ready(3)
+    with serving(project, "--workers", "3", *lifetime) as ostler:
         with Load(ostler.port) as load:
             ostler.wait_ready(9, timeout=60)
             text = ostler.log.text
@@ -95,13 +94,13 @@ def test_workers_of_an_age_are_replaced_one_at_a_time_in_rolls_and_scaling(proje
             ostler.wait_ready(seen + 4, timeout=60)
         assert ostler.stop() == 0
     assert not load.failures
-    census = Census(text)
-    assert (census.least, census.most) == (3, 4)
+    counts = ReadyCounts(text)
+    assert (counts.least, counts.most) == (3, 4)
     assert "asks for a successor: Lifetime limit of 2 s exceeded; it serves on until then" in text
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "message"),
     [
         (("--limit-max-requests", "3"), "Maximum request limit of 3 exceeded"),
         (("--limit-worker-lifetime", "1"), "Lifetime limit of 1 s exceeded"),
@@ -109,29 +108,30 @@ def test_workers_of_an_age_are_replaced_one_at_a_time_in_rolls_and_scaling(proje
     ],
     ids=lambda value: value[0][2:] if isinstance(value, tuple) else "",
 )
-def test_a_plain_server_that_reaches_a_limit_finishes_what_it_has_and_exits(
-    project: Path, limit: tuple[str, str], said: str
+def test_a_plain_server_that_reaches_a_limit_finishes_its_requests_and_exits(
+    project: Path, limit: tuple[str, str], message: str
 ) -> None:
     (project / "main.py").write_text(LEAKING)
     with Ostler(project, "main:app", "--port", "0", *limit) as ostler:
-        asking = threading.Thread(target=ask_until_it_stops, args=(ostler.port,))
+        asking = threading.Thread(target=request_until_it_stops, args=(ostler.port,))
         asking.start()
         assert ostler.wait() == 0
         asking.join()
-    assert f"{said}" in ostler.log.text
+    assert message in ostler.log.text
     assert "Terminating process." in ostler.log.text
     assert "Finished server process" in ostler.log.text
 
 
-def ask_until_it_stops(port: int) -> None:
+def request_until_it_stops(port: int) -> None:
     load = Load(port, kept=1, fresh=0)
     with load:
-        wait_until(lambda: load.failures, "it is gone")
+        wait_until(lambda: load.failures, "the server has stopped")
 
 
-def test_a_memory_limit_below_what_a_new_worker_takes_is_warned_of_and_is_no_busy_loop(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1", "--limit-worker-rss", "1M") as ostler:
-        ostler.wait_ready(1)
+def test_a_memory_limit_below_the_size_of_a_new_worker_is_warned_of_and_recycles_nothing(
+    project: Path,
+) -> None:
+    with serving(project, "--workers", "1", "--limit-worker-rss", "1M") as ostler:
         ostler.log.wait_for(r"limit_worker_rss of 1M is less than a worker has in use once it is ready")
         with Load(ostler.port) as load:
             load.wait_answers(2000)

@@ -1,4 +1,4 @@
-"""--reload at a terminal: breakpoint() prompts there, and Ctrl+C always ends it."""
+"""--reload in a terminal: breakpoint() prompts there, and Ctrl+C always ends ostler."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.harness import APP, wait_until
-from tests.live.load import elapsed
+from tests.live.clients import open_get, read_to_end
+from tests.live.harness import APP, elapsed, wait_until
 from tests.live.terminal import Terminal
 
 DEBUGGED = APP.replace(
@@ -44,31 +44,26 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ask(port: int, path: str = "/") -> socket.socket:
-    """Send a request, and leave its answer to be read."""
-    client = socket.create_connection(("127.0.0.1", port), 30)
-    client.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".encode())
-    return client
-
-
 def answer(client: socket.socket) -> bytes:
+    """Return the whole response, and close the connection."""
     with client:
-        return b"".join(iter(lambda: client.recv(65536), b""))
+        return read_to_end(client)
 
 
-def begin(project: Path, *args: str) -> Terminal:
+def reloading(project: Path, *args: str) -> Terminal:
+    """Start `ostler main:app --reload ARGS` in a terminal."""
     return Terminal(project, "main:app", "--port", "0", "--reload", *args)
 
 
 def test_breakpoint_prompts_at_the_terminal_and_the_request_is_answered(project: Path) -> None:
-    with begin(project, "--timeout-worker-healthcheck", "1") as terminal:
+    with reloading(project, "--timeout-worker-healthcheck", "1") as terminal:
         terminal.wait_for("is ready")
-        client = ask(terminal.port, "/break")
+        client = open_get(terminal.port, "/break", close=True)
         terminal.wait_for(r"\(Pdb\) ")
         asked = time.monotonic()
         terminal.type("p 6 * 7\n")
         terminal.wait_for(r"^42\s*$")
-        wait_until(lambda: elapsed(asked) > 2.5, "more than twice the healthcheck has passed")
+        wait_until(lambda: elapsed(asked) > 2.5, "more than twice the time-out of the healthcheck has passed")
         terminal.type("c\n")
         assert answer(client).startswith(b"HTTP/1.1 200 OK")
         assert terminal.interrupt() == 0
@@ -77,17 +72,17 @@ def test_breakpoint_prompts_at_the_terminal_and_the_request_is_answered(project:
         assert terminal.modes_now() == terminal.modes
 
 
-def test_a_change_while_the_debugger_prompts_is_a_reload(project: Path) -> None:
-    with begin(project) as terminal:
+def test_a_change_while_the_debugger_prompts_causes_a_reload(project: Path) -> None:
+    with reloading(project) as terminal:
         terminal.wait_for("is ready")
         port = terminal.port
-        client = ask(port, "/break")
+        client = open_get(port, "/break", close=True)
         terminal.wait_for(r"\(Pdb\) ")
         (project / "main.py").write_text(DEBUGGED.replace('"one"', '"second"'))
         terminal.wait_for(r"WatchFiles detected changes in 'main.py'. Reloading...")
-        assert b"\r\n\r\nsecond " in answer(ask(port))
+        assert b"\r\n\r\nsecond " in answer(open_get(port, close=True))
         client.close()
-        again = ask(port, "/break")
+        again = open_get(port, "/break", close=True)
         terminal.wait_for(r"\(Pdb\) ", 2)
         terminal.type("p 6 * 7\n")
         terminal.wait_for(r"^42\s*$")
@@ -99,10 +94,10 @@ def test_a_change_while_the_debugger_prompts_is_a_reload(project: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/break", "/block?1000", "/slow?1000", "/stream"])
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_ends_it_at_once_whatever_a_worker_does(project: Path, path: str, workers: str) -> None:
-    with begin(project, "--workers", workers) as terminal:
+def test_ctrl_c_ends_ostler_at_once_whatever_a_worker_does(project: Path, path: str, workers: str) -> None:
+    with reloading(project, "--workers", workers) as terminal:
         terminal.wait_for(r"Worker \d \(pid \d+\) is ready", int(workers))
-        client = ask(terminal.port, path)
+        client = open_get(terminal.port, path, close=True)
         if path == "/break":
             terminal.wait_for(r"\(Pdb\) ")
         elif path in ("/", "/stream"):
@@ -118,8 +113,8 @@ def test_ctrl_c_ends_it_at_once_whatever_a_worker_does(project: Path, path: str,
 @pytest.mark.parametrize(
     "code", [SWALLOWS, "import time\ntime.sleep(1000)  # in the app\n", "def broken(:\n"]
 )
-def test_ctrl_c_ends_it_at_once_whatever_the_new_code_does(project: Path, code: str) -> None:
-    with begin(project) as terminal:
+def test_ctrl_c_ends_ostler_at_once_whatever_the_new_code_does(project: Path, code: str) -> None:
+    with reloading(project) as terminal:
         terminal.wait_for("is ready")
         (project / "main.py").write_text(DEBUGGED + code)
         terminal.wait_for("Reloading...")
@@ -133,9 +128,9 @@ def test_ctrl_c_ends_it_at_once_whatever_the_new_code_does(project: Path, code: 
         assert terminal.text.count("Traceback") == ("broken" in code)
 
 
-def test_what_a_worker_has_spawned_goes_with_it(project: Path) -> None:
+def test_processes_that_a_worker_has_spawned_end_with_it(project: Path) -> None:
     (project / "main.py").write_text(DEBUGGED + SPAWNS)
-    with begin(project) as terminal:
+    with reloading(project) as terminal:
         terminal.wait_for("is ready")
         [sleeper] = [p for p in terminal.family() if p.name() == "sleep"]
         (project / "main.py").write_text(DEBUGGED)

@@ -3,26 +3,18 @@
 import signal
 from pathlib import Path
 
-from tests.live.harness import APP, Ostler, wait_until
+from tests.live.harness import APP, Ostler, app_version, serving, wait_until
 from tests.live.load import Load
 
 
-def version(text: str) -> str:
-    """The application, as another version; of another length than "one", or what Python has cached of a file
-    written in the same second would count as fresh (PEP 552).
-    """
-    return APP.replace('VERSION = "one"', f'VERSION = "{text}"')
-
-
-def test_a_roll_costs_no_request_and_brings_the_new_code(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "4") as ostler:
-        ostler.wait_ready(4)
+def test_a_roll_loses_no_request_and_starts_the_new_code(project: Path) -> None:
+    with serving(project, "--workers", "4") as ostler:
         old = set(ostler.workers())
         with Load(ostler.port) as load:
-            (project / "main.py").write_text(version("second"))
+            (project / "main.py").write_text(app_version("second"))
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(8)
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             load.bodies.clear()
             load.wait_answers(200)
             assert set(load.bodies) == {"second"}
@@ -32,9 +24,8 @@ def test_a_roll_costs_no_request_and_brings_the_new_code(project: Path) -> None:
     assert load.answered > 400
 
 
-def test_several_sighups_during_a_roll_are_one_more_roll(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_several_sighups_during_a_roll_cause_one_more_roll(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         with Load(ostler.port) as load:
             ostler.send(signal.SIGHUP)
             ostler.log.wait_for(r"Worker \d+ \(pid \d+\) is ready", count=3)
@@ -48,9 +39,8 @@ def test_several_sighups_during_a_roll_are_one_more_roll(project: Path) -> None:
     assert ostler.log.text.count(") is ready") == 6
 
 
-def test_scaling_up_and_down_costs_no_request(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_scaling_up_and_down_loses_no_request(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         with Load(ostler.port) as load:
             for _ in range(2):
                 ostler.send(signal.SIGTTIN)
@@ -60,7 +50,7 @@ def test_scaling_up_and_down_costs_no_request(project: Path) -> None:
             load.wait_answers(100)
             for left in (3, 2, 1):
                 ostler.send(signal.SIGTTOU)
-                wait_until(lambda left=left: len(ostler.workers()) == left, f"{left} workers are left")  # type: ignore[misc]
+                ostler.wait_worker_count(left)
             ostler.send(signal.SIGTTOU)
             load.wait_answers(100)
             assert len(ostler.workers()) == 1
@@ -68,9 +58,8 @@ def test_scaling_up_and_down_costs_no_request(project: Path) -> None:
     assert not load.failures
 
 
-def test_new_code_that_raises_on_import_costs_nothing_and_the_mended_code_is_rolled(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_new_code_that_raises_at_import_loses_no_request_and_mended_code_is_rolled_out(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         old = set(ostler.workers())
         with Load(ostler.port) as load:
             (project / "main.py").write_text("x = 1\n\nraise ImportError('half deployed')\n")
@@ -78,9 +67,9 @@ def test_new_code_that_raises_on_import_costs_nothing_and_the_mended_code_is_rol
             ostler.log.wait_for(r"given up.*half deployed.*main.py, line 3.*serve on")
             load.wait_answers(100)
             wait_until(lambda: set(ostler.workers()) == old, "only the old workers are left")
-            (project / "main.py").write_text(version("mended"))
+            (project / "main.py").write_text(app_version("mended"))
             ostler.send(signal.SIGHUP)
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             load.bodies.clear()
             load.wait_answers(100)
             assert set(load.bodies) == {"mended"}
@@ -89,8 +78,7 @@ def test_new_code_that_raises_on_import_costs_nothing_and_the_mended_code_is_rol
 
 
 def test_new_code_that_exits_right_after_it_is_ready_leaves_the_old_workers_serving(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2") as ostler:
         old = set(ostler.workers())
         with Load(ostler.port) as load:
             (project / "main.py").write_text(APP + CRASHING)
@@ -98,7 +86,7 @@ def test_new_code_that_exits_right_after_it_is_ready_leaves_the_old_workers_serv
             ostler.log.wait_for(r"given up.*exited with code 7.*serve on")
             load.wait_answers(100)
             assert set(ostler.workers()) == old
-    # What was in flight in the newcomer when it crashed is all that may be lost.
+    # Only requests in flight in the new worker when it crashed may be lost.
     assert load.failures.total() <= 6
 
 
@@ -130,16 +118,19 @@ def test_settings_that_are_wrong_at_sighup_change_nothing(project: Path) -> None
             config.write_text("workers = 3\nlog_level = 'info'\n")
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(5)
-            wait_until(lambda: sorted(ostler.workers().values()) == [1, 2, 3], "three workers")
+            wait_until(
+                lambda: sorted(ostler.workers().values()) == [1, 2, 3], "the workers have slots 1 to 3"
+            )
             assert not old & set(ostler.workers())
         assert ostler.stop() == 0
     assert not load.failures
 
 
-def test_a_worker_that_reaches_its_maximum_of_requests_is_replaced_without_a_loss(project: Path) -> None:
+def test_workers_that_reach_their_maximum_of_requests_are_replaced_without_a_lost_request(
+    project: Path,
+) -> None:
     limits = ["--limit-max-requests", "100", "--limit-max-requests-jitter", "50"]
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *limits) as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2", *limits) as ostler:
         with Load(ostler.port) as load:
             ostler.wait_ready(6)
         assert ostler.stop() == 0
@@ -149,12 +140,11 @@ def test_a_worker_that_reaches_its_maximum_of_requests_is_replaced_without_a_los
 def test_a_roll_follows_a_link_to_the_new_release(project: Path) -> None:
     for release in ("one", "two"):
         (project / release).mkdir()
-        (project / release / "main.py").write_text(version(release))
+        (project / release / "main.py").write_text(app_version(release))
     current = project / "current"
     current.symlink_to("one")
     # A shell's `cd current` leaves the link's own path in PWD.
-    with Ostler(current, "main:app", "--port", "0", "--workers", "2", env={"PWD": str(current)}) as ostler:
-        ostler.wait_ready(2)
+    with serving(current, "--workers", "2", env={"PWD": str(current)}) as ostler:
         old = set(ostler.workers())
         with Load(ostler.port) as load:
             next_link = project / "next"
@@ -162,7 +152,7 @@ def test_a_roll_follows_a_link_to_the_new_release(project: Path) -> None:
             next_link.rename(current)
             ostler.send(signal.SIGHUP)
             ostler.wait_ready(4)
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             load.bodies.clear()
             load.wait_answers(100)
             assert set(load.bodies) == {"two"}

@@ -1,4 +1,4 @@
-"""docs/running-from-code.md, block by block, as it stands there; only the ports are the kernel's."""
+"""Run every block of docs/running-from-code.md as it is, with ports from the kernel."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.live.clients import get
 from tests.live.harness import PATIENCE, Ostler, environment
-from tests.live.test_serving import get
 
 PAGE = Path(__file__).parents[2] / "docs" / "running-from-code.md"
 
 
 @pytest.fixture
 def blocks(tmp_path: Path) -> Path:
-    """A directory with every block of the page, in the file that its first line names."""
+    """A directory with every block of the page, each in the file that the block's first line names."""
     found = re.findall(r"^```python\n# (\S+)\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     for name, source in found:
         (tmp_path / name).write_text(source.replace("port=8000", "port=0"))
@@ -37,17 +37,17 @@ def test_run_serves_with_workers_until_it_is_stopped(blocks: Path) -> None:
     assert "Traceback" not in ostler.log.text
 
 
-@pytest.mark.parametrize("order", [signal.SIGINT, signal.SIGTERM])
-def test_config_and_server_serve_and_return(blocks: Path, order: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_config_and_server_serve_until_a_signal_and_return(blocks: Path, number: signal.Signals) -> None:
     with Ostler(blocks, program=["server.py"]) as ostler:
         assert get(ostler.port, "/").text == "hello"
-        ostler.send(order)
+        ostler.send(number)
         assert ostler.wait() == 0
     assert "Finished server process" in ostler.log.text
     assert "Traceback" not in ostler.log.text
 
 
-def test_a_running_loop_knows_the_port_and_a_signal_ends_the_program(blocks: Path) -> None:
+def test_a_server_in_a_running_loop_knows_its_port_and_a_signal_ends_the_program(blocks: Path) -> None:
     with Ostler(blocks, program=["embedded.py"]) as ostler:
         url = ostler.out.wait_for(r"http://\S+")[0]
         assert httpx.get(url, trust_env=False).text == "hello"
@@ -56,7 +56,7 @@ def test_a_running_loop_knows_the_port_and_a_signal_ends_the_program(blocks: Pat
     assert "Finished server process" in ostler.log.text
 
 
-def test_the_fixture_serves_a_test(blocks: Path) -> None:
+def test_the_fixture_of_the_page_serves_its_test(blocks: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
         cwd=blocks,

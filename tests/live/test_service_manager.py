@@ -1,4 +1,4 @@
-"""Real processes under a stand-in for a service manager: sockets from it, and what it is told."""
+"""ostler under a fake service manager: sockets that it passes, and notifications that it receives."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.clients import get, open_get, send_get
+from tests.live.fake_systemd import SOCKET_ACTIVATED, NotifySocket, PassedSockets
 from tests.live.harness import APP, Ostler
-from tests.live.manager import PROGRAM, Manager, Passing
-from tests.live.test_serving import get
 
 WORKERS = pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["plain", "arbiter"])
 
 
 def ask(family: int, address: str | tuple[str, int]) -> bytes:
+    """Send a request to an address of the given family, and return the beginning of the response."""
     with socket.socket(family) as client:
         client.settimeout(30)
         client.connect(address)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        send_get(client, close=True)
         return client.recv(65536)
 
 
@@ -33,59 +34,65 @@ def test_passed_sockets_of_both_families_are_served_and_stay_when_ostler_ends(
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(path))
         unix.listen()
-        passing = Passing(tcp, unix)
-        env = {**passing.environment, "LISTEN_FDNAMES": "web:admin"}
-        with Ostler(project, "main:app", *workers, program=PROGRAM, env=env, pass_fds=passing.fds) as ostler:
+        passed = PassedSockets(tcp, unix)
+        env = {**passed.environment, "LISTEN_FDNAMES": "web:admin"}
+        with Ostler(
+            project, "main:app", *workers, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds
+        ) as ostler:
             assert b"200 OK" in ask(socket.AF_INET, tcp.getsockname())
             assert b"200 OK" in ask(socket.AF_UNIX, str(path))
             assert f"running on http://127.0.0.1:{tcp.getsockname()[1]} from systemd (web)" in ostler.log.text
             assert f"running on unix socket {path} from systemd (admin)" in ostler.log.text
             assert ostler.stop() == 0
-        # Its giver still has it: a client waits there for the next start.
+        # The manager still has the socket: a client waits in its queue for the next start.
         with socket.create_connection(tcp.getsockname()):
             pass
         assert path.exists()
-        passing.close()
+        passed.close()
 
 
-def test_what_says_where_to_listen_goes_before_passed_sockets(project: Path) -> None:
+def test_settings_that_name_an_address_override_passed_sockets(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp:
-        passing = Passing(tcp)
-        env, fds = passing.environment, passing.fds
-        with Ostler(project, "main:app", "--port", "0", program=PROGRAM, env=env, pass_fds=fds) as ostler:
+        passed = PassedSockets(tcp)
+        env, fds = passed.environment, passed.fds
+        with Ostler(
+            project, "main:app", "--port", "0", program=SOCKET_ACTIVATED, env=env, pass_fds=fds
+        ) as ostler:
             assert ostler.port != tcp.getsockname()[1]
             assert "Sockets from systemd are not used" in ostler.log.text
             assert "port from flag --port" in ostler.log.text
-        with Ostler(project, "main:app", "--fd", "3", program=PROGRAM, env=env, pass_fds=fds) as ostler:
+        with Ostler(
+            project, "main:app", "--fd", "3", program=SOCKET_ACTIVATED, env=env, pass_fds=fds
+        ) as ostler:
             assert ostler.port == tcp.getsockname()[1]
             assert "not used" not in ostler.log.text
-        passing.close()
+        passed.close()
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         ({"LISTEN_FDS": "two"}, "LISTEN_FDS is 'two': expected a number"),
         ({"LISTEN_FDS": "40"}, "LISTEN_FDS=40: descriptor "),
         ({"LISTEN_FDNAMES": "a:b"}, "LISTEN_FDNAMES is 'a:b': expected 1 names"),
     ],
 )
-def test_wrong_variables_are_one_line_and_exit_code_4(
-    project: Path, wrong: dict[str, str], says: str
+def test_wrong_variables_give_one_line_of_error_and_exit_code_4(
+    project: Path, wrong: dict[str, str], message: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as tcp, Manager(project / "notify") as manager:
-        passing = Passing(tcp)
-        env = {**passing.environment, **wrong, "NOTIFY_SOCKET": manager.address}
-        with Ostler(project, "main:app", program=PROGRAM, env=env, pass_fds=passing.fds) as ostler:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, NotifySocket(project / "notify") as manager:
+        passed = PassedSockets(tcp)
+        env = {**passed.environment, **wrong, "NOTIFY_SOCKET": manager.address}
+        with Ostler(project, "main:app", program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds) as ostler:
             assert ostler.wait() == 4
             assert ostler.log.text.count("\n") == 1
-            assert ostler.log.text.startswith(f"Error: {says}")
-        assert manager.wait_for("STATUS=").startswith(f"STATUS={says}")
-        passing.close()
+            assert ostler.log.text.startswith(f"Error: {message}")
+        assert manager.wait_for("STATUS=").startswith(f"STATUS={message}")
+        passed.close()
 
 
-def test_the_manager_hears_of_the_start_a_reload_and_the_stop_of_a_fleet(project: Path) -> None:
-    with Manager(f"@ostler-test-{os.getpid()}") as manager:
+def test_the_manager_is_notified_of_the_start_a_reload_and_the_stop_of_a_fleet(project: Path) -> None:
+    with NotifySocket(f"@ostler-test-{os.getpid()}") as manager:
         env = {"NOTIFY_SOCKET": manager.address}
         with Ostler(project, "main:app", "--port", "0", "--workers", "2", env=env) as ostler:
             manager.wait_for("READY=1")
@@ -98,15 +105,15 @@ def test_the_manager_hears_of_the_start_a_reload_and_the_stop_of_a_fleet(project
             manager.wait_for("READY=1", 2)
             assert "2 of 2 workers ready, generation 2" in manager.wait_for("STATUS=2 of 2", 2)
             assert ostler.stop() == 0
-    order = [f for f in manager.fields if f in ("READY=1", "RELOADING=1", "STOPPING=1")]
-    assert order == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
+    states = [f for f in manager.fields if f in ("READY=1", "RELOADING=1", "STOPPING=1")]
+    assert states == ["READY=1", "RELOADING=1", "READY=1", "STOPPING=1"]
     assert manager.fields[0] == "STATUS=0 of 2 workers ready"
     assert any(field.startswith("EXTEND_TIMEOUT_USEC=") for field in manager.fields)
 
 
-def test_a_reload_that_cannot_be_is_over_and_the_manager_hears_why(project: Path) -> None:
+def test_the_manager_is_notified_of_the_end_and_the_reason_of_a_failed_reload(project: Path) -> None:
     (project / "ostler.toml").write_text("workers = 1\nport = 0\n")
-    with Manager(project / "notify") as manager:
+    with NotifySocket(project / "notify") as manager:
         env = {"NOTIFY_SOCKET": manager.address}
         with Ostler(project, "main:app", "--config", "ostler.toml", env=env) as ostler:
             manager.wait_for("READY=1")
@@ -124,11 +131,9 @@ def test_a_reload_that_cannot_be_is_over_and_the_manager_hears_why(project: Path
 
 
 @WORKERS
-def test_an_application_that_fails_to_start_leaves_its_reason_as_the_status(
-    project: Path, workers: tuple[str, ...]
-) -> None:
+def test_the_last_status_of_a_failed_start_is_its_reason(project: Path, workers: tuple[str, ...]) -> None:
     (project / "main.py").write_text("import no_such_module\n")
-    with Manager(project / "notify") as manager:
+    with NotifySocket(project / "notify") as manager:
         env = {"NOTIFY_SOCKET": manager.address}
         with Ostler(project, "main:app", "--port", "0", *workers, env=env) as ostler:
             assert ostler.wait() == 3
@@ -137,16 +142,16 @@ def test_an_application_that_fails_to_start_leaves_its_reason_as_the_status(
     assert "READY=1" not in manager.fields
 
 
-def test_an_address_that_is_taken_leaves_its_error_number(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, Manager(project / "notify") as manager:
+def test_the_manager_is_notified_of_the_error_number_of_a_busy_address(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, NotifySocket(project / "notify") as manager:
         port = str(taken.getsockname()[1])
         with Ostler(project, "main:app", "--port", port, env={"NOTIFY_SOCKET": manager.address}) as ostler:
             assert ostler.wait() == 4
         manager.wait_for("ERRNO=98")
 
 
-def test_a_plain_server_tells_that_it_is_ready_that_its_loop_turns_and_that_it_stops(project: Path) -> None:
-    with Manager(project / "notify") as manager:
+def test_a_plain_server_notifies_that_it_is_ready_that_its_loop_runs_and_that_it_stops(project: Path) -> None:
+    with NotifySocket(project / "notify") as manager:
         env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
         with Ostler(project, "main:app", "--port", "0", env=env) as ostler:
             manager.wait_for("READY=1")
@@ -158,35 +163,34 @@ def test_a_plain_server_tells_that_it_is_ready_that_its_loop_turns_and_that_it_s
     assert "STATUS=ready" in manager.fields
 
 
-def test_the_watchdog_hears_nothing_of_a_plain_server_whose_loop_is_blocked(project: Path) -> None:
-    with Manager(project / "notify") as manager:
+def test_a_plain_server_with_a_blocked_loop_sends_nothing_to_the_watchdog(project: Path) -> None:
+    with NotifySocket(project / "notify") as manager:
         env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
         with Ostler(project, "main:app", "--port", "0", env=env) as ostler:
             manager.wait_for("WATCHDOG=1")
-            port = ostler.port
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
-                client.sendall(b"GET /block?4 HTTP/1.1\r\nHost: test\r\n\r\n")
+            with open_get(ostler.port, "/block?4") as client:
                 before = len(manager.messages)
                 client.recv(1000)
                 during = manager.messages[before:]
             manager.wait_for("WATCHDOG=1", before + 1)
             assert ostler.stop() == 0
-    assert sum("WATCHDOG=1" in message for message in during) <= 2  # the one before, and the first after
+    # The last one before the block, and the first one after it.
+    assert sum("WATCHDOG=1" in message for message in during) <= 2
 
 
-def test_workers_and_the_application_see_nothing_of_the_managers_variables(project: Path) -> None:
+def test_workers_and_the_application_do_not_have_the_managers_variables(project: Path) -> None:
     shown = (
         "body = f\"{[n for n in os.environ if n.startswith(('LISTEN_', 'NOTIFY_', 'WATCHDOG_'))]}\".encode()"
     )
     (project / "main.py").write_text(
         APP.replace('    if scope["path"] == "/server"', f"    {shown}\n    if False")
     )
-    with socket.create_server(("127.0.0.1", 0)) as tcp, Manager(project / "notify") as manager:
-        passing = Passing(tcp)
-        env = {**passing.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "9000000"}
+    with socket.create_server(("127.0.0.1", 0)) as tcp, NotifySocket(project / "notify") as manager:
+        passed = PassedSockets(tcp)
+        env = {**passed.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "9000000"}
         for workers in ([], ["--workers", "1"]):
             with Ostler(
-                project, "main:app", *workers, program=PROGRAM, env=env, pass_fds=passing.fds
+                project, "main:app", *workers, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds
             ) as ostler:
                 assert get(ostler.port).text == "[]"
-        passing.close()
+        passed.close()

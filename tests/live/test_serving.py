@@ -1,48 +1,35 @@
-"""`ostler main:app` and `ostler main:app --workers 2`, started, asked, and stopped."""
+"""Start, request and stop `ostler main:app` and `ostler main:app --workers 2`."""
 
 import json
 import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.live.harness import Ostler, environment, wait_until
-
-PLAIN: list[str] = []
-SUPERVISED = ["--workers", "2"]
-both = pytest.mark.parametrize("mode", [PLAIN, SUPERVISED], ids=["plain", "supervised"])
-
-
-def get(port: int, path: str = "/", timeout: float = 30) -> httpx.Response:
-    return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=timeout, trust_env=False)
+from tests.live.clients import get, open_get, read_to_end, send_get, slow_request
+from tests.live.harness import Ostler, both, serving, wait_until
 
 
 @both
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_requests_are_answered_and_a_signal_ends_it_with_0(
+def test_requests_are_answered_and_a_signal_ends_the_server_with_exit_code_0(
     project: Path, mode: list[str], number: signal.Signals
 ) -> None:
     with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
         assert get(ostler.port).text.startswith("one ")
         ostler.out.wait_for(r'INFO: +127.0.0.1:\d+ - "GET / HTTP/1.1" 200 OK')
-        ostler.family()
-        ostler.send(number)
-        assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "no process is left")
+        assert ostler.stop(number) == 0
     assert "Traceback" not in ostler.log.text
     assert "Application shutdown complete." in ostler.log.text
     assert re.search(r"INFO: +Finished server process \[\d+\]", ostler.log.text)
 
 
-def test_every_worker_is_told_its_slot_and_carries_it_in_its_title(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_every_worker_has_its_slot_in_its_environment_and_in_its_process_title(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         assert sorted(ostler.workers().values()) == [1, 2]
         _, pid, slot = get(ostler.port).text.split()
         assert ostler.workers()[int(pid)] == int(slot)
@@ -84,7 +71,7 @@ def test_an_inherited_descriptor_is_served(project: Path, mode: list[str], as_st
 
 
 @both
-def test_a_busy_port_is_one_line_and_exit_code_4(project: Path, mode: list[str]) -> None:
+def test_a_busy_port_gives_one_line_of_error_and_exit_code_4(project: Path, mode: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with Ostler(project, "main:app", "--port", str(port), *mode) as ostler:
@@ -95,21 +82,21 @@ def test_a_busy_port_is_one_line_and_exit_code_4(project: Path, mode: list[str])
 
 @both
 @pytest.mark.parametrize(
-    ("app", "says"),
+    ("app", "message"),
     [("nowhere:app", 'Could not import module "nowhere"'), ("main:nothing", 'Attribute "nothing" not found')],
 )
-def test_a_missing_app_is_told_on_the_last_line_with_exit_code_3(
-    project: Path, mode: list[str], app: str, says: str
+def test_a_missing_app_is_named_on_the_last_line_with_exit_code_3(
+    project: Path, mode: list[str], app: str, message: str
 ) -> None:
     with Ostler(project, app, "--port", "0", *mode) as ostler:
         assert ostler.wait() == 3
-        wait_until(lambda: not ostler.family(), "no process is left")
+        ostler.wait_gone()
     assert "Traceback" not in ostler.log.text
-    assert says in ostler.log.text.splitlines()[-1]
+    assert message in ostler.log.text.splitlines()[-1]
 
 
 @both
-def test_an_app_that_fails_to_start_is_told_with_its_line_and_exit_code_3(
+def test_an_app_that_raises_at_import_is_reported_with_file_and_line_and_exit_code_3(
     project: Path, mode: list[str]
 ) -> None:
     (project / "main.py").write_text("x = 1\nraise RuntimeError('no database')\n")
@@ -118,13 +105,15 @@ def test_an_app_that_fails_to_start_is_told_with_its_line_and_exit_code_3(
     last = ostler.log.text.splitlines()[-1]
     assert "RuntimeError: no database" in last
     assert "main.py, line 2" in last
-    # The traceback is the application's alone: none of ostler's frames are in it.
+    # The traceback has only the application's frames, none of ostler's.
     assert "Traceback" in ostler.log.text
     assert "/ostler/" not in ostler.log.text.rpartition("Traceback")[2].rpartition("could not be")[0]
 
 
 @both
-def test_an_app_whose_lifespan_fails_ends_it_with_exit_code_3(project: Path, mode: list[str]) -> None:
+def test_an_app_whose_lifespan_startup_fails_ends_the_server_with_exit_code_3(
+    project: Path, mode: list[str]
+) -> None:
     (project / "main.py").write_text(
         "async def app(scope, receive, send):\n"
         "    await receive()\n"
@@ -136,7 +125,7 @@ def test_an_app_whose_lifespan_fails_ends_it_with_exit_code_3(project: Path, mod
 
 
 @both
-def test_sigint_lets_requests_finish_and_a_second_one_does_not(project: Path, mode: list[str]) -> None:
+def test_sigint_lets_requests_finish_and_a_second_sigint_does_not(project: Path, mode: list[str]) -> None:
     with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
         with slow_request(ostler.port, 60) as client:
             ostler.family()
@@ -146,33 +135,29 @@ def test_sigint_lets_requests_finish_and_a_second_one_does_not(project: Path, mo
             ostler.send(signal.SIGINT)
             assert ostler.wait() == 0
             assert client.recv(1000) == b""
-        wait_until(lambda: not ostler.family(), "no process is left")
+        ostler.wait_gone()
 
 
 @both
-def test_sigquit_ends_it_at_once(project: Path, mode: list[str]) -> None:
-    with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
-        with slow_request(ostler.port, 60):
-            ostler.family()
-            ostler.send(signal.SIGQUIT)
-            assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "no process is left")
+def test_sigquit_ends_the_server_at_once(project: Path, mode: list[str]) -> None:
+    with Ostler(project, "main:app", "--port", "0", *mode) as ostler, slow_request(ostler.port, 60):
+        assert ostler.stop(signal.SIGQUIT) == 0
 
 
 @both
 def test_sigterm_lets_a_request_in_flight_finish(project: Path, mode: list[str]) -> None:
     with Ostler(project, "main:app", "--port", "0", *mode) as ostler, slow_request(ostler.port, 2) as client:
         ostler.send(signal.SIGTERM)
-        answer = b""
-        while more := client.recv(1000):
-            answer += more
+        answer = read_to_end(client)
         assert answer.startswith(b"HTTP/1.1 200 OK")
         assert b"\r\nconnection: close\r\n" in answer.lower()
         assert ostler.wait() == 0
 
 
 @both
-def test_past_the_grace_a_request_is_cancelled_and_counted(project: Path, mode: list[str]) -> None:
+def test_a_request_that_outlasts_the_graceful_timeout_is_cancelled_and_counted(
+    project: Path, mode: list[str]
+) -> None:
     grace = ["--timeout-graceful-shutdown", "1"]
     with Ostler(project, "main:app", "--port", "0", *grace, *mode) as ostler:
         with slow_request(ostler.port, 60):
@@ -200,19 +185,18 @@ def test_a_plain_server_says_that_a_rolling_restart_needs_workers(project: Path)
 
 
 @both
-def test_what_waits_in_the_queue_at_sigterm_is_answered(project: Path, mode: list[str]) -> None:
-    """Connections that the kernel had accepted before the signal, and the worker not yet."""
+def test_connections_in_the_accept_queue_at_sigterm_are_answered(project: Path, mode: list[str]) -> None:
+    """The kernel had accepted these connections before the signal; the worker had not."""
     args = ["--workers", "1"] if mode else []
     with Ostler(project, "main:app", "--port", "0", *args) as ostler:
         port = ostler.port
         assert get(port).status_code == 200
-        with socket.create_connection(("127.0.0.1", port)) as blocker:
-            blocker.sendall(b"GET /block?2 HTTP/1.1\r\nHost: test\r\n\r\n")
+        with open_get(port, "/block?2"):
             wait_until(lambda: not answers(port, 0.3), "the event loop is blocked")
             waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
             ostler.send(signal.SIGTERM)
             for client in waiting:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+                send_get(client)
             for client in waiting:
                 with client:
                     client.settimeout(30)
@@ -220,37 +204,23 @@ def test_what_waits_in_the_queue_at_sigterm_is_answered(project: Path, mode: lis
         assert ostler.wait() == 0
 
 
-def test_the_arbiter_stays_small(project: Path) -> None:
-    """It imports neither the application nor what only a worker needs."""
+def test_the_arbiter_imports_neither_the_application_nor_what_only_workers_need(project: Path) -> None:
     probe = (
         "import sys, atexit, json; sys.argv = ['ostler', 'main:app', '--workers', '1', '--port', '0'];"
         "atexit.register(lambda: print(json.dumps(sorted(sys.modules))));"
         "from ostler.cli.main import main; main()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", probe],
-        cwd=project,
-        env=environment({}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "ready" in line:
-            break
-    process.send_signal(signal.SIGHUP)
-    for line in process.stderr:
-        if "ready" in line:
-            break
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    modules = set(json.loads(out.splitlines()[-1]))
+    with Ostler(project, program=["-c", probe]) as ostler:
+        ostler.wait_ready(1)
+        ostler.send(signal.SIGHUP)
+        ostler.wait_ready(2)
+        assert ostler.stop() == 0
+    modules = set(json.loads(ostler.out.text.splitlines()[-1]))
     loaded = {name.partition(".")[0] for name in modules}
     assert "ostler" in loaded
     assert not loaded & {"main", "uvloop", "httptools", "h11", "websockets", "watchfiles", "psutil"}
     assert not [name for name in modules if name.startswith("ostler.worker")]
-    # Of features that are off nothing is loaded; pathlib alone would be 1 MB (Python 3.11).
+    # Nothing of a feature that is off is loaded. pathlib alone takes 1 MB (Python 3.11).
     assert not modules & {"ostler.supervisor.reload.reloader", "pathlib", "configparser", "logging.config"}
 
 
@@ -260,31 +230,6 @@ def answers(port: int, timeout: float) -> bool:
     except httpx.TimeoutException:
         return False
     return True
-
-
-class slow_request(socket.socket):
-    """A client whose request is in flight: the application sleeps for `seconds`."""
-
-    def __init__(self, port: int, seconds: float) -> None:
-        super().__init__()
-        self.connect(("127.0.0.1", port))
-        self.sendall(f"GET /slow?{seconds} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-        # The worker that has accepted it shows it among its open descriptors' peers.
-        mine = self.getsockname()
-        wait_until(lambda: _accepted(port, mine), "the request's connection is accepted")
-        self.settimeout(60)
-
-
-def _accepted(port: int, client: tuple[str, int]) -> bool:
-    """Whether some process has accepted the connection: the kernel shows no inode until then (proc(5))."""
-    remote = f"0100007F:{client[1]:04X}"
-    local = f"0100007F:{port:04X}"
-    with open("/proc/net/tcp") as table:
-        for line in table:
-            fields = line.split()
-            if fields[1] == local and fields[2] == remote:
-                return fields[9] != "0"
-    return False
 
 
 BACKGROUND = """
@@ -300,9 +245,7 @@ async def app(scope, receive, send):
 
 
 @both
-def test_work_in_the_background_of_a_response_is_finished_before_the_end(
-    project: Path, mode: list[str]
-) -> None:
+def test_work_after_a_response_is_finished_before_the_server_ends(project: Path, mode: list[str]) -> None:
     (project / "main.py").write_text(BACKGROUND)
     with Ostler(project, "main:app", "--port", "0", "--lifespan", "off", *mode) as ostler:
         assert get(ostler.port).status_code == 200

@@ -1,22 +1,20 @@
-"""Several signals, in any order and in any state: each is heeded."""
+"""Signals to the arbiter and to workers, several at once and in any state: each takes effect."""
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.live.harness import Ostler, wait_until
-from tests.live.test_serving import get, slow_request
+from tests.live.clients import get, slow_request
+from tests.live.harness import Ostler, serving, wait_until
 
 GRACE = ["--timeout-graceful-shutdown", "1"]
 
 
-def test_stopped_workers_do_not_hold_up_a_stop(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "4", *GRACE) as ostler:
-        ostler.wait_ready(4)
+def test_a_stop_ends_though_all_workers_are_suspended(project: Path) -> None:
+    with serving(project, "--workers", "4", *GRACE) as ostler:
         for worker in ostler.workers():
             os.kill(worker, signal.SIGSTOP)
         assert ostler.stop() == 0
@@ -24,7 +22,7 @@ def test_stopped_workers_do_not_hold_up_a_stop(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "orders",
+    "numbers",
     [
         [signal.SIGHUP, signal.SIGTERM],
         [signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP, signal.SIGTERM, signal.SIGTERM],
@@ -32,22 +30,20 @@ def test_stopped_workers_do_not_hold_up_a_stop(project: Path) -> None:
         [signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGUSR1],
         [signal.SIGHUP, signal.SIGQUIT],
     ],
-    ids=lambda orders: "+".join(order.name[3:] for order in orders),
+    ids=lambda numbers: "+".join(number.name[3:] for number in numbers),
 )
-def test_signals_at_once_are_all_heeded(project: Path, orders: list[signal.Signals]) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *GRACE) as ostler:
-        ostler.wait_ready(2)
+def test_signals_at_once_all_take_effect(project: Path, numbers: list[signal.Signals]) -> None:
+    with serving(project, "--workers", "2", *GRACE) as ostler:
         ostler.family()
-        for order in orders:
-            ostler.send(order)
+        for number in numbers:
+            ostler.send(number)
         assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "no process is left")
+        ostler.wait_gone()
     assert "Traceback" not in ostler.log.text
 
 
 def test_sigterm_during_a_roll_ends_old_and_new_workers(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "3") as ostler:
-        ostler.wait_ready(3)
+    with serving(project, "--workers", "3") as ostler:
         ostler.send(signal.SIGHUP)
         ostler.log.wait_for("Rolling restart to generation 2 begins")
         ostler.family()
@@ -70,8 +66,7 @@ async def logging_app(scope, receive, send):
 
 def test_sigusr1_reopens_log_files_in_every_process(project: Path) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + LOGGING)
-    with Ostler(project, "main:logging_app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+    with serving(project, "--workers", "1", app="main:logging_app") as ostler:
         get(ostler.port)
         log = project / "1.log"
         assert log.read_text() == "asked\n"
@@ -82,22 +77,20 @@ def test_sigusr1_reopens_log_files_in_every_process(project: Path) -> None:
             get(ostler.port)
             return log.exists()
 
-        wait_until(reopened, "the log file is there anew")
+        wait_until(reopened, "the log file exists again")
         assert list(ostler.workers().values()) == [1]
 
 
-def test_sigusr2_to_a_worker_shows_its_stacks(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+def test_sigusr2_to_a_worker_logs_its_stacks(project: Path) -> None:
+    with serving(project, "--workers", "1") as ostler:
         [worker] = ostler.workers()
         os.kill(worker, signal.SIGUSR2)
         ostler.log.wait_for(rf'Worker 1 \(pid {worker}\) \|   File ".*heartbeat.py", line \d+ in _run')
         assert get(ostler.port).status_code == 200
 
 
-def test_a_worker_ignores_the_terminals_interrupt(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+def test_a_worker_ignores_sigint_and_sighup(project: Path) -> None:
+    with serving(project, "--workers", "1") as ostler:
         [worker] = ostler.workers()
         os.kill(worker, signal.SIGINT)
         os.kill(worker, signal.SIGHUP)
@@ -106,48 +99,41 @@ def test_a_worker_ignores_the_terminals_interrupt(project: Path) -> None:
 
 
 def test_scaling_down_lets_requests_in_flight_finish(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2") as ostler:
         clients = [slow_request(ostler.port, 2) for _ in range(8)]
         ostler.send(signal.SIGTTOU)
         ostler.log.wait_for("Scaled from 2 workers to 1")
         for client in clients:
             with client:
                 assert client.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        wait_until(lambda: len(ostler.workers()) == 1, "one worker is left")
+        ostler.wait_worker_count(1)
 
 
-def test_an_arbiter_frozen_along_with_its_workers_kills_nobody(project: Path) -> None:
+def test_an_arbiter_that_is_suspended_along_with_its_workers_kills_none_of_them(project: Path) -> None:
     healthcheck = ["--timeout-worker-healthcheck", "2"]
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2", *healthcheck) as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2", *healthcheck) as ostler:
         workers = ostler.workers()
-        everyone = [ostler.pid, *workers]
-        for pid in everyone:
-            os.kill(pid, signal.SIGSTOP)
-        record = time.monotonic()
-        wait_until(lambda: time.monotonic() > record + 4, "twice the healthcheck has passed")
-        for pid in everyone:
-            os.kill(pid, signal.SIGCONT)
-        thawed = time.monotonic()
-        wait_until(lambda: time.monotonic() > thawed + 4, "twice the healthcheck has passed")
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in [ostler.pid, *workers]:
+                os.kill(pid, number)
+            ostler.run_for(2 * 2)  # twice the time-out of the healthcheck
         assert ostler.workers() == workers
     assert "aborted" not in ostler.log.text
 
 
 @pytest.mark.parametrize("mode", [[], ["--workers", "1"]], ids=str)
-def test_one_sigterm_too_many_while_the_process_exits_is_no_death(project: Path, mode: list[str]) -> None:
+def test_a_further_sigterm_while_the_process_exits_does_not_kill_it(project: Path, mode: list[str]) -> None:
     with Ostler(project, "main:app", "--port", "0", *mode) as ostler:
         ostler.log.wait_for("Application startup complete")
         process = psutil.Process(ostler.pid)
         ostler.send(signal.SIGTERM)
 
-        def gone() -> bool:
+        def has_exited() -> bool:
             if process.status() == psutil.STATUS_ZOMBIE:
                 return True
             process.send_signal(signal.SIGTERM)
             return False
 
-        while not gone():
+        while not has_exited():
             pass
         assert ostler.wait() == 0

@@ -1,4 +1,4 @@
-"""TLS with real processes: refusals in one line, renewals without a lost request, curl and openssl."""
+"""TLS of real servers: certificates, their renewal, wrong settings, and curl and openssl as clients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from tests.certificates import Authority
-from tests.live.harness import Ostler, wait_until
+from tests.live.clients import curl, send_get
+from tests.live.harness import Ostler, both, wait_until
 from tests.live.load import Load
-from tests.live.test_serving import both
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def authority(project: Path) -> Authority:
     return Authority(project)
 
 
-def shown(port: int, authority: Authority) -> str:
-    """The certificate that a new connection is shown."""
+def served_certificate(port: int, authority: Authority) -> str:
+    """Return the certificate that the server shows on a new connection, as PEM."""
     with (
         socket.create_connection(("127.0.0.1", port), 30) as plain,
         authority.client().wrap_socket(plain, server_hostname="localhost") as sock,
@@ -34,19 +34,8 @@ def shown(port: int, authority: Authority) -> str:
         return ssl.DER_cert_to_PEM_cert(certificate)
 
 
-def curl(*args: str) -> str:
-    done = subprocess.run(
-        ["curl", "--silent", "--show-error", "--noproxy", "*", *args],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout
-
-
 @both
-def test_curl_is_served_and_a_plain_request_is_told(
+def test_curl_is_served_over_tls_and_a_plain_request_is_answered_with_a_hint(
     project: Path, authority: Authority, mode: list[str]
 ) -> None:
     health = ["--health-path", "/healthz"]
@@ -54,15 +43,15 @@ def test_curl_is_served_and_a_plain_request_is_told(
         port = ostler.port
         ostler.log.wait_for(rf"Ostler running on https://127.0.0.1:{port} ")
         trust = ["--cacert", str(project / "ca.pem"), "--http1.1"]
-        at = ["--resolve", f"localhost:{port}:127.0.0.1"]
-        assert curl(*trust, *at, f"https://localhost:{port}/").startswith("one ")
-        assert curl(*trust, *at, f"https://localhost:{port}/healthz") == "ready\n"
+        resolve = ["--resolve", f"localhost:{port}:127.0.0.1"]
+        assert curl(*trust, *resolve, f"https://localhost:{port}/").startswith("one ")
+        assert curl(*trust, *resolve, f"https://localhost:{port}/healthz") == "ready\n"
         (project / "big").write_bytes(b"x" * 20_000_000)
         big = ["--data-binary", f"@{project}/big"]
-        assert curl(*trust, *at, *big, f"https://localhost:{port}/").startswith("one ")
+        assert curl(*trust, *resolve, *big, f"https://localhost:{port}/").startswith("one ")
         expecting = ["-H", "Expect: 100-continue", "--data-binary", "abc"]
-        assert curl(*trust, *at, *expecting, f"https://localhost:{port}/").startswith("one ")
-        assert curl(*trust, *at, "--http1.0", f"https://localhost:{port}/").startswith("one ")
+        assert curl(*trust, *resolve, *expecting, f"https://localhost:{port}/").startswith("one ")
+        assert curl(*trust, *resolve, "--http1.0", f"https://localhost:{port}/").startswith("one ")
         with httpx.Client(verify=authority.client(), trust_env=False) as client:
             for _ in range(2):
                 assert client.post(f"https://localhost:{port}/", content=b"x" * 100_000).status_code == 200
@@ -71,13 +60,13 @@ def test_curl_is_served_and_a_plain_request_is_told(
     assert "Traceback" not in ostler.log.text
 
 
-def test_openssl_is_refused_tls_1_1_and_served_1_2_and_1_3(project: Path, authority: Authority) -> None:
+def test_tls_1_1_is_refused_and_1_2_and_1_3_are_served(project: Path, authority: Authority) -> None:
     with Ostler(project, "main:app", "--port", "0", *authority.flags) as ostler:
-        where = f"127.0.0.1:{ostler.port}"
+        address = f"127.0.0.1:{ostler.port}"
         ciphers = ["-cipher", "ALL:@SECLEVEL=0"]
         for version, served in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
             done = subprocess.run(
-                ["openssl", "s_client", "-connect", where, version, *ciphers],
+                ["openssl", "s_client", "-connect", address, version, *ciphers],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -98,15 +87,18 @@ def test_a_new_certificate_is_served_after_sighup_without_a_lost_request(
             ostler.wait_ready(2)
         with Load(port, trust=authority.client()) as load:
             for renewals in (1, 2):
-                before = shown(port, authority)
+                before = served_certificate(port, authority)
                 new = authority.certify()
                 assert before != new
                 ostler.send(signal.SIGHUP)
-                wait_until(lambda new=new: shown(port, authority) == new, "the new certificate is shown")  # type: ignore[misc]
+                wait_until(
+                    lambda new=new: served_certificate(port, authority) == new,  # type: ignore[misc]
+                    "the new certificate is shown",
+                )
                 if mode:
                     ostler.log.wait_for(r"Rolling restart to generation \d+ complete", count=renewals)
                 load.wait_answers(100)
-            assert all(shown(port, authority) == new for _ in range(10))
+            assert all(served_certificate(port, authority) == new for _ in range(10))
         assert ostler.stop() == 0
     assert not load.failures
     assert "Traceback" not in ostler.log.text
@@ -120,24 +112,24 @@ def test_a_certificate_that_is_wrong_at_sighup_changes_nothing(
         port = ostler.port
         if mode:
             ostler.wait_ready(2)
-        old, before = set(ostler.workers()), shown(port, authority)
+        old, before = set(ostler.workers()), served_certificate(port, authority)
         with Load(port, trust=authority.client()) as load:
             (project / "cert.pem").write_text("half a certif")
             ostler.send(signal.SIGHUP)
             ostler.log.wait_for(r"SIGHUP: .*serve.* on.*: ssl_certfile is .*no certificate in it")
             load.wait_answers(50)
-            assert shown(port, authority) == before
+            assert served_certificate(port, authority) == before
             assert set(ostler.workers()) == old
             new = authority.certify()
             ostler.send(signal.SIGHUP)
-            wait_until(lambda: shown(port, authority) == new, "the new certificate is shown")
+            wait_until(lambda: served_certificate(port, authority) == new, "the new certificate is shown")
         assert ostler.stop() == 0
     assert not load.failures
 
 
 @both
 @pytest.mark.parametrize("wrong", ["key", "password", "no password", "missing"])
-def test_what_is_wrong_is_one_line_and_exit_code_2(
+def test_a_wrong_key_or_password_gives_one_line_of_error_and_exit_code_2(
     project: Path, authority: Authority, mode: list[str], wrong: str
 ) -> None:
     more = []
@@ -159,14 +151,14 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(
 
 
 @both
-def test_a_password_is_neither_in_the_process_list_nor_in_the_log(
+def test_a_password_is_neither_in_the_process_titles_nor_in_the_output(
     project: Path, authority: Authority, mode: list[str]
 ) -> None:
     authority.encrypt_key(b"sesame")
     password = ["--ssl-keyfile-password", "sesame"]
     flags = [*authority.flags, *password, "--log-level", "trace"]
     with Ostler(project, "main:app", "--port", "0", *mode, *flags) as ostler:
-        shown(ostler.port, authority)
+        served_certificate(ostler.port, authority)
         titles = [" ".join(process.cmdline()) for process in ostler.family()]
         assert ostler.stop() == 0
     assert "--ssl-keyfile-password ******" in " ".join(titles)
@@ -184,7 +176,7 @@ import ssl
 
 
 def tls(settings, default):
-    os.write(1, f"asked by {__name__}\\n".encode())  # in one piece, as workers write to one pipe
+    os.write(1, f"called as {__name__}\\n".encode())  # one write, because two workers write to the same pipe
     context = default()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
@@ -196,7 +188,7 @@ def wrong(settings, default):
 
 
 @both
-def test_a_factory_makes_the_context_where_it_is_served(
+def test_a_factory_makes_the_context_in_each_process_that_serves(
     project: Path, authority: Authority, mode: list[str]
 ) -> None:
     (project / "factory.py").write_text(FACTORY)
@@ -204,7 +196,7 @@ def test_a_factory_makes_the_context_where_it_is_served(
     with Ostler(project, "main:app", "--port", "0", *mode, *flags) as ostler:
         if mode:
             ostler.wait_ready(2)
-        shown(ostler.port, authority)
+        served_certificate(ostler.port, authority)
         old = authority.client()
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with (
@@ -213,28 +205,28 @@ def test_a_factory_makes_the_context_where_it_is_served(
         ):
             old.wrap_socket(plain, server_hostname="localhost")
         assert ostler.stop() == 0
-    assert ostler.out.text.count("asked by factory") == (2 if mode else 1)
+    assert ostler.out.text.count("called as factory") == (2 if mode else 1)
 
     with Ostler(project, "main:app", "--port", "0", *mode, *flags[:-1], "factory:wrong") as ostler:
         assert ostler.wait() == 3
         ostler.log.wait_for("ssl_context_factory factory:wrong returned int: expected an ssl.SSLContext")
 
 
-def test_a_stop_is_not_held_up_by_a_client_in_the_midst_of_its_handshake(
+def test_a_stop_ends_though_a_client_does_not_finish_its_handshake(
     project: Path, authority: Authority
 ) -> None:
     with (
         Ostler(project, "main:app", "--port", "0", *authority.flags) as ostler,
-        socket.create_connection(("127.0.0.1", ostler.port), 30) as stuck,
+        socket.create_connection(("127.0.0.1", ostler.port), 30) as client,
     ):
-        stuck.sendall(b"\x16\x03\x01")
-        shown(ostler.port, authority)
+        client.sendall(b"\x16\x03\x01")
+        served_certificate(ostler.port, authority)
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text
 
 
 @both
-def test_a_unix_socket_and_an_inherited_one_speak_tls(
+def test_tls_works_on_a_unix_socket_and_on_an_inherited_one(
     project: Path, authority: Authority, mode: list[str]
 ) -> None:
     trust = ["--cacert", str(project / "ca.pem")]
@@ -247,23 +239,24 @@ def test_a_unix_socket_and_an_inherited_one_speak_tls(
         fd, port = listener.fileno(), listener.getsockname()[1]
         with Ostler(project, "main:app", "--fd", str(fd), *mode, *authority.flags, pass_fds=[fd]) as ostler:
             ostler.log.wait_for(rf"running on https://127.0.0.1:{port} ")
-            shown(port, authority)
+            served_certificate(port, authority)
             assert ostler.stop() == 0
 
 
-@pytest.mark.c_libraries  # asyncio's own TLS has a buffer of 256 KiB for each connection
-def test_a_thousand_idle_connections_are_held_with_little_memory(project: Path, authority: Authority) -> None:
+@pytest.mark.c_libraries  # asyncio's TLS has a buffer of 256 KiB for each connection
+def test_a_thousand_idle_tls_connections_take_less_than_150_kb_each(
+    project: Path, authority: Authority
+) -> None:
     with Ostler(
         project, "main:app", "--port", "0", "--timeout-keep-alive", "300", *authority.flags
     ) as ostler:
         [process] = ostler.family()
-        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         trust, clients = authority.client(), []
         before = 0
         for number in range(1001):
             plain = socket.create_connection(("127.0.0.1", ostler.port), 30)
             sock = trust.wrap_socket(plain, server_hostname="localhost")
-            sock.sendall(request)
+            send_get(sock)
             assert sock.recv(1000).startswith(b"HTTP/1.1 200")
             clients.append(sock)
             before = before or (process.memory_info().rss if number == 0 else 0)

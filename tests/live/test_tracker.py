@@ -1,4 +1,4 @@
-"""multiprocessing's resource tracker: there for an application that has something to be tracked, else not."""
+"""multiprocessing's resource tracker: it runs only for an application that has something to be tracked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.live.harness import Ostler, wait_until
-from tests.live.test_serving import get
+from tests.live.clients import get
+from tests.live.harness import serving, wait_until
 
 SHARING = """
 import multiprocessing
@@ -29,20 +29,18 @@ def trackers(arbiter: int) -> list[int]:
 
 
 def test_a_fleet_that_has_nothing_to_be_tracked_has_no_tracker(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2") as ostler:
         assert get(ostler.port).status_code == 200
         assert {child.pid for child in psutil.Process(ostler.pid).children()} == set(ostler.workers())
         assert ostler.stop() == 0
 
 
-def test_what_a_killed_worker_leaves_in_shared_memory_is_cleared_up(project: Path) -> None:
+def test_shared_memory_that_a_worker_leaves_behind_is_removed(project: Path) -> None:
     (project / "main.py").write_text((project / "main.py").read_text() + SHARING)
     name = f"ostler-{os.getpid()}"
-    with Ostler(project, "main:sharing", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+    with serving(project, "--workers", "2", app="main:sharing") as ostler:
         assert get(ostler.port, f"/share?{name}").status_code == 200
-        wait_until(lambda: len(trackers(ostler.pid)) == 1, "the tracker")
+        wait_until(lambda: len(trackers(ostler.pid)) == 1, "the tracker runs")
         assert Path("/dev/shm", name).exists()
         assert ostler.stop() == 0
-    wait_until(lambda: not Path("/dev/shm", name).exists(), "the memory to be cleared up")
+    wait_until(lambda: not Path("/dev/shm", name).exists(), "the memory is removed")

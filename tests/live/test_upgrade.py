@@ -1,82 +1,35 @@
-"""SIGUSR2: a new arbiter takes the place of the old one, the sockets kept, and no request is lost."""
+"""SIGUSR2: a new arbiter takes over the sockets from the old one, and no request is lost."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.live.harness import APP, PATIENCE, Ostler, wait_until
+from tests.live.clients import send_get, slow_request
+from tests.live.fake_systemd import SOCKET_ACTIVATED, NotifySocket, PassedSockets
+from tests.live.harness import APP, PATIENCE, Ostler, app_version, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.manager import PROGRAM, Manager, Passing
-from tests.live.test_roll import version
-
-ARGUMENTS = ("main:app", "--port", "0", "--workers", "2")
+from tests.live.upgrades import ARGUMENTS, upgrading
 
 
-class Upgraded:
-    """Stands for the arbiters that have taken over; those that are left are ended by force."""
-
-    def __init__(self, ostler: Ostler) -> None:
-        self.ostler = ostler
-        self.pids: list[int] = []
-
-    def upgrade(self) -> int:
-        """Send SIGUSR2 to whoever is the arbiter; returns the new one's pid once it has taken over."""
-        os.kill(self.pids[-1] if self.pids else self.ostler.pid, signal.SIGUSR2)
-        count = len(self.pids) + 1
-        self.ostler.family()
-        started = self.ostler.log.wait_for(r"started new arbiter process \[(\d+)\]", count=count)
-        self.pids.append(int(started[1]))
-        self.ostler._seen.add(psutil.Process(self.pids[-1]))
-        self.ostler.log.wait_for(r"arbiter process \[\d+\] has taken over from", count=count)
-        self.see()
-        return self.pids[-1]
-
-    def see(self) -> None:
-        """Take note of every process, so that none is left behind by a test that fails."""
-        self.ostler.family()
-        for pid in self.pids:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                new = psutil.Process(pid)
-                self.ostler._seen.update([new, *new.children(recursive=True)])
-
-    def stop(self) -> None:
-        """SIGTERM to the newest arbiter; every process is gone when this returns."""
-        self.see()
-        os.kill(self.pids[-1], signal.SIGTERM)
-        wait_until(lambda: not self.ostler.family(), "every process of this run is gone")
-
-
-@contextlib.contextmanager
-def upgrading(directory: Path, *args: str, ready: int = 2, **popen: object) -> Iterator[Upgraded]:
-    with Ostler(directory, *(args or ARGUMENTS), **popen) as ostler:  # type: ignore[arg-type]
-        upgraded = Upgraded(ostler)
-        try:
-            ostler.wait_ready(ready)
-            yield upgraded
-        finally:
-            upgraded.see()
-
-
-def test_an_upgrade_costs_no_request_twice_in_a_row(project: Path) -> None:
+def test_two_upgrades_in_a_row_lose_no_request(project: Path) -> None:
     with upgrading(project) as run:
         ostler = run.ostler
         with Load(ostler.port) as load:
             for text in ("second", "the third"):
-                (project / "main.py").write_text(version(text))
-                before = run.pids[-1:] or [ostler.pid]
+                (project / "main.py").write_text(app_version(text))
+                old = run.newest
                 run.upgrade()
-                wait_until(lambda before=before: not psutil.pid_exists(before[0]) or gone(before[0]), "gone")  # type: ignore[misc]
+                wait_until(partial(has_ended, old), "the old arbiter has ended")
                 load.bodies.clear()
                 load.wait_answers(200)
                 assert set(load.bodies) == {text.split()[0]}
@@ -88,14 +41,14 @@ def test_an_upgrade_costs_no_request_twice_in_a_row(project: Path) -> None:
     assert "ERROR" not in ostler.log.text
 
 
-def gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
-BROKEN = {
+FAILURES = {
     "an application that cannot be imported": (
         "main.py",
         "raise ImportError('half deployed')\n",
@@ -119,9 +72,9 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_new_arbiter_that_fails_costs_nothing_and_the_log_says_why(project: Path, what: str) -> None:
-    name, text, reason = BROKEN[what]
+@pytest.mark.parametrize("what", FAILURES)
+def test_a_new_arbiter_that_fails_loses_no_request_and_the_log_says_why(project: Path, what: str) -> None:
+    name, text, reason = FAILURES[what]
     good = (project / name).read_text() if (project / name).exists() else None
     with upgrading(project) as run:
         ostler = run.ostler
@@ -135,15 +88,15 @@ def test_a_new_arbiter_that_fails_costs_nothing_and_the_log_says_why(project: Pa
             (project / name).unlink() if good is None else (project / name).write_text(good)
             ostler.send(signal.SIGUSR2)
             ostler.log.wait_for(r"has taken over from")
-            run.pids.append(int(ostler.log.wait_for(r"started new arbiter process \[(\d+)\]", count=2)[1]))
+            run.wait_started(2)
             assert ostler.wait() == 0
             load.wait_answers(100)
         run.stop()
     assert not load.failures
 
 
-def test_a_new_arbiter_that_hangs_is_given_up_after_its_time(project: Path) -> None:
-    # Nothing within the time-out of a worker's start is late: the margin for the interpreter counts, too.
+def test_an_upgrade_is_given_up_when_the_new_arbiter_is_not_ready_in_time(project: Path) -> None:
+    # The limit is the time-out of a worker's startup, 1 s here, and a margin of 10 s for the interpreter.
     with upgrading(project, *ARGUMENTS, "--timeout-worker-startup", "1") as run:
         (project / "ostler.py").write_text("import signal\nwhile True:\n    signal.pause()\n")
         run.ostler.send(signal.SIGUSR2)
@@ -154,17 +107,16 @@ def test_a_new_arbiter_that_hangs_is_given_up_after_its_time(project: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_an_order_to_stop_during_an_upgrade_stops_both(project: Path, number: signal.Signals) -> None:
+def test_a_signal_to_stop_during_an_upgrade_stops_both_arbiters(
+    project: Path, number: signal.Signals
+) -> None:
     with upgrading(project) as run:
         ostler = run.ostler
         (project / "main.py").write_text(WAITING + APP)
         ostler.send(signal.SIGUSR2)
         ostler.log.wait_for(r"handed over by")
-        wait_until(lambda: (project / "waiting").exists(), "the new application is imported")
-        ostler.family()
-        ostler.send(number)
-        assert ostler.wait() == 0
-        wait_until(lambda: not ostler.family(), "every process of this run is gone")
+        wait_until((project / "waiting").exists, "the new application is imported")
+        assert ostler.stop(number) == 0
     assert "Upgrade given up: ostler stops" in ostler.log.text
     assert "has taken over" not in ostler.log.text
 
@@ -177,19 +129,18 @@ while not pathlib.Path("go").exists():
 """
 
 
-def test_what_is_asked_during_an_upgrade_is_done_by_the_new_arbiter(project: Path) -> None:
+def test_signals_during_an_upgrade_are_carried_out_by_the_new_arbiter(project: Path) -> None:
     with upgrading(project) as run:
         ostler = run.ostler
         (project / "main.py").write_text(WAITING + APP)
         ostler.send(signal.SIGUSR2)
-        wait_until(lambda: (project / "waiting").exists(), "the new application is imported")
+        wait_until((project / "waiting").exists, "the new application is imported")
         ostler.send(signal.SIGUSR2)
         ostler.log.wait_for(r"SIGUSR2: no upgrade, one is under way already: new arbiter process \[\d+\]")
         for number in (signal.SIGTTIN, signal.SIGHUP, signal.SIGUSR1):
             ostler.send(number)
         ostler.log.wait_for("SIGHUP: waits until the upgrade is over")
-        new = int(ostler.log.wait_for(r"started new arbiter process \[(\d+)\]")[1])
-        run.pids.append(new)
+        new = run.wait_started()
         os.kill(new, signal.SIGUSR2)
         ostler.log.wait_for(
             "SIGUSR2: no upgrade, this arbiter is the new one of an upgrade that is under way"
@@ -201,12 +152,12 @@ def test_what_is_asked_during_an_upgrade_is_done_by_the_new_arbiter(project: Pat
         run.stop()
 
 
-def test_what_was_put_off_is_done_by_the_old_arbiter_when_the_new_one_fails(project: Path) -> None:
+def test_signals_during_a_failed_upgrade_are_carried_out_by_the_old_arbiter(project: Path) -> None:
     with upgrading(project) as run:
         ostler = run.ostler
         (project / "main.py").write_text(WAITING + "raise ImportError('half deployed')\n")
         ostler.send(signal.SIGUSR2)
-        wait_until(lambda: (project / "waiting").exists(), "the new application is imported")
+        wait_until((project / "waiting").exists, "the new application is imported")
         ostler.send(signal.SIGTTIN)
         ostler.log.wait_for("SIGTTIN: waits until the upgrade is over")
         (project / "go").touch()
@@ -217,7 +168,7 @@ def test_what_was_put_off_is_done_by_the_old_arbiter_when_the_new_one_fails(proj
         assert ostler.stop() == 0
 
 
-def test_an_upgrade_in_the_middle_of_a_roll_costs_no_request(project: Path) -> None:
+def test_an_upgrade_during_a_roll_loses_no_request(project: Path) -> None:
     with upgrading(project) as run:
         with Load(run.ostler.port) as load:
             run.ostler.send(signal.SIGHUP)
@@ -229,19 +180,15 @@ def test_an_upgrade_in_the_middle_of_a_roll_costs_no_request(project: Path) -> N
     assert not load.failures
 
 
-def test_no_upgrade_before_the_first_worker_is_ready_nor_while_ostler_stops(project: Path) -> None:
+def test_an_upgrade_is_refused_before_the_first_worker_is_ready_and_during_a_stop(project: Path) -> None:
     (project / "main.py").write_text(WAITING + APP)
     with Ostler(project, *ARGUMENTS) as ostler:
-        wait_until(lambda: (project / "waiting").exists(), "the application is imported")
+        wait_until((project / "waiting").exists, "the application is imported")
         ostler.send(signal.SIGUSR2)
         ostler.log.wait_for("SIGUSR2: no upgrade, no worker has been ready yet")
         (project / "go").touch()
         ostler.wait_ready(2)
-        with socket.create_connection(("127.0.0.1", ostler.port)) as client:
-            client.sendall(b"GET /slow?1 HTTP/1.1\r\nHost: test\r\n\r\n")
-            with socket.create_connection(("127.0.0.1", ostler.port)) as other:
-                other.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
-                other.recv(1000)
+        with slow_request(ostler.port, 1):
             ostler.send(signal.SIGTERM)
             ostler.log.wait_for("Stopping: 2 workers")
             ostler.send(signal.SIGUSR2)
@@ -249,7 +196,7 @@ def test_no_upgrade_before_the_first_worker_is_ready_nor_while_ostler_stops(proj
         assert ostler.wait() == 0
 
 
-def test_there_is_none_under_reload(project: Path) -> None:
+def test_an_upgrade_is_refused_under_reload(project: Path) -> None:
     with Ostler(project, "main:app", "--port", "0", "--reload") as ostler:
         ostler.wait_ready(1)
         ostler.send(signal.SIGUSR2)
@@ -260,11 +207,10 @@ def test_there_is_none_under_reload(project: Path) -> None:
 def test_the_new_arbiter_survives_the_death_of_the_old_one(project: Path) -> None:
     with upgrading(project) as run:
         ostler = run.ostler
-        (project / "main.py").write_text(WAITING + version("second"))
+        (project / "main.py").write_text(WAITING + app_version("second"))
         ostler.send(signal.SIGUSR2)
-        wait_until(lambda: (project / "waiting").exists(), "the new application is imported")
-        run.pids.append(int(ostler.log.wait_for(r"started new arbiter process \[(\d+)\]")[1]))
-        run.see()
+        wait_until((project / "waiting").exists, "the new application is imported")
+        run.wait_started()
         ostler.send(signal.SIGKILL)
         ostler.log.wait_for(r"The old arbiter process \[\d+\] has gone before its time")
         (project / "go").touch()
@@ -282,7 +228,7 @@ def test_the_old_arbiter_survives_the_death_of_the_new_one(project: Path) -> Non
         with Load(ostler.port) as load:
             (project / "main.py").write_text(WAITING + APP)
             ostler.send(signal.SIGUSR2)
-            wait_until(lambda: (project / "waiting").exists(), "the new application is imported")
+            wait_until((project / "waiting").exists, "the new application is imported")
             ostler.family()
             os.kill(int(ostler.log.wait_for(r"started new arbiter process \[(\d+)\]")[1]), signal.SIGKILL)
             ostler.log.wait_for("this arbiter serves on: new arbiter process .* it has ended, without a word")
@@ -292,7 +238,7 @@ def test_the_old_arbiter_survives_the_death_of_the_new_one(project: Path) -> Non
     assert not load.failures
 
 
-def test_the_path_of_a_unix_socket_stays_and_is_unlinked_by_the_last(project: Path) -> None:
+def test_the_path_of_a_unix_socket_stays_and_the_last_arbiter_removes_it(project: Path) -> None:
     path = project / "inn.sock"
     with upgrading(project, "main:app", "--uds", str(path), "--workers", "2") as run:
         inode = path.stat().st_ino
@@ -304,19 +250,18 @@ def test_the_path_of_a_unix_socket_stays_and_is_unlinked_by_the_last(project: Pa
         (project / "main.py").write_text(good)
         run.ostler.send(signal.SIGUSR2)
         run.ostler.log.wait_for("has taken over from")
-        run.pids.append(int(run.ostler.log.wait_for(r"started new arbiter process \[(\d+)\]", count=2)[1]))
-        run.see()
+        run.wait_started(2)
         assert run.ostler.wait() == 0
         assert path.stat().st_ino == inode
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
-            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            send_get(client)
             assert client.recv(1000).startswith(b"HTTP/1.1 200")
         run.stop()
     assert not path.exists()
 
 
-def test_an_inherited_descriptor_is_handed_on(project: Path) -> None:
+def test_an_inherited_descriptor_is_handed_to_the_new_arbiter(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         fd = listening.fileno()
         args = ("main:app", "--fd", str(fd), "--workers", "2")
@@ -330,29 +275,31 @@ def test_an_inherited_descriptor_is_handed_on(project: Path) -> None:
     assert not load.failures
 
 
-def test_the_sockets_of_a_manager_are_handed_on_and_it_hears_of_one_main_process_only(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, Manager(project / "notify") as manager:
-        passing = Passing(listening)
-        env = {**passing.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"}
+def test_sockets_of_a_service_manager_are_handed_over_and_it_is_notified_of_the_new_main_pid(
+    project: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, NotifySocket(project / "notify") as manager:
+        passed = PassedSockets(listening)
+        env = {**passed.environment, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "1000000"}
         args = ("main:app", "--workers", "2")
-        with upgrading(project, *args, program=PROGRAM, env=env, pass_fds=passing.fds) as run:
-            passing.close()
+        with upgrading(project, *args, program=SOCKET_ACTIVATED, env=env, pass_fds=passed.fds) as run:
+            passed.close()
             manager.wait_for("READY=1")
             with Load(listening.getsockname()[1]) as load:
                 new = run.upgrade()
                 manager.wait_for("READY=1", count=2)
                 assert run.ostler.wait() == 0
                 load.wait_answers(50)
-            heard = manager.fields
-            # Named by the old one first: nobody else's word counts until then (NotifyAccess=main).
-            assert [f for f in heard if f.startswith("MAINPID=")] == [
+            fields = manager.fields
+            # The old arbiter names the new one: until then only its own messages count (NotifyAccess=main).
+            assert [f for f in fields if f.startswith("MAINPID=")] == [
                 f"MAINPID={run.ostler.pid}",
                 f"MAINPID={new}",
                 f"MAINPID={new}",
             ]
-            assert "STOPPING=1" not in heard
-            assert heard.count("STATUS=2 of 2 workers ready, generation 1") <= 2
-            count = heard.count("WATCHDOG=1")
+            assert "STOPPING=1" not in fields
+            assert fields.count("STATUS=2 of 2 workers ready, generation 1") <= 2
+            count = fields.count("WATCHDOG=1")
             manager.wait_for("WATCHDOG=1", count=count + 2)
             run.stop()
         assert "STOPPING=1" in manager.fields
@@ -360,11 +307,10 @@ def test_the_sockets_of_a_manager_are_handed_on_and_it_hears_of_one_main_process
     assert f"handed over by [{run.ostler.pid}]" in run.ostler.log.text
 
 
-def test_new_settings_count_and_another_address_is_opened(project: Path) -> None:
+def test_an_upgrade_reads_new_settings_and_opens_a_new_address(project: Path) -> None:
     config = project / "ostler.toml"
     config.write_text("workers = 1\nport = 0\n")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     with upgrading(project, "main:app", "--config", "ostler.toml", ready=1) as run:
         config.write_text("workers = 3\nport = 0\n")
         run.upgrade()
@@ -386,13 +332,12 @@ def test_a_script_that_calls_ostler_run_is_started_again(project: Path) -> None:
             run.upgrade()
             assert run.ostler.wait() == 0
             load.wait_answers(50)
-        run.see()
         assert len(run.ostler.workers()) == 1
         run.stop()
     assert not load.failures
 
 
-def test_what_was_read_from_standard_input_cannot_be_started_again(project: Path) -> None:
+def test_an_upgrade_is_refused_for_a_script_from_standard_input(project: Path) -> None:
     (project / "in").write_text("import ostler\nostler.run('main:app', port=0, workers=1)\n")
     with (project / "in").open() as stdin, Ostler(project, program=("-",), stdin=stdin) as ostler:
         ostler.wait_ready(1)
@@ -404,7 +349,7 @@ def test_what_was_read_from_standard_input_cannot_be_started_again(project: Path
 
 
 def test_a_script_behind_a_link_runs_on_the_python_of_the_new_release(project: Path) -> None:
-    """As with /srv/current/.venv/bin/ostler: its first line names the interpreter of its own release."""
+    """As with /srv/current/.venv/bin/ostler, whose first line names the interpreter of its own release."""
     for release in ("one", "two"):
         place = project / release
         place.mkdir()
@@ -417,7 +362,7 @@ def test_a_script_behind_a_link_runs_on_the_python_of_the_new_release(project: P
         shutil.copy(project / "main.py", place)
     current = project / "current"
     current.symlink_to("one")
-    # The test's own Python is not where the link says: it finds its modules by this.
+    # The interpreter is a link to the test's own Python, which finds its modules by PYTHONPATH.
     env = {"PWD": str(current), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     shebang = ("-c", f"import os, sys; os.execv({str(current / 'inn')!r}, ['inn', *sys.argv[1:]])")
     with upgrading(current, *ARGUMENTS, program=shebang, env=env) as run:

@@ -1,12 +1,11 @@
-"""Applications as uvicorn's pages show them, served as they stand: functions, objects, lists for pairs."""
+"""Applications in the style of uvicorn's documentation: functions, objects, headers as lists."""
 
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.live.harness import Ostler
-from tests.live.test_serving import both
+from tests.live.harness import Ostler, both
 
 HELLO = """
 async def app(scope, receive, send):
@@ -24,10 +23,10 @@ class Echo:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             raise ValueError("http only")
-        said = "{} {}".format(scope["method"], scope["path"]).encode("utf-8")
+        body = "{} {}".format(scope["method"], scope["path"]).encode("utf-8")
         fields = [[b"content-type", b"text/plain"]]
         await send({"type": "http.response.start", "status": 200, "headers": fields})
-        await send({"type": "http.response.body", "body": said})
+        await send({"type": "http.response.body", "body": body})
 
 
 app = Echo()
@@ -85,9 +84,9 @@ async def app(scope, receive, send):
                 await send({"type": "lifespan.shutdown.complete"})
                 return
     else:
-        said = " ".join([*state, scope["state"]["name"]]).encode()
+        body = " ".join([*state, scope["state"]["name"]]).encode()
         await send({"type": "http.response.start", "status": 200, "headers": [[b"content-length", b"11"]]})
-        await send({"type": "http.response.body", "body": said})
+        await send({"type": "http.response.body", "body": body})
 """
 
 FACTORY = """
@@ -101,7 +100,7 @@ def make():
 
 @both
 @pytest.mark.parametrize(
-    ("source", "args", "said"),
+    ("source", "args", "body"),
     [
         (HELLO, ["main:app"], "hello\n"),
         (ECHO, ["main:app"], "POST /some/path"),
@@ -112,14 +111,14 @@ def make():
     ],
     ids=["hello", "echo", "body", "stream", "lifespan", "factory"],
 )
-def test_the_examples_of_uvicorns_pages_run_as_they_are(
-    project: Path, mode: list[str], source: str, args: list[str], said: str
+def test_applications_like_those_of_uvicorns_documentation_are_served(
+    project: Path, mode: list[str], source: str, args: list[str], body: str
 ) -> None:
     (project / "main.py").write_text(source)
     with Ostler(project, *args, "--port", "0", *mode) as ostler:
         with httpx.Client(base_url=f"http://127.0.0.1:{ostler.port}", trust_env=False) as client:
             for _ in range(2):
                 answer = client.post("/some/path", content=b"what was sent")
-                assert (answer.status_code, answer.text) == (200, said)
+                assert (answer.status_code, answer.text) == (200, body)
         assert ostler.stop() == 0
     assert "Traceback" not in ostler.log.text

@@ -1,4 +1,4 @@
-"""WebSockets of a real framework, under the arbiter, with a real client."""
+"""WebSockets of a FastAPI application, with the client of the websockets library."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.certificates import Authority
-from tests.live.harness import PATIENCE, Ostler, wait_until
-from tests.live.test_serving import both
+from tests.live.clients import received_close_code
+from tests.live.harness import PATIENCE, Ostler, both, serving
 
 FASTAPI = """
 import asyncio
@@ -65,21 +65,15 @@ def project(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def many(port: int, count: int) -> Iterator[dict[ClientConnection, int]]:
-    """Open WebSockets, each with the pid of its worker."""
+def open_websockets(port: int, count: int) -> Iterator[dict[ClientConnection, int]]:
+    """Open so many WebSockets, and yield each with the pid of its worker."""
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(connect(f"ws://127.0.0.1:{port}/echo")) for _ in range(count)]
         yield {each: int(each.recv(PATIENCE)) for each in opened}
 
 
-def close_code(client: ClientConnection) -> int | None:
-    with pytest.raises(ConnectionClosed) as closed:
-        client.recv(PATIENCE)
-    return closed.value.rcvd.code if closed.value.rcvd else None
-
-
 @pytest.mark.parametrize("library", ["websockets", "wsproto"])
-def test_a_framework_talks_to_a_real_client(project: Path, library: str) -> None:
+def test_messages_subprotocols_and_denials_reach_a_real_client(project: Path, library: str) -> None:
     with Ostler(project, "main:app", "--port", "0", "--workers", "2", "--ws", library) as ostler:
         url = f"ws://127.0.0.1:{ostler.port}"
         with connect(f"{url}/echo", subprotocols=["chat"]) as client:  # type: ignore[list-item]
@@ -103,7 +97,9 @@ def test_a_framework_talks_to_a_real_client(project: Path, library: str) -> None
     "header", [b"", b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"], ids=["direct", "PROXY"]
 )
 @pytest.mark.parametrize("library", ["websockets", "wsproto"])
-def test_a_real_client_talks_over_tls(project: Path, mode: list[str], header: bytes, library: str) -> None:
+def test_messages_pass_over_tls_with_and_without_a_proxy_header(
+    project: Path, mode: list[str], header: bytes, library: str
+) -> None:
     authority = Authority(project)
     flags = ["--port", "0", "--ws", library, *authority.flags, *(["--proxy-protocol"] if header else [])]
     with Ostler(project, "main:app", *mode, *flags) as ostler:
@@ -121,18 +117,17 @@ def test_a_real_client_talks_over_tls(project: Path, mode: list[str], header: by
     assert "Traceback" not in ostler.log.text
 
 
-def test_a_roll_closes_every_websocket_with_1012_and_ends(project: Path) -> None:
-    with Ostler(project, "main:app", "--port", "0", "--workers", "2") as ostler:
-        ostler.wait_ready(2)
+def test_a_roll_closes_every_websocket_with_1012(project: Path) -> None:
+    with serving(project, "--workers", "2") as ostler:
         old = set(ostler.workers())
-        with many(ostler.port, 20) as clients:
+        with open_websockets(ostler.port, 20) as clients:
             assert set(clients.values()) <= old
             ostler.send(signal.SIGHUP)
-            assert {close_code(client) for client in clients} == {1012}
-            with many(ostler.port, 4) as back:
+            assert {received_close_code(client) for client in clients} == {1012}
+            with open_websockets(ostler.port, 4) as back:
                 for client in back:
                     client.send("x")
-            wait_until(lambda: not old & set(ostler.workers()), "the old workers are gone")
+            ostler.wait_workers_gone(old)
             ostler.log.wait_for(r"Rolling restart to generation \d+ complete")
         ostler.out.wait_for(r"left with 1012", count=20)
         assert ostler.stop() == 0
@@ -140,19 +135,19 @@ def test_a_roll_closes_every_websocket_with_1012_and_ends(project: Path) -> None
     assert "Traceback" not in ostler.log.text
 
 
-def test_an_app_that_ignores_the_disconnect_is_cancelled_past_the_grace(project: Path) -> None:
+def test_an_app_that_ignores_the_disconnect_is_cancelled_after_the_graceful_timeout(project: Path) -> None:
     args = ("--port", "0", "--workers", "1", "--timeout-graceful-shutdown", "1")
     with Ostler(project, "main:app", *args) as ostler:
         ostler.wait_ready(1)
         with connect(f"ws://127.0.0.1:{ostler.port}/stays") as client:
             ostler.send(signal.SIGTERM)
-            assert close_code(client) == 1012
+            assert received_close_code(client) == 1012
             assert ostler.wait() == 0
     assert "Cancel 1 running request(s), timeout graceful shutdown exceeded" in ostler.log.text
     assert "Traceback" not in ostler.log.text
 
 
-def test_a_client_that_vanishes_while_it_is_sent_to_is_no_error(project: Path) -> None:
+def test_a_client_that_disconnects_while_messages_are_sent_is_no_error(project: Path) -> None:
     with Ostler(project, "main:app", "--port", "0") as ostler:
         with connect(f"ws://127.0.0.1:{ostler.port}/uncaught") as client:
             client.recv(PATIENCE)
@@ -176,12 +171,11 @@ async def app(scope, receive, send):
 
 
 @pytest.mark.parametrize("library", ["auto", "websockets", "wsproto"])
-def test_a_worker_that_sees_no_websocket_loads_no_library_unless_it_is_asked_for(
+def test_a_websocket_library_is_loaded_at_the_first_websocket_or_when_it_is_named(
     tmp_path: Path, library: str
 ) -> None:
     (tmp_path / "main.py").write_text(LOADED)
-    with Ostler(tmp_path, "main:app", "--port", "0", "--workers", "1", "--ws", library) as ostler:
-        ostler.wait_ready(1)
+    with serving(tmp_path, "--workers", "1", "--ws", library) as ostler:
         upgrade = {"Connection": "upgrade", "Upgrade": "h2c"}
         plain = httpx.get(f"http://127.0.0.1:{ostler.port}/", headers=upgrade).text
         assert plain == str(library != "auto")
@@ -189,7 +183,7 @@ def test_a_worker_that_sees_no_websocket_loads_no_library_unless_it_is_asked_for
             assert socket.recv(PATIENCE) == "True"
 
 
-def test_a_reload_closes_websockets_over_tls_and_new_ones_meet_the_new_code(project: Path) -> None:
+def test_a_reload_closes_websockets_over_tls_and_new_ones_reach_the_new_code(project: Path) -> None:
     authority = Authority(project)
     with Ostler(project, "main:app", "--port", "0", "--reload", *authority.flags) as ostler:
         ostler.wait_ready(1)
@@ -197,6 +191,6 @@ def test_a_reload_closes_websockets_over_tls_and_new_ones_meet_the_new_code(proj
         with connect(url, ssl=authority.client()) as first:
             old = first.recv(PATIENCE)
             (project / "main.py").write_text(FASTAPI + "\n# changed\n")
-            assert close_code(first) == 1012
+            assert received_close_code(first) == 1012
         with connect(url, ssl=authority.client()) as second:
             assert second.recv(PATIENCE) != old

@@ -1,4 +1,4 @@
-"""WSGI frameworks under the real server: uploads, streams, sessions, and an end although a thread hangs."""
+"""Flask and Django as WSGI applications: uploads, streams, sessions, and a stop while a thread hangs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.live.harness import Ostler, wait_until
+from tests.live.harness import Ostler, elapsed, serving, wait_until
 
 FLASK = """
 import hashlib
@@ -107,16 +107,15 @@ def hang_for_good():
     threading.Event().wait()
 """
 
-# Django and its kind have warnings of their own, which are not ours to turn into errors.
-QUIET = {"PYTHONWARNINGS": "default"}
+# The frameworks emit warnings of their own, which the tests must not turn into errors.
+WARNINGS_ALLOWED = {"PYTHONWARNINGS": "default"}
 
 
 @pytest.fixture(params=[FLASK, DJANGO], ids=["flask", "django"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]:
     (tmp_path / "main.py").write_text(request.param)
-    args = ("main:app", "--port", "0", "--workers", "2", "--root-path", "/below")
-    with Ostler(tmp_path, *args, env=QUIET) as ostler:
-        ostler.wait_ready(2)
+    options = ("--workers", "2", "--root-path", "/below")
+    with serving(tmp_path, *options, env=WARNINGS_ALLOWED) as ostler:
         with httpx.Client(base_url=f"http://127.0.0.1:{ostler.port}", trust_env=False) as client:
             yield client
         assert ostler.stop() == 0
@@ -143,7 +142,7 @@ def test_a_framework_takes_uploads_streams_and_keeps_sessions(served: httpx.Clie
 )
 def test_flask_is_served_by_a_plain_server_and_from_a_factory(tmp_path: Path, arguments: tuple[str]) -> None:
     (tmp_path / "main.py").write_text(FLASK)
-    with Ostler(tmp_path, *arguments, "--port", "0", env=QUIET) as ostler:
+    with Ostler(tmp_path, *arguments, "--port", "0", env=WARNINGS_ALLOWED) as ostler:
         with httpx.Client(base_url=f"http://127.0.0.1:{ostler.port}", trust_env=False) as client:
             ostler.log.wait_for("is a WSGI application, served by up to")
             chunked = (b"x" * 10_000 for _ in range(100))
@@ -157,7 +156,7 @@ def test_flask_is_served_by_a_plain_server_and_from_a_factory(tmp_path: Path, ar
     assert ("say so with --factory" in ostler.log.text) == (arguments == ("main:create_app",))
 
 
-def test_insisting_on_lifespan_with_wsgi_fails_the_start_with_one_line(tmp_path: Path) -> None:
+def test_lifespan_on_with_wsgi_is_a_failed_start_with_one_line_of_error(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(HANGING)
     for workers in ((), ("--workers", "2")):
         with Ostler(tmp_path, "main:app", "--port", "0", "--lifespan", "on", *workers) as ostler:
@@ -167,7 +166,7 @@ def test_insisting_on_lifespan_with_wsgi_fails_the_start_with_one_line(tmp_path:
 
 
 @pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["plain", "arbiter"])
-def test_a_hung_thread_does_not_keep_a_process_from_its_end(tmp_path: Path, workers: tuple[str, ...]) -> None:
+def test_a_stop_ends_though_a_thread_hangs(tmp_path: Path, workers: tuple[str, ...]) -> None:
     (tmp_path / "main.py").write_text(HANGING)
     args = ("main:app", "--port", "0", "--timeout-graceful-shutdown", "1", *workers)
     with Ostler(tmp_path, *args) as ostler:
@@ -178,22 +177,22 @@ def test_a_hung_thread_does_not_keep_a_process_from_its_end(tmp_path: Path, work
             target=lambda: status.append(httpx.get(f"{url}/hang", trust_env=False, timeout=60).status_code)
         )
         hanging.start()
-        busy(ostler, supervised=bool(workers))
+        wait_for_hang(ostler, supervised=bool(workers))
         begun = time.monotonic()
         assert ostler.stop() == 0
-        # The grace, and the three seconds that a process has after it.
-        assert time.monotonic() - begun < 1 + 3
+        # The graceful timeout, and the three seconds that a process has after it.
+        assert elapsed(begun) < 1 + 3
         hanging.join()
     assert status == [503]
     assert re.search(r'"GET /hang" still runs in a thread(.|\n)*in hang_for_good', ostler.log.text)
     assert "Cancel 1 running request(s)" in ostler.log.text
 
 
-def busy(ostler: Ostler, *, supervised: bool) -> None:
-    """Wait until some thread of the server is in the application: by its stack, as an operator would."""
+def wait_for_hang(ostler: Ostler, *, supervised: bool) -> None:
+    """Wait until a thread of the server hangs in the application, by the stacks that SIGUSR2 logs."""
 
     def hangs() -> bool:
-        # The server's own process has no worker's title; an arbiter would take this for the order to upgrade.
+        # A plain server is not among `workers`. To an arbiter, SIGUSR2 would be the signal to upgrade.
         for pid in ostler.workers() if supervised else [ostler.pid]:
             psutil.Process(pid).send_signal(signal.SIGUSR2)
         return "hang_for_good" in ostler.log.text
@@ -203,8 +202,7 @@ def busy(ostler: Ostler, *, supervised: bool) -> None:
 
 def test_draining_waits_for_a_thread_in_flight(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(HANGING)
-    with Ostler(tmp_path, "main:app", "--port", "0", "--workers", "1") as ostler:
-        ostler.wait_ready(1)
+    with serving(tmp_path, "--workers", "1") as ostler:
         url = f"http://127.0.0.1:{ostler.port}"
         bodies: list[str] = []
         with httpx.Client(base_url=url, trust_env=False) as client:
@@ -218,7 +216,7 @@ def test_draining_waits_for_a_thread_in_flight(tmp_path: Path) -> None:
 
 
 def wait_for_connection(ostler: Ostler) -> None:
-    """Wait until the worker has accepted a connection; what is accepted is served."""
+    """Wait until the worker has accepted a connection; an accepted connection is served."""
     (pid,) = ostler.workers()
     wait_until(
         lambda: [c for c in psutil.Process(pid).net_connections() if c.status == "ESTABLISHED"],

@@ -1,4 +1,4 @@
-"""The formatters and the handler that a log configuration may name."""
+"""The formatters and the handler that a log configuration may name, one record at a time."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ def test_uvicorns_fields_can_be_put_in_any_order() -> None:
     )
 
 
-def test_other_styles_and_date_formats_are_loggings_own() -> None:
+def test_other_styles_and_date_formats_work_as_in_logging() -> None:
     shown = DefaultFormatter("{asctime} {levelprefix} {message}", "%Y", "{").format(record(created=0.0))
 
     assert shown.endswith(" INFO:     so it is")
     assert shown[:4] in ("1969", "1970")
 
 
-def test_time_and_length_can_be_in_a_line_of_uvicorns_kind() -> None:
+def test_duration_and_length_can_be_added_to_uvicorns_format() -> None:
     formatter = AccessFormatter(f"{ACCESS_FORMAT} %(request_time).3f %(response_length)d")
 
     assert formatter.wants_completion
     assert not AccessFormatter(ACCESS_FORMAT).wants_completion
     line = formatter.format(request(request_time=0.25, response_length=7))
     assert line == 'INFO:     127.0.0.1:5000 - "GET /a?b=%20 HTTP/1.1" 404 Not Found 0.250 7'
-    assert formatter.format(request()).endswith("0.000 0")  # logged at its start, by someone else
+    assert formatter.format(request()).endswith("0.000 0")  # without them: another program has logged it
 
 
 @pytest.mark.parametrize("fmt", [ACCESS_FORMAT, "%(request_line)s %(status_code)s %(client_addr)s", None])
-def test_an_odd_record_for_access_is_no_error(fmt: str | None) -> None:
+def test_a_record_with_other_arguments_is_formatted_as_it_is(fmt: str | None) -> None:
     for odd in (
         record("only %s", "this", name="ostler.access"),
         record("no arguments", name="ostler.access"),
@@ -84,7 +84,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_are_decided_for_what_the_handler_writes_to() -> None:
+def test_colours_depend_on_the_stream_of_the_handler() -> None:
     undecided = DefaultFormatter("%(levelprefix)s %(message)s")
 
     assert "\x1b[" in undecided.decided_for(Terminal()).format(record())
@@ -117,7 +117,7 @@ def test_a_record_is_one_object() -> None:
     }
 
 
-def test_a_request_has_its_parts_beside_the_message() -> None:
+def test_a_request_has_a_member_for_each_of_its_parts() -> None:
     found = parsed(request(request_time=0.25, response_length=7, user_agent=None))
 
     assert found["message"] == '127.0.0.1:5000 - "GET /a?b=%20 HTTP/1.1" 404'
@@ -135,7 +135,7 @@ def test_a_request_has_its_parts_beside_the_message() -> None:
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-def test_an_exception_is_a_text_of_several_lines_in_one() -> None:
+def test_an_exception_is_one_member_with_line_feeds() -> None:
     try:
         raise RuntimeError('bo"om\n\udcff')
     except RuntimeError:
@@ -150,12 +150,12 @@ def test_an_exception_is_a_text_of_several_lines_in_one() -> None:
 @pytest.mark.parametrize(
     "text", ['"', "\\", "\x00\x1b\r\n\t\x7f\x85", "\u2028", "\U0001f40e", "caf\xe9", "'"]
 )
-def test_any_text_comes_through(text: str) -> None:
+def test_any_text_is_preserved(text: str) -> None:
     assert parsed(record("%s", text))["message"] == text
     assert parsed(record("m", thing=text, list=[text, {text: text}]))["list"] == [text, {text: text}]
 
 
-def test_lone_surrogates_are_shown_as_text() -> None:
+def test_lone_surrogates_are_written_as_text() -> None:
     assert parsed(record("\udcff\ud83d.\ude00"))["message"] == "\\udcff\\ud83d.\\ude00"
     assert parsed(record("m", thing=["\udcff"]))["thing"] == ["\\udcff"]
 
@@ -167,7 +167,7 @@ class Hostile:
     __repr__ = __str__
 
 
-def test_extra_fields_are_members_whatever_they_are() -> None:
+def test_extra_fields_of_any_type_are_members() -> None:
     circular: list[object] = []
     circular.append(circular)
     extra: dict[str, Any] = {
@@ -188,12 +188,12 @@ def test_extra_fields_are_members_whatever_they_are() -> None:
     assert not {"status", "color_message"} & set(found)
 
 
-def test_a_message_that_cannot_be_made_is_shown_in_parts() -> None:
+def test_a_message_that_cannot_be_formatted_is_written_in_parts() -> None:
     assert parsed(record("%d", "no number"))["message"] == "'%d' % ('no number',)"
     assert parsed(record("%s", Hostile()))["message"] == "'%s' % <tuple>"
 
 
-def test_every_second_is_rendered() -> None:
+def test_the_time_is_right_in_every_second() -> None:
     formatter = JsonFormatter()
     times = [json.loads(formatter.format(record(created=c)))["time"] for c in (0.9999, 1.0, 61.5)]
 
@@ -257,7 +257,7 @@ def test_long_lines_of_several_writers_do_not_mix_while_there_is_room() -> None:
     assert all(line == line[0] * 16_000 + "\n" for line in seen)
 
 
-def test_a_long_line_reaches_a_slow_reader_whole() -> None:
+def test_a_slow_reader_gets_a_long_line_complete() -> None:
     reader, writer = os.pipe()
     seen: list[str] = []
 

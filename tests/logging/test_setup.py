@@ -1,8 +1,9 @@
-"""Log lines, where they go, and what happens when they cannot."""
+"""How ostler's loggers are configured, where their lines go, and what happens if they cannot be written."""
 
 from __future__ import annotations
 
 import io
+import json
 import logging
 import logging.handlers
 import os
@@ -18,19 +19,21 @@ import pytest
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 
-LOGGERS = ("ostler", "ostler.error", "ostler.access")
+AREAS = ("ostler.error.supervisor", "ostler.error.worker")
+LOGGERS = ("ostler", "ostler.error", "ostler.access", *AREAS)
 
 
 @pytest.fixture(autouse=True)
-def untouched_loggers() -> Iterator[None]:
-    """Give every test bare loggers, and put back what was there."""
+def unconfigured_loggers() -> Iterator[None]:
+    """Give every test loggers without handlers and filters, and restore them afterwards."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    before = [(x.handlers, x.level, x.propagate, x.disabled) for x in loggers]
+    before = [(x.handlers, x.filters, x.level, x.propagate, x.disabled) for x in loggers]
     for logger in loggers:
-        logger.handlers = []
+        logger.handlers, logger.filters = [], []
     yield
-    for logger, (handlers, level, propagate, disabled) in zip(loggers, before, strict=True):
-        logger.handlers, logger.propagate, logger.disabled = handlers, propagate, disabled
+    for logger, (handlers, filters, level, propagate, disabled) in zip(loggers, before, strict=True):
+        logger.handlers, logger.filters = handlers, filters
+        logger.propagate, logger.disabled = propagate, disabled
         logger.setLevel(level)
 
 
@@ -62,7 +65,7 @@ def test_a_request_is_a_line_on_stdout_as_uvicorn_writes_it(capsys: Captured) ->
     assert captured.err == ""
 
 
-def test_the_rest_is_lines_on_stderr_with_their_level(capsys: Captured) -> None:
+def test_every_other_record_is_a_line_on_stderr_with_its_level(capsys: Captured) -> None:
     errors, _ = configure(log_level="trace")
 
     for level in (log_setup.TRACE, 10, 20, 30, 40, 50):
@@ -95,7 +98,7 @@ def test_an_error_has_its_traceback_below_it(capsys: Captured) -> None:
     assert lines[-1] == "RuntimeError: boom"
 
 
-def test_colours_are_uvicorns(capsys: Captured) -> None:
+def test_colours_are_those_of_uvicorn(capsys: Captured) -> None:
     errors, requests = configure(use_colors=True)
 
     errors.info("plain %d", 1, extra={"color_message": "bright %d"})
@@ -128,18 +131,18 @@ def test_each_stream_decides_by_itself_whether_it_is_a_terminal(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("level", ["critical", "error", "warning", "info", "debug"])
-def test_only_what_is_serious_enough_is_logged(level: str, capsys: Captured) -> None:
+def test_records_below_the_level_are_not_logged(level: str, capsys: Captured) -> None:
     errors, requests = configure(log_level=level)
     number = logging.getLevelName(level.upper())
 
-    errors.log(number, "heard")
-    errors.log(number - 1, "unheard")
+    errors.log(number, "above")
+    errors.log(number - 1, "below")
 
-    assert capsys.readouterr().err.count("heard") == 1
+    assert capsys.readouterr().err.count("above") == 1
     assert requests.isEnabledFor(logging.INFO) == (number <= logging.INFO)
 
 
-def test_without_access_log_nobody_listens(capsys: Captured) -> None:
+def test_without_access_log_its_logger_has_no_handler(capsys: Captured) -> None:
     _, requests = configure(access_log=False)
 
     access(requests)
@@ -149,7 +152,7 @@ def test_without_access_log_nobody_listens(capsys: Captured) -> None:
     assert capsys.readouterr().out == ""
 
 
-def test_configuring_again_replaces_what_was_set_up_and_leaves_the_rest(capsys: Captured) -> None:
+def test_configuring_again_replaces_our_handlers_and_keeps_others(capsys: Captured) -> None:
     theirs = logging.NullHandler()
     logging.getLogger("ostler").addHandler(theirs)
     configure(access_log=False, log_level="error")
@@ -188,6 +191,60 @@ def test_an_odd_record_on_the_access_logger_is_logged_as_it_is(capsys: Captured)
     assert capsys.readouterr().out == "INFO:     only this\nINFO:     no arguments: 100 %\n"
 
 
+# -- the loggers of the areas
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_what_an_area_logs_is_a_line_on_stderr_at_the_level_of_the_settings(
+    area: str, capsys: Captured
+) -> None:
+    configure(log_level="warning")
+
+    logging.getLogger(area).warning("heard")
+    logging.getLogger(area).info("not heard")
+
+    assert capsys.readouterr().err == "WARNING:  heard\n"
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_the_json_line_of_an_area_has_its_name(area: str, capsys: Captured) -> None:
+    configure(log_format="json")
+
+    logging.getLogger(area).info("serving")
+
+    assert json.loads(capsys.readouterr().err)["logger"] == area
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_what_an_application_does_to_the_error_logger_counts_for_its_areas(
+    area: str, capsys: Captured
+) -> None:
+    errors, _ = configure()
+    logger = logging.getLogger(area)
+    seen: list[str] = []
+    handler = logging.Handler()
+    vars(handler)["emit"] = lambda record: seen.append(record.getMessage())
+    errors.addHandler(handler)
+
+    errors.addFilter(lambda record: "secret" not in record.getMessage())
+    logger.info("a secret")
+    logger.info("said")
+    errors.setLevel(logging.ERROR)
+    logger.info("below the level")
+    errors.disabled = True
+    logger.critical("disabled")
+
+    assert seen == ["said"]
+    assert capsys.readouterr().err == "INFO:     said\n"
+
+
+def test_an_embedded_server_that_configures_no_logging_still_links_the_areas() -> None:
+    log_setup.link_areas()
+    log_setup.link_areas()
+
+    assert all(len(logging.getLogger(area).filters) == 1 for area in AREAS)
+
+
 # -- a log that cannot be written, in a process of its own
 
 
@@ -203,14 +260,14 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+def test_a_full_disk_loses_lines_and_does_no_other_harm() -> None:
     with open("/dev/full", "w") as full:
         done = python("setup.configure(Settings())\nfor _ in range(9999): request()", stdout=full)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
+def test_a_closed_pipe_loses_lines_and_does_no_other_harm() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = python("setup.configure(Settings())\nfor _ in range(9999): request()", stdout=writer)
@@ -219,7 +276,7 @@ def test_a_reader_that_has_gone_costs_lines_and_nothing_else() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_closed_descriptor_costs_lines_and_nothing_else() -> None:
+def test_a_closed_descriptor_loses_lines_and_does_no_other_harm() -> None:
     code = "os.close(1)\nsetup.configure(Settings())\nrequest()\nos.dup2(2, 1)"
     started_without = "sys.stdout = None\nsetup.configure(Settings())\nrequest()"
     closed = "sys.stdout.close()\nsetup.configure(Settings())\nrequest()"
@@ -228,7 +285,7 @@ def test_a_closed_descriptor_costs_lines_and_nothing_else() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_lost_lines_are_confessed_once_there_is_room_again() -> None:
+def test_the_number_of_lost_lines_is_logged_when_there_is_room_again() -> None:
     code = (
         "reader, writer = os.pipe()\n"
         "os.set_blocking(writer, False)\n"
@@ -290,7 +347,7 @@ def test_a_character_that_the_stream_cannot_encode_is_escaped() -> None:
     assert done.stdout == "WARNING:  caf\\xe9 \\udcff\n"
 
 
-def test_an_argument_that_cannot_be_formatted_does_not_reach_the_caller(
+def test_an_error_in_formatting_does_not_reach_the_caller(
     capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)  # as in production; else logging prints it
@@ -316,7 +373,7 @@ def file_logger(tmp_path: Path) -> Iterator[logging.Logger]:
 
 
 @pytest.mark.parametrize("mode", ["a", "w"])
-def test_a_file_that_was_moved_away_is_made_anew_at_the_next_record(
+def test_a_file_that_was_moved_away_is_created_again_at_the_next_record(
     mode: str, file_logger: logging.Logger, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
@@ -334,7 +391,7 @@ def test_a_file_that_was_moved_away_is_made_anew_at_the_next_record(
 
 
 @pytest.mark.parametrize("mode", ["a", "w", "x"])
-def test_a_file_that_was_not_moved_away_keeps_what_is_in_it(
+def test_a_file_that_was_not_moved_away_keeps_its_content(
     mode: str, file_logger: logging.Logger, tmp_path: Path
 ) -> None:
     path = tmp_path / "log"
@@ -348,7 +405,7 @@ def test_a_file_that_was_not_moved_away_keeps_what_is_in_it(
     assert path.read_text() == "one\ntwo\n"
 
 
-def test_file_handlers_of_every_sort_are_found(file_logger: logging.Logger, tmp_path: Path) -> None:
+def test_file_handlers_of_every_kind_are_found(file_logger: logging.Logger, tmp_path: Path) -> None:
     handlers: list[logging.FileHandler] = [
         logging.FileHandler(tmp_path / "plain"),
         logging.handlers.RotatingFileHandler(tmp_path / "rotating", maxBytes=100),

@@ -1,4 +1,4 @@
-"""Where cgroups are, and what they count."""
+"""Where the cgroups of a process are, and for how long they have throttled it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ostler.system.cgroups import Throttling, directories
 from tests.system.test_cpus import write
 
 
-def test_a_process_is_bound_by_its_own_group_and_those_above(tmp_path: Path) -> None:
+def test_the_limits_of_a_process_are_in_its_cgroup_and_those_above(tmp_path: Path) -> None:
     root = write(tmp_path, {"proc/7/cgroup": "3:cpu,cpuacct:/pod/app\n2:memory:/m\n0::/a b\n"})
     assert [d[len(root) :] for d in directories("cpu", pid=7, root=root)] == [
         *("/sys/fs/cgroup/cpu/pod/app", "/sys/fs/cgroup/cpu/pod", "/sys/fs/cgroup/cpu"),
@@ -49,7 +49,7 @@ def test_throttled_time_is_summed_in_nanoseconds(
     assert throttling.read() == 0
 
 
-def test_here_it_is_a_number() -> None:
+def test_on_this_machine_it_is_a_number() -> None:
     throttling = Throttling()
     assert throttling.read() >= 0
     throttling.close()

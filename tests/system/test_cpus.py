@@ -1,4 +1,4 @@
-"""How many CPUs `--workers auto` counts."""
+"""The number of CPUs for `--workers auto`."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_a_quota_of_version_2_bounds_the_number(tmp_path: Path, quota: str, expe
     assert usable_cpus(write(tmp_path, files)) == expected
 
 
-def test_a_quota_further_up_binds_as_well(tmp_path: Path) -> None:
+def test_the_quota_of_a_cgroup_above_counts_as_well(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "0::/pod/app\n",
         "sys/fs/cgroup/pod/app/cpu.max": "max 100000",

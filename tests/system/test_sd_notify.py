@@ -1,4 +1,4 @@
-"""What goes to a service manager, as datagrams on a real socket; and that it never hurts."""
+"""Messages to a service manager, as datagrams on a real socket; no failure there harms the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ostler.system.sd_notify import Notifier
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """An address as NOTIFY_SOCKET has it, and the socket that hears it."""
+    """An address for NOTIFY_SOCKET, and the socket that is bound to it."""
     address = str(tmp_path / "notify") if request.param == "path" else f"@ostler-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address.replace("@", "\0", 1))
@@ -38,7 +38,7 @@ def test_a_message_is_one_datagram_on_a_path_or_in_the_abstract_namespace(
     assert sock.recv(1000) == b"READY=1\nSTATUS=two lines"
 
 
-def test_its_socket_is_not_passed_on_to_children(manager: tuple[str, socket.socket]) -> None:
+def test_its_socket_is_not_inherited_by_children(manager: tuple[str, socket.socket]) -> None:
     notifier = Notifier(manager[0])
     notifier.send("READY=1")
     assert notifier._socket is not None
@@ -47,7 +47,7 @@ def test_its_socket_is_not_passed_on_to_children(manager: tuple[str, socket.sock
     notifier.close()
 
 
-def test_what_a_busy_manager_has_no_room_for_is_sent_later_and_in_order(
+def test_messages_for_a_busy_manager_are_sent_later_and_in_order(
     manager: tuple[str, socket.socket],
 ) -> None:
     address, sock = manager
@@ -67,7 +67,7 @@ def test_what_a_busy_manager_has_no_room_for_is_sent_later_and_in_order(
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens-here", "/" + "x" * 300])
-def test_a_manager_that_is_gone_is_no_failure(address: str) -> None:
+def test_a_missing_manager_is_no_failure(address: str) -> None:
     notifier = Notifier(address)
     notifier.send("READY=1")
     assert not notifier.pending
@@ -84,7 +84,7 @@ def test_an_address_that_is_not_understood_is_one_warning(
     assert "the service manager is told nothing" in caplog.text
 
 
-def test_nobody_is_told_where_there_is_no_manager() -> None:
+def test_without_a_manager_nothing_is_sent() -> None:
     notifier = sd_notify.from_environment({}, 1)
     notifier.send("READY=1")
     assert not notifier.listens
@@ -102,13 +102,11 @@ def test_nobody_is_told_where_there_is_no_manager() -> None:
         ({}, None),
     ],
 )
-def test_the_watchdog_counts_when_it_is_for_this_process(
-    environ: dict[str, str], seconds: float | None
-) -> None:
+def test_the_watchdog_counts_only_for_this_process(environ: dict[str, str], seconds: float | None) -> None:
     assert sd_notify.from_environment({"NOTIFY_SOCKET": "/x", **environ}, 7).watchdog == seconds
 
 
-def test_a_failure_is_its_reason_and_the_number_of_the_error_beneath() -> None:
+def test_a_failure_is_sent_with_its_message_and_error_number() -> None:
     assert sd_notify.failure(StartupError("no module")) == ("STATUS=no module",)
     error = BindError("cannot listen")
     error.__cause__ = OSError(98, "Address already in use")

@@ -1,4 +1,4 @@
-"""Listening sockets: bound, adopted, unlinked."""
+"""Listening sockets: how they are bound, adopted and unlinked."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ def test_port_zero_becomes_a_free_port_that_is_the_same_on_every_host() -> None:
             sock.close()
 
 
-def test_a_wildcard_beside_an_ipv4_one_leaves_it_its_port() -> None:
+def test_both_wildcards_can_be_given_together() -> None:
     bound = sockets.bind_tcp(["0.0.0.0", "::"], 0, 16)
     for sock in bound:
         sock.close()
@@ -41,7 +41,7 @@ def test_the_ipv6_wildcard_alone_serves_ipv4_too() -> None:
         pass
 
 
-def test_a_busy_port_is_one_line_that_says_what_to_do() -> None:
+def test_a_port_in_use_is_refused_in_one_line_with_advice() -> None:
     [sock] = sockets.bind_tcp(["127.0.0.1"], 0, 16)
     port = sock.getsockname()[1]
     with sock, pytest.raises(BindError, match=f"127.0.0.1:{port}.*in use.*--port") as caught:
@@ -51,12 +51,12 @@ def test_a_busy_port_is_one_line_that_says_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1", "a" * 300])
-def test_a_host_that_is_not_ours_is_one_line(host: str) -> None:
+def test_a_host_of_another_machine_is_refused_in_one_line(host: str) -> None:
     with pytest.raises(BindError, match="cannot listen on"):
         sockets.bind_tcp([host], 0, 16)
 
 
-def test_when_one_host_fails_the_others_are_closed_again() -> None:
+def test_if_one_host_fails_the_other_sockets_are_closed() -> None:
     [probe] = sockets.bind_tcp(["127.0.0.1"], 0, 16)
     port = probe.getsockname()[1]
     probe.close()
@@ -66,7 +66,7 @@ def test_when_one_host_fails_the_others_are_closed_again() -> None:
     again.close()
 
 
-def test_a_unix_socket_has_its_permissions_and_goes_with_its_listener(tmp_path: Path) -> None:
+def test_a_unix_socket_has_its_mode_and_is_unlinked_by_close(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     listener = sockets.bind_unix(str(path), 0o660, 16)
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -78,7 +78,7 @@ def test_a_unix_socket_has_its_permissions_and_goes_with_its_listener(tmp_path: 
     assert os.listdir(tmp_path) == []
 
 
-def test_a_stale_unix_socket_is_taken_over_and_a_live_one_is_refused(tmp_path: Path) -> None:
+def test_a_stale_unix_socket_is_replaced_and_a_live_one_is_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "app.sock")
     left_behind = sockets.bind_unix(path, 0o600, 16)
     with pytest.raises(BindError, match="another server listens there"):
@@ -107,7 +107,7 @@ def test_a_live_unix_socket_with_a_full_backlog_is_live(tmp_path: Path) -> None:
         listener.close()
 
 
-def test_a_file_in_the_way_of_a_unix_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_at_the_path_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(BindError, match="no socket lies there"):
@@ -116,7 +116,7 @@ def test_a_file_in_the_way_of_a_unix_socket_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["missing/app.sock", "x" * 200])
-def test_a_unix_path_that_cannot_be_is_one_line(tmp_path: Path, path: str) -> None:
+def test_an_impossible_unix_path_is_refused_in_one_line(tmp_path: Path, path: str) -> None:
     with pytest.raises(BindError, match="cannot listen on unix socket"):
         sockets.bind_unix(str(tmp_path / path), 0o600, 16)
 
@@ -132,7 +132,7 @@ def test_an_inherited_descriptor_is_adopted_whatever_its_family(family: int, tmp
             assert adopted.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
 
 
-def test_a_descriptor_that_is_no_listening_socket_is_one_line(tmp_path: Path) -> None:
+def test_a_descriptor_that_is_no_listening_socket_is_refused_in_one_line(tmp_path: Path) -> None:
     with open(tmp_path / "file", "w") as file, pytest.raises(BindError, match="is not a socket"):
         sockets.adopt(file.fileno(), 16)
     with socket.socket(type=socket.SOCK_DGRAM) as udp, pytest.raises(BindError, match="not a stream"):
@@ -157,7 +157,7 @@ def test_the_settings_choose_between_descriptor_path_and_hosts(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp on two hosts", "adopted"])
-def test_the_backlog_is_the_kernels(kind: str) -> None:
+def test_the_kernel_has_the_backlog_of_the_settings(kind: str) -> None:
     if kind == "adopted":
         with socket.socket() as bound:
             bound.bind(("127.0.0.1", 0))
@@ -171,7 +171,7 @@ def test_the_backlog_is_the_kernels(kind: str) -> None:
             assert struct.unpack_from("I", info, 28)[0] == 7
 
 
-def test_a_unix_sockets_backlog_is_the_kernels_too(tmp_path: Path) -> None:
+def test_the_kernel_has_the_backlog_of_a_unix_socket(tmp_path: Path) -> None:
     path = str(tmp_path / "app.sock")
     listener = sockets.bind_unix(path, 0o600, 7)
     clients = [socket.socket(socket.AF_UNIX) for _ in range(12)]
@@ -186,7 +186,7 @@ def test_a_unix_sockets_backlog_is_the_kernels_too(tmp_path: Path) -> None:
         listener.close()
 
 
-def test_what_listens_already_keeps_its_backlog() -> None:
+def test_a_socket_that_already_listens_keeps_its_backlog() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=9) as given, sockets.adopt(given.fileno(), 7) as sock:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     assert struct.unpack_from("I", info, 28)[0] == 9

@@ -1,4 +1,4 @@
-"""What happens to a fleet (events) and what it wants done (actions). Pure data."""
+"""Events, which the arbiter passes to the fleet, and actions, which the fleet returns. Pure data."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ostler.records import record
 
 @record
 class Timings:
-    """How long each phase of a worker's life may take, in seconds. One deadline for each phase."""
+    """How long each phase of a worker's life may take, in seconds."""
 
     startup: float = 300.0
-    """From spawn to ready (`--timeout-worker-startup`); infinite: no matter how long."""
+    """From spawn to ready (`--timeout-worker-startup`); infinite: no deadline."""
     healthcheck: float = 30.0
-    """Silence of the event loop after which a ready worker is aborted (`--timeout-worker-healthcheck`);
-    infinite: never."""
+    """How long the event loop of a ready worker may be silent until the worker is aborted
+    (`--timeout-worker-healthcheck`); infinite: no deadline."""
     graceful: float = 30.0
-    """From the order to drain until the worker cancels what is left (`--timeout-graceful-shutdown`)."""
+    """From SIGTERM until the worker cancels what is left (`--timeout-graceful-shutdown`)."""
 
 
 # --- events: from a worker's process -------------------------------------------------------------
@@ -26,7 +26,7 @@ class Timings:
 
 @record
 class Started:
-    """The spawn asked for by `Spawn(ticket=...)` gave this process."""
+    """`Spawn` with this ticket was carried out, and gave this process."""
 
     ticket: int
     pid: int
@@ -34,15 +34,15 @@ class Started:
 
 @record
 class SpawnFailed:
-    """The spawn asked for by `Spawn(ticket=...)` gave no process (fork refused, out of memory)."""
+    """`Spawn` with this ticket gave no process (fork refused, out of memory)."""
 
     ticket: int
     reason: str
 
 
 @record
-class Told:
-    """A worker's message, as it came through its pipe."""
+class MessageReceived:
+    """A worker has sent this message through its heartbeat pipe."""
 
     pid: int
     message: Message
@@ -50,27 +50,27 @@ class Told:
 
 @record
 class Inspected:
-    """The answer to `Inspect(pid)`: what the operating system says of a silent worker."""
+    """The answer to `Inspect(pid)`: what the operating system knows of a silent worker."""
 
     pid: int
     waited: int | None
-    """Nanoseconds that its loop's thread has waited for a CPU so far; None where nobody counts that."""
+    """Nanoseconds for which the thread of its event loop has waited for a CPU so far; None if not known."""
     evidence: str
-    """State, wait channel, CPU and waiting time, memory: in words, for the log."""
+    """State, wait channel, CPU and waiting time, and memory, for the log."""
     ran: int | None = None
-    """Nanoseconds that its loop's thread has been on a CPU so far."""
+    """Nanoseconds for which the thread of its event loop has been on a CPU so far; None if not known."""
     throttled: int | None = None
-    """Nanoseconds for which the quota of its cgroups has kept CPUs from it so far; None for one that does not
-    want to run."""
+    """Nanoseconds for which the CPU quota of its cgroups has throttled it so far; None if not known, or if it
+    does not want to run."""
 
 
 @record
 class Exited:
-    """A worker's process is gone and has been reaped."""
+    """A worker's process has ended and has been reaped."""
 
     pid: int
     how: str
-    """In words: `exited with code 1`, `was killed by SIGKILL`."""
+    """For the log: `exited with code 1`, `was killed by SIGKILL`."""
     signal: str | None = None
     """The name of the signal that killed it, such as `SIGKILL`."""
     hint: str = ""
@@ -87,7 +87,10 @@ class Tick:
 
 @record
 class Roll:
-    """Replace every worker by one of this generation; its configuration has been read and checked."""
+    """Rolling restart: replace every worker, one at a time, by one of this generation (SIGHUP).
+
+    The configuration of the generation has been read and checked.
+    """
 
     generation: int
     timings: Timings
@@ -95,38 +98,50 @@ class Roll:
 
 @record
 class Reload:
-    """The code has changed: nobody may be answered by the old one any more, everybody waits for the new."""
+    """The code has changed (--reload): no request is answered by the old code any more."""
 
     generation: int
     timings: Timings
     why: str
-    """What has changed, as the log has it."""
+    """What has changed: a line for the log."""
 
 
 @record
 class Resize:
-    """Have this many workers more (or fewer, when negative); never below one."""
+    """Scale by this many workers; fewer if negative, but never below one worker."""
 
     by: int
 
 
 @record
 class Stop:
-    """Drain everything, then finish with exit code 0."""
+    """Drain every worker, then finish with exit code 0."""
 
 
 @record
 class StopSoon:
-    """End everything as for a reload, then finish with exit code 0."""
+    """End every worker as quickly as a reload does, then finish with exit code 0."""
 
 
 @record
 class StopNow:
-    """End everything at once, then finish with exit code 0."""
+    """End every worker at once, then finish with exit code 0."""
 
 
-Orders: TypeAlias = Roll | Reload | Resize | Stop | StopSoon | StopNow
-Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Orders
+Event: TypeAlias = (
+    Started
+    | SpawnFailed
+    | MessageReceived
+    | Inspected
+    | Exited
+    | Tick
+    | Roll
+    | Reload
+    | Resize
+    | Stop
+    | StopSoon
+    | StopNow
+)
 
 
 # --- actions -------------------------------------------------------------------------------------
@@ -134,7 +149,7 @@ Event: TypeAlias = Started | SpawnFailed | Told | Inspected | Exited | Tick | Or
 
 @record
 class Spawn:
-    """Start a worker for this slot, and answer with `Started` or `SpawnFailed` under this ticket."""
+    """Start a worker for this slot, and answer with `Started` or `SpawnFailed` with this ticket."""
 
     ticket: int
     slot: int
@@ -143,49 +158,49 @@ class Spawn:
 
 @record
 class Drain:
-    """Ask the worker to finish what it has and go (SIGTERM)."""
+    """Tell the worker to finish what is in flight and exit (SIGTERM)."""
 
     pid: int
 
 
 @record
-class Admit:
-    """Let the worker import the application: the old code has gone (--reload only)."""
+class AllowImport:
+    """Let the worker import the application: no process runs the old code any more (--reload only)."""
 
     pid: int
 
 
 @record
 class Hurry:
-    """Ask the worker to take nothing more, and to be gone within a second or so (SIGURG)."""
+    """Tell the worker to take nothing more and to exit within a second or so (SIGURG)."""
 
     pid: int
 
 
 @record
 class Inspect:
-    """Look at what the operating system says of this worker, and answer with `Inspected`."""
+    """Ask the operating system about this worker, and answer with `Inspected`."""
 
     pid: int
 
 
 @record
 class ShowStack:
-    """Ask the worker for the stacks of its threads (faulthandler)."""
+    """Have the worker write the stacks of its threads (SIGUSR2, faulthandler)."""
 
     pid: int
 
 
 @record
 class Quit:
-    """Ask the worker to stop at once (SIGQUIT)."""
+    """Tell the worker to exit at once (SIGQUIT)."""
 
     pid: int
 
 
 @record
 class Abort:
-    """End a worker that does not answer, leaving its stacks in the log (SIGABRT)."""
+    """End a worker that does not react; its faulthandler writes its stacks (SIGABRT)."""
 
     pid: int
 
@@ -199,7 +214,7 @@ class Kill:
 
 @record
 class Report:
-    """Tell the operator: cause and consequence, in one line."""
+    """Log one line for the operator: the cause, then the consequence."""
 
     level: Literal["debug", "info", "warning", "error"]
     text: str
@@ -207,11 +222,12 @@ class Report:
 
 @record
 class Finish:
-    """Every child is gone: end the arbiter with this exit code, `reason` as its last line."""
+    """No process is left: end the arbiter with this exit code and `reason` as its last line."""
 
     code: int
     reason: str = ""
 
 
-Signal: TypeAlias = Drain | Hurry | ShowStack | Quit | Abort | Kill
-Action: TypeAlias = Spawn | Admit | Inspect | Signal | Report | Finish
+Action: TypeAlias = (
+    Spawn | AllowImport | Inspect | Drain | Hurry | ShowStack | Quit | Abort | Kill | Report | Finish
+)

@@ -1,8 +1,8 @@
-"""One worker's life in a numbered place: a table of (state, event), pure.
+"""The state machine of one worker, from its spawn until its process is reaped. Pure.
 
-A slot lives once: filled, vacated, forgotten. Feed it what concerns its worker with `handle`, and call again
-with `Tick` when `deadline` has passed. Besides actions it returns notices, which its fleet acts on: whether,
-when and with what a place is filled again is the fleet's to decide, never the slot's.
+`TABLE` lists every (state, event). Pass each event of the worker to `Slot.handle`, and a `Tick` when
+`deadline()` has passed. `handle` returns actions, and notices that the fleet acts on. A slot is used once:
+the next worker in the same place gets a new slot.
 """
 
 from __future__ import annotations
@@ -12,53 +12,64 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
+from ostler.ipc.grace import HURRY_GRACE, QUIT_GRACE
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev
+from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Exited, Inspected, Report, SpawnFailed, Started, Tick, Timings
-from ostler.supervisor.fleet.hang_detector import Silence, Verdict, words
+from ostler.supervisor.fleet.hang_detector import HangDetector, Verdict
 from ostler.supervisor.fleet.slot_events import (
-    Arrived,
-    Fill,
+    BecameReady,
     Leave,
     LeaveNow,
     LeaveSoon,
     Lost,
     Outcome,
+    SpawnAt,
     Vacated,
 )
 
 FAILED_GRACE = 5.0
-"""Seconds that a worker which reported a failed boot has to exit by itself."""
+"""Seconds that a worker has to exit by itself after it has reported that its boot failed."""
 ABORT_GRACE = 2.0
 """Seconds from SIGABRT to SIGKILL for a worker that hangs: time to write its stacks."""
 DRAIN_GRACE = 1.0
-"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL."""
-QUIT_GRACE = 1.0
-"""Seconds from SIGQUIT to SIGKILL."""
-HURRY_GRACE = 1.25
-"""Seconds from SIGURG to SIGKILL: time to finish what is short, and for a lifespan shutdown."""
+"""Seconds past the graceful time-out until SIGABRT, and again until SIGKILL.
+
+At the time-out the worker cancels what is left, which takes it half a second at most. Its own deadline, the
+time-out plus `WORKER_EXIT_MARGIN` (3 s), is later on purpose: it ends a worker whose arbiter is gone. While
+the arbiter lives, SIGABRT comes first, so that the log says why the worker ended and shows its stacks."""
 
 
 class State(Enum):
-    """Where a worker's life stands: EMPTY first, VACATED in the end."""
+    """The states of a worker: EMPTY first, VACATED last."""
 
-    EMPTY = "empty"
-    BACKOFF = "backoff"
-    BOOTING = "booting"
-    READY = "ready"
-    DRAINING = "draining"
-    ABORTED = "aborted"
-    FAILED = "failed"
-    VACATED = "vacated"
+    EMPTY = "empty"  # no worker was spawned, and no time is set for it
+    BACKOFF = "backoff"  # a worker will be spawned at the deadline
+    BOOTING = "booting"  # it was spawned, and loads the application
+    READY = "ready"  # it serves
+    DRAINING = "draining"  # it was told to finish what is in flight and exit (SIGTERM)
+    ABORTED = "aborted"  # it was told to exit now or soon (SIGQUIT, SIGURG, SIGABRT, SIGKILL)
+    FAILED = "failed"  # it has reported that it cannot start, and exits by itself
+    VACATED = "vacated"  # there is no process, or not any longer
 
 
 class UnlistedEvent(Exception):
-    """An event that cannot happen in this state: a defect in whoever sent it."""
+    """An event that cannot happen in this state: a defect of the caller."""
 
 
 class Slot:
-    """The life of one worker. `ticket` names it before it has a pid. Times are monotonic seconds."""
+    """One worker.
+
+    Args:
+        number: the number of its place.
+        generation: the generation of its settings and its code.
+        timings: how long each phase of its life may take.
+        ticket: the number of its spawn, by which it is found before it has a pid.
+
+    All times are in seconds of the monotonic clock.
+    """
 
     def __init__(self, number: int, generation: int, timings: Timings, ticket: int) -> None:
         self.number = number
@@ -68,19 +79,23 @@ class Slot:
         self.state = State.EMPTY
         self.pid: int | None = None
         self.beat: Beat | None = None
+        """The last heartbeat."""
         self.ready_since: float | None = None
         self.retiring: str | None = None
-        """Why the worker asked for a successor, once it has."""
+        """Why the worker asked for a successor; None if it has not asked."""
         self.retiring_since = 0.0
-        self.admitted = False
-        """The fleet has let it import the application (--reload only)."""
+        self.may_import = False
+        """Whether it was allowed to import the application (--reload only)."""
         self.hurried = False
-        """It was ordered to leave soon: whoever comes after it waits until it has gone."""
-        self._deadline: float | None = None  # of every state but READY, which has its silence
-        self._silence: Silence | None = None
+        """Whether it was ordered to leave soon: no new worker imports the application until it is gone."""
+        self._deadline: float | None = None
+        """Of every state but READY, whose deadline is the hang detector's."""
+        self._hang_detector: HangDetector | None = None
         self._spawned = 0.0
         self._sent: list[str] = []
-        self._grace = 0.0  # what the deadline of ABORTED allowed, for the log
+        """The names of the signals that it was sent."""
+        self._grace = 0.0
+        """Seconds until the deadline of ABORTED, for the log."""
 
     def __repr__(self) -> str:
         pid = "" if self.pid is None else f" pid={self.pid}"
@@ -88,39 +103,39 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """What the log calls it."""
+        """The worker's name in the log."""
         return f"Worker {self.number}" + ("" if self.pid is None else f" (pid {self.pid})")
 
     def served(self, now: float) -> float:
-        """Seconds since it was READY; 0 if it never was."""
+        """Return the seconds since it became READY; 0 if it never did."""
         return 0.0 if self.ready_since is None else now - self.ready_since
 
-    def well(self, now: float) -> bool:
-        """Whether it is READY and its event loop has been heard lately."""
-        return self.state is State.READY and not self._listening().suspicious(now)
+    def healthy(self, now: float) -> bool:
+        """Whether it is READY and has not been silent for half of its healthcheck time-out."""
+        return self.state is State.READY and not self._detector().suspicious(now)
 
     def deadline(self) -> float | None:
-        """When to call `handle(Tick(), now)`, if nothing happens before."""
+        """When to call `handle(Tick(), now)`, if nothing happens before. None: not at all."""
         if self.state is State.READY:
-            return self._listening().deadline()
+            return self._detector().deadline()
         return self._deadline
 
-    def silent(self, now: float) -> float:
-        """Return the seconds since the event loop was last heard of; 0 before it could be."""
-        return 0.0 if self._silence is None else self._silence.lasts(now)
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since the last sign of its event loop; 0 before it was READY."""
+        return 0.0 if self._hang_detector is None else self._hang_detector.lasts(now)
 
-    def forgive(self, seconds: float) -> None:
-        """Do not count this time, in which the arbiter itself did not run, for boot and silence."""
+    def extend(self, seconds: float) -> None:
+        """Extend the deadlines of boot and silence by this time, in which the arbiter did not run."""
         if self.state is State.BOOTING and self._deadline is not None:
             self._deadline += seconds
-        if self._silence is not None:
-            self._silence.forgive(seconds)
+        if self._hang_detector is not None:
+            self._hang_detector.extend(seconds)
 
     def handle(self, event: object, now: float) -> list[Outcome]:
-        """Live through one event.
+        """Handle one event, and return actions and notices in the order in which to act on them.
 
         Raises:
-            UnlistedEvent: `TABLE` has no row for it.
+            UnlistedEvent: `TABLE` has no row for this event in this state.
         """
         row = TABLE.get((self.state, type(event)))
         if row is None:
@@ -142,18 +157,18 @@ class Slot:
 
     # --- from empty to ready ----------------------------------------------------------------------
 
-    def _fill(self, order: Fill, now: float) -> list[Outcome]:
+    def _spawn_at(self, order: SpawnAt, now: float) -> list[Outcome]:
         if order.at > now:
             self._move(State.BACKOFF, order.at)
             return []
         return self._spawn(order, now)
 
-    def _spawn(self, _: Fill | Tick, now: float) -> list[Outcome]:
+    def _spawn(self, _: SpawnAt | Tick, now: float) -> list[Outcome]:
         self._spawned = now
         self._move(State.BOOTING)
         return [ev.Spawn(self.ticket, self.number, self.generation)]
 
-    def _drop(self, _: Leave | LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
+    def _cancel(self, _: Leave | LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
         self._move(State.VACATED)
         return [Vacated()]
 
@@ -161,7 +176,7 @@ class Slot:
         if self.pid is not None:
             raise UnlistedEvent(f"started twice: {self!r}")
         self.pid = event.pid
-        if self.state is State.DRAINING:  # ordered to leave while its spawn was under way
+        if self.state is State.DRAINING:  # it was told to leave while its spawn was under way
             return self._leave(Leave(), now)
         if self.state is State.ABORTED:
             return self._leave_now(LeaveNow(), now)
@@ -179,66 +194,66 @@ class Slot:
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
         self._move(State.READY)
         self.ready_since = now
-        self._silence = Silence(self.timings.healthcheck, now)
-        report = Report("info", f"{self.name} is ready after {words(now - self._spawned)}")
-        return [report, Arrived()]
+        self._hang_detector = HangDetector(self.timings.healthcheck, now)
+        report = Report("info", f"{self.name} is ready after {format_duration(now - self._spawned)}")
+        return [report, BecameReady()]
 
     def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
         self._move(State.FAILED, now + FAILED_GRACE)
         return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
 
-    def _boot_late(self, _: Tick, now: float) -> list[Outcome]:
-        reason = f"not ready after {words(now - self._spawned)}"
+    def _boot_timed_out(self, _: Tick, now: float) -> list[Outcome]:
+        reason = f"not ready after {format_duration(now - self._spawned)}"
         lost = Lost("warning", f"{self.name} {reason}, aborted", f"{self.name} was {reason}")
         return [*self._abort(ABORT_GRACE, now), lost]
 
-    # --- ready: listening to its heart ------------------------------------------------------------
+    # --- ready: heartbeats and silence ------------------------------------------------------------
 
-    def _listening(self) -> Silence:
-        assert self._silence is not None, f"never ready: {self!r}"
-        return self._silence
+    def _detector(self) -> HangDetector:
+        assert self._hang_detector is not None, f"never ready: {self!r}"
+        return self._hang_detector
 
-    def _note(self, beat: Beat, now: float) -> list[Outcome]:
+    def _store_beat(self, beat: Beat, now: float) -> list[Outcome]:
         self.beat = beat
         return []
 
-    def _hear(self, beat: Beat, now: float) -> list[Outcome]:
-        silence = self._listening()
-        lasted, last, self.beat = silence.lasts(now), self.beat, beat
-        if silence.hear(last, beat, now):
-            return [Report("info", f"{self.name} answers again, it was silent for {words(lasted)}")]
+    def _beat_received(self, beat: Beat, now: float) -> list[Outcome]:
+        detector = self._detector()
+        lasted, last, self.beat = detector.lasts(now), self.beat, beat
+        if detector.beat_received(last, beat, now):
+            return [Report("info", f"{self.name} answers again, it was silent for {format_duration(lasted)}")]
         return []
 
-    def _retire(self, event: RetireAsked, now: float) -> list[Outcome]:
+    def _retire_asked(self, event: RetireAsked, now: float) -> list[Outcome]:
         if self.retiring is not None:
             return []
         self.retiring, self.retiring_since = event.reason, now
-        # The reason is a sentence, as a plain server logs it.
+        # The reason is a sentence with a full stop, because a plain server logs it as it is.
         reason = event.reason.rstrip(".")
         return [Report("info", f"{self.name} asks for a successor: {reason}; it serves on until then")]
 
-    def _silent(self, _: Tick, now: float) -> list[Outcome]:
-        silence = self._listening()
-        if silence.asked:
+    def _silence_due(self, _: Tick, now: float) -> list[Outcome]:
+        detector = self._detector()
+        if detector.asked:
             return self._judge(None, now)
-        silence.ask(now)
+        detector.ask(now)
         return [ev.Inspect(self._process())]
 
     def _inspected(self, event: Inspected, now: float) -> list[Outcome]:
-        if not self._listening().asked:  # it has beaten since, or was judged without an answer
-            self._listening().excuse(self.beat, event, now)
+        if not self._detector().asked:  # it has beaten since, or was judged without this answer
+            self._detector().excuse(self.beat, event, now)
             return []
         return self._judge(event, now)
 
     def _judge(self, seen: Inspected | None, now: float) -> list[Outcome]:
-        silence = self._listening()
-        verdict = silence.judge(self.beat, seen, now)
-        said = silence.describe("no evidence to be had" if seen is None else seen.evidence, now)
+        detector = self._detector()
+        verdict = detector.judge(self.beat, seen, now)
+        said = detector.describe("no evidence to be had" if seen is None else seen.evidence, now)
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]
         if verdict is Verdict.WARN:
-            text = f"{self.name} {said}: its stacks follow, abort in {words(silence.left(now))}"
+            text = f"{self.name} {said}: its stacks follow, abort in {format_duration(detector.left(now))}"
             return [ev.ShowStack(self._process()), Report("warning", text)]
         return [Report("debug", f"{self.name} {said}: not counted against it")]
 
@@ -252,8 +267,8 @@ class Slot:
         self._sent.append("SIGTERM")
         return [ev.Drain(self.pid)]
 
-    def _drain_late(self, _: Tick, now: float) -> list[Outcome]:
-        allowed = words(self.timings.graceful + DRAIN_GRACE)
+    def _drain_timed_out(self, _: Tick, now: float) -> list[Outcome]:
+        allowed = format_duration(self.timings.graceful + DRAIN_GRACE)
         text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
         return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
 
@@ -276,14 +291,14 @@ class Slot:
         self._sent.append("SIGURG")
         return [ev.Hurry(self.pid)]
 
-    def _hurry(self, order: LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
+    def _shorten(self, order: LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
         self.hurried = self.hurried or isinstance(order, LeaveSoon)
         if self._deadline is not None:
             self._deadline = min(self._deadline, now + QUIT_GRACE)
         return []
 
     def _abort(self, grace: float, now: float) -> list[Outcome]:
-        # SIGABRT makes the worker's faulthandler write its stacks: they need not be asked for.
+        # SIGABRT makes the worker's faulthandler write its stacks: no ShowStack is needed.
         self._grace = grace
         self._move(State.ABORTED, now + grace)
         self._sent.append("SIGABRT")
@@ -291,15 +306,15 @@ class Slot:
 
     def _kill(self, _: Tick, now: float) -> list[Outcome]:
         if self.state is State.FAILED:
-            why = f"did not exit within {words(FAILED_GRACE)} of its failed start"
+            why = f"did not exit within {format_duration(FAILED_GRACE)} of its failed start"
         else:
-            why = f"did not end within {words(self._grace)} of {self._sent[-1]}"
-        # No further deadline: what SIGKILL does not end sleeps uninterruptibly in the kernel.
+            why = f"did not end within {format_duration(self._grace)} of {self._sent[-1]}"
+        # No further deadline: a process that SIGKILL does not end sleeps uninterruptibly in the kernel.
         self._move(State.ABORTED)
         self._sent.append("SIGKILL")
         return [Report("warning", f"{self.name} {why}: killed"), ev.Kill(self._process())]
 
-    def _late(self, _: object, now: float) -> list[Outcome]:
+    def _ignore(self, _: object, now: float) -> list[Outcome]:
         return []
 
     def _exited(self, event: Exited, now: float) -> list[Outcome]:
@@ -308,7 +323,7 @@ class Slot:
         when = (
             "before it was ready"
             if self.ready_since is None
-            else f"after serving for {words(self.served(now))}"
+            else f"after serving for {format_duration(self.served(now))}"
         )
         how = f"{event.how}{sender} {when}" + (f", {event.hint}" if event.hint else "")
         lost = self.state in (State.BOOTING, State.READY)
@@ -325,7 +340,7 @@ class Slot:
 
 @record
 class Row:
-    """What a slot does upon one event in one state, and the states that this may lead to."""
+    """What a slot does on one event in one state, and the states that this may lead to."""
 
     act: Callable[[Slot, Any, float], list[Outcome]]
     next: tuple[State, ...]
@@ -334,59 +349,51 @@ class Row:
 def _table() -> dict[tuple[State, type], Row]:
     s, row = State, Row
     booting = row(Slot._started, (s.BOOTING,))
-    listening = (s.READY, s.ABORTED)
+    inspecting = (s.READY, s.ABORTED)
     gone = row(Slot._exited, (s.VACATED,))
     table: dict[tuple[State, type], Row] = {
-        (s.EMPTY, Fill): row(Slot._fill, (s.BOOTING, s.BACKOFF)),
-        (s.EMPTY, Leave): row(Slot._drop, (s.VACATED,)),
-        (s.EMPTY, LeaveSoon): row(Slot._drop, (s.VACATED,)),
-        (s.EMPTY, LeaveNow): row(Slot._drop, (s.VACATED,)),
+        (s.EMPTY, SpawnAt): row(Slot._spawn_at, (s.BOOTING, s.BACKOFF)),
         (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
-        (s.BACKOFF, Leave): row(Slot._drop, (s.VACATED,)),
-        (s.BACKOFF, LeaveSoon): row(Slot._drop, (s.VACATED,)),
-        (s.BACKOFF, LeaveNow): row(Slot._drop, (s.VACATED,)),
         (s.BOOTING, Started): booting,
         (s.BOOTING, SpawnFailed): row(Slot._spawn_failed, (s.VACATED,)),
-        (s.BOOTING, Beat): row(Slot._note, (s.BOOTING,)),
+        (s.BOOTING, Beat): row(Slot._store_beat, (s.BOOTING,)),
         (s.BOOTING, Ready): row(Slot._ready, (s.READY,)),
         (s.BOOTING, BootFailed): row(Slot._boot_failed, (s.FAILED,)),
         (s.BOOTING, Exited): gone,
-        (s.BOOTING, Tick): row(Slot._boot_late, (s.ABORTED,)),
+        (s.BOOTING, Tick): row(Slot._boot_timed_out, (s.ABORTED,)),
         (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
-        (s.BOOTING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.BOOTING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
-        (s.READY, Beat): row(Slot._hear, (s.READY,)),
-        (s.READY, RetireAsked): row(Slot._retire, (s.READY,)),
-        (s.READY, Tick): row(Slot._silent, listening),
-        (s.READY, Inspected): row(Slot._inspected, listening),
+        (s.READY, Beat): row(Slot._beat_received, (s.READY,)),
+        (s.READY, RetireAsked): row(Slot._retire_asked, (s.READY,)),
+        (s.READY, Tick): row(Slot._silence_due, inspecting),
+        (s.READY, Inspected): row(Slot._inspected, inspecting),
         (s.READY, Exited): gone,
         (s.READY, Leave): row(Slot._leave, (s.DRAINING,)),
-        (s.READY, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.READY, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
         (s.DRAINING, Started): row(Slot._started, (s.DRAINING,)),
-        (s.DRAINING, Tick): row(Slot._drain_late, (s.ABORTED,)),
-        (s.DRAINING, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.DRAINING, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.DRAINING, Tick): row(Slot._drain_timed_out, (s.ABORTED,)),
         (s.FAILED, Tick): row(Slot._kill, (s.ABORTED,)),
-        (s.FAILED, Beat): row(Slot._note, (s.FAILED,)),
-        (s.FAILED, LeaveSoon): row(Slot._leave_soon, (s.ABORTED,)),
-        (s.FAILED, LeaveNow): row(Slot._leave_now, (s.ABORTED,)),
+        (s.FAILED, Beat): row(Slot._store_beat, (s.FAILED,)),
         (s.FAILED, Exited): gone,
         (s.ABORTED, Started): row(Slot._started, (s.ABORTED,)),
         (s.ABORTED, Tick): row(Slot._kill, (s.ABORTED,)),
-        (s.ABORTED, LeaveSoon): row(Slot._hurry, (s.ABORTED,)),
-        (s.ABORTED, LeaveNow): row(Slot._hurry, (s.ABORTED,)),
+        (s.ABORTED, LeaveSoon): row(Slot._shorten, (s.ABORTED,)),
+        (s.ABORTED, LeaveNow): row(Slot._shorten, (s.ABORTED,)),
     }
+    for state in (s.EMPTY, s.BACKOFF):
+        for order in (Leave, LeaveSoon, LeaveNow):
+            table[state, order] = row(Slot._cancel, (s.VACATED,))
+    for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING):
+        table[state, LeaveSoon] = row(Slot._leave_soon, (s.ABORTED,))
+        table[state, LeaveNow] = row(Slot._leave_now, (s.ABORTED,))
     for leaving in (s.DRAINING, s.ABORTED):
         table[leaving, SpawnFailed] = row(Slot._spawn_failed, (s.VACATED,))
         table[leaving, Exited] = gone
-        table[leaving, Beat] = row(Slot._note, (leaving,))
+        table[leaving, Beat] = row(Slot._store_beat, (leaving,))
     for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING, s.ABORTED):
-        # Late, or said twice, as by a copy that the application has forked: harmless.
+        # Late, or sent twice, for example by a process that the application has forked: ignored.
         for message in (Ready, BootFailed, RetireAsked, Inspected):
-            table.setdefault((state, message), row(Slot._late, (state,)))
+            table.setdefault((state, message), row(Slot._ignore, (state,)))
     return table
 
 
 TABLE: Mapping[tuple[State, type], Row] = MappingProxyType(_table())
-"""Every (state, event) that can happen. What is not listed raises."""
+"""Every (state, event) that can happen. A pair that is not listed raises UnlistedEvent."""

@@ -1,4 +1,4 @@
-"""What a fleet orders its slots to do, and what they give it notice of. Pure data."""
+"""The orders that a fleet gives to a slot, and the notices that a slot gives to its fleet. Pure data."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from ostler.supervisor.fleet import events as ev
 
 
 @record
-class Fill:
-    """Spawn a worker at this time; at once if that is not in the future."""
+class SpawnAt:
+    """Spawn a worker at this time; at once if the time is not in the future."""
 
     at: float
 
 
 @record
 class Leave:
-    """Drain: finish what is in flight, then go."""
+    """Drain: finish what is in flight, then exit."""
 
 
 @record
 class LeaveSoon:
-    """Take nothing more, and be gone in a moment: for a reload, or Ctrl+C in development."""
+    """Take nothing more, and exit within a second or so: for a reload, or for Ctrl+C in development."""
 
 
 @record
 class LeaveNow:
-    """Go at once."""
+    """Exit at once."""
 
 
 # --- notices to the fleet -------------------------------------------------------------------------
 
 
 @record
-class Arrived:
+class BecameReady:
     """The worker is READY."""
 
 
 @record
 class Lost:
-    """Nobody asked for it, but this worker will not serve (any longer). Comes at most once in a life."""
+    """The worker will not serve, or not any longer, without having been told to leave. Given once at most."""
 
     level: Literal["warning", "error"]
     cause: str
-    """Who and why, in words, without the consequence: that is the fleet's to add."""
+    """Which worker and why, for the log. The fleet adds the consequence."""
     reason: str
     """Only why."""
 
 
 @record
 class Vacated:
-    """There is no process (any longer): forget this slot."""
+    """There is no process, or not any longer: forget this slot."""
 
 
-Outcome: TypeAlias = ev.Action | Arrived | Lost | Vacated
+Outcome: TypeAlias = ev.Action | BecameReady | Lost | Vacated

@@ -76,7 +76,7 @@ class Child:
         *lines, self._unfinished_line = (self._unfinished_line + _read(self.stacks_pipe)).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
 
-    def admit(self) -> None:
+    def allow_import(self) -> None:
         """Let the worker import the application."""
         if self._gate is not None:
             with contextlib.suppress(BrokenPipeError):

@@ -16,19 +16,19 @@ from ostler.settings.sources import Configuration
 from ostler.supervisor.event_loop import EventLoop
 from ostler.supervisor.fleet.events import (
     Abort,
-    Admit,
+    AllowImport,
     Drain,
     Event,
     Exited,
     Hurry,
     Inspect,
     Kill,
+    MessageReceived,
     Quit,
     ShowStack,
     Spawn,
     SpawnFailed,
     Started,
-    Told,
 )
 from ostler.supervisor.processes import proc_info
 from ostler.supervisor.processes.child import Child, reap_orphans
@@ -43,12 +43,12 @@ logger = logging.getLogger("ostler.error.supervisor")
 
 # Seconds between two reads of the heartbeats of workers that are ready. To be woken by each heartbeat would
 # cost an idle arbiter several times the CPU. A silence is noticed this much later at the most, and that is
-# before a worker counts as inattentive (`Fleet.attentive`).
+# before a worker counts as unresponsive (`Fleet.responsive_slots`).
 _READ_INTERVAL = 1.5
 # The same as a share of the time that a silence may last, where that time is short.
 _READ_INTERVAL_SHARE = 1 / 12
 
-ProcessAction: TypeAlias = Inspect | Admit | Drain | Hurry | ShowStack | Quit | Abort | Kill
+ProcessAction: TypeAlias = Inspect | AllowImport | Drain | Hurry | ShowStack | Quit | Abort | Kill
 
 _SIGNALS: Mapping[type[ProcessAction], signal.Signals] = {
     Drain: signal.SIGTERM,
@@ -139,8 +139,8 @@ class Children:
         match action:
             case Inspect():
                 self._handle(proc_info.inspect(action.pid))
-            case Admit():
-                child.admit()
+            case AllowImport():
+                child.allow_import()
             case Kill():
                 child.note_descendants()
                 child.kill()
@@ -211,7 +211,7 @@ class Children:
                 self._ready.add(child.pid)
             # Of heartbeats that came together only the last one counts: each holds all figures.
             if not (isinstance(message, Beat) and isinstance(following, Beat)):
-                self._handle(Told(child.pid, message))
+                self._handle(MessageReceived(child.pid, message))
 
     def _stop_reading(self, child: Child) -> None:
         self._loop.remove_reader(child.beats.fileno())

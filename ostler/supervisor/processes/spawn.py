@@ -42,7 +42,7 @@ def start_worker(
         entry: what the new process calls with its assignment.
         environment: variables to add to the arbiter's own.
         directory: the working directory, symbolic links kept; looked up anew for each worker.
-        gated: the worker waits for `Child.admit` before it imports the application.
+        gated: the worker waits for `Child.allow_import` before it imports the application.
         terminal: the worker shares the arbiter's terminal, and so its process group.
 
     The other arguments are the fields of `Assignment`.

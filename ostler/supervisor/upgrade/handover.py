@@ -152,7 +152,7 @@ def take(environ: MutableMapping[str, str]) -> Inherited | None:
 
 
 def _take_socket(fd: int, backlog: int) -> socket.socket:
-    sock = adopt(fd, backlog, giver=VARIABLE)
+    sock = adopt(fd, backlog, source=VARIABLE)
     os.close(fd)
     sock.listen(backlog)  # the setting may have changed
     return sock

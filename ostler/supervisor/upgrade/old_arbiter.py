@@ -24,13 +24,13 @@ from ostler.supervisor.upgrade import handover
 from ostler.supervisor.upgrade.command import Command
 from ostler.supervisor.upgrade.decision import (
     Action,
-    Circumstances,
-    End,
     HandOver,
     Launch,
-    Resume,
+    Preconditions,
+    RunPostponed,
+    SendSignal,
     State,
-    Succession,
+    UpgradeDecision,
 )
 from ostler.system.sockets import Listener
 
@@ -64,7 +64,7 @@ class OldArbiter:
         self._listeners = listeners
         self._settings = settings
         self._hand_over = hand_over
-        self._decision = Succession()
+        self._decision = UpgradeDecision()
         self._channel: socket.socket | None = None
         """Our end of the socket pair to the new arbiter; None: there is no new arbiter."""
         self._stderr: int | None = None
@@ -103,8 +103,8 @@ class OldArbiter:
         """
         grace = settings.timeout_graceful_shutdown + _MARGIN
         startup = settings.timeout_worker_startup
-        given = Circumstances(self.obstacle, stopping, served, newcomer, startup, grace)
-        self._carry_out(self._decision.ask(given, time.monotonic()))
+        given = Preconditions(self.obstacle, stopping, served, newcomer, startup, grace)
+        self._carry_out(self._decision.requested(given, time.monotonic()))
 
     def postponing(self, number: signal.Signals, action: Callable[[], None]) -> Callable[[], None]:
         """Return a handler that does `action` on a signal, but in an upgrade only when that is over.
@@ -146,7 +146,7 @@ class OldArbiter:
     def close(self) -> None:
         """At the end of this arbiter: wait for a new arbiter that has been told to go."""
         pid = self._decision.pid
-        if self._decision.state is State.GOING and self._channel is not None and pid is not None:
+        if self._decision.state is State.STOPPING and self._channel is not None and pid is not None:
             end = max(self._decision.deadline() or 0.0, time.monotonic())
             # Not select(2): it cannot wait for descriptors over 1023.
             poll = select.poll()
@@ -168,12 +168,12 @@ class OldArbiter:
                     logger.log(logging.getLevelName(level.upper()), "%s", text)
                 case Launch():
                     self._launch()
-                case End(pid=pid, signal=name):
+                case SendSignal(pid=pid, signal=name):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.Signals[name])
                 case HandOver(pid=pid):
                     self._give_place(pid)
-                case Resume():
+                case RunPostponed():
                     postponed, self._postponed = self._postponed, []
                     for number in postponed:
                         if number in self._signal_actions:  # the others were handled when they came
@@ -186,7 +186,7 @@ class OldArbiter:
             pid, self._stderr = self._start_process(theirs.fileno(), stderr)
         except Exception as error:  # noqa: BLE001 - whatever half an installation raises, this arbiter serves on
             ours.close()
-            self._carry_out(self._decision.unlaunched(_reason(error)))
+            self._carry_out(self._decision.launch_failed(_reason(error)))
             return
         finally:
             theirs.close()
@@ -236,13 +236,13 @@ class OldArbiter:
             if word == handover.READY:
                 self._carry_out(self._decision.ready())
             elif word.startswith(handover.FAILED):
-                self._decision.said(word[len(handover.FAILED) :].decode("utf-8", "replace"))
+                self._decision.message_received(word[len(handover.FAILED) :].decode("utf-8", "replace"))
         if ended:
             self._log_stderr()
             if self._unfinished_line:
                 self._log_line(self._unfinished_line)
             self._close_pipes()
-            self._carry_out(self._decision.ended())
+            self._carry_out(self._decision.exited())
 
     def _log_stderr(self) -> None:
         """Log what the new process writes before it has our stderr: most often of a broken installation."""
@@ -259,7 +259,7 @@ class OldArbiter:
     def _log_line(self, line: bytes) -> None:
         text = line.decode("utf-8", "replace").rstrip()
         if text:
-            self._decision.said(text)
+            self._decision.message_received(text)
             logger.warning("New arbiter process [%s] | %s", self._decision.pid, text)
 
     def _close_pipes(self) -> None:

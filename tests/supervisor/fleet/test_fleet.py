@@ -1,4 +1,4 @@
-"""What a fleet decides, scenario by scenario, and what it says of it."""
+"""What a fleet decides in one scenario after another, and what it logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ TIMINGS = Timings(startup=20, healthcheck=30, graceful=5)
 
 
 class Scene:
-    """A fleet and a clock. Spawns are answered at once; the pid is 100 + ticket, unless `forks` says no."""
+    """A fleet and a clock.
+
+    A spawn is answered at once: with the pid 100 + ticket, or with a failure if `forks` is False.
+    """
 
     def __init__(self, size: int, *, timings: Timings = TIMINGS, reloads: bool = False) -> None:
         self.fleet = Fleet(size, timings, reloads=reloads)
@@ -24,7 +27,7 @@ class Scene:
         self._obey(self.fleet.start(self.now))
 
     def do(self, event: ev.Event) -> list[ev.Action]:
-        """Return what the fleet wants done upon this event, in order."""
+        """Return the fleet's actions on this event, in order."""
         self.orders = []
         self._obey(self.fleet.handle(event, self.now))
         return self.orders
@@ -38,7 +41,7 @@ class Scene:
                 self._obey(self.fleet.handle(answer if self.forks else refused, self.now))
 
     def told(self, pid: int, message: Message) -> list[ev.Action]:
-        return self.do(ev.Told(pid, message))
+        return self.do(ev.MessageReceived(pid, message))
 
     def ready(self, *pids: int) -> list[ev.Action]:
         return [action for pid in pids for action in self.told(pid, Ready())]
@@ -50,7 +53,7 @@ class Scene:
         return self.do(ev.Exited(pid, "exited with code 0"))
 
     def after(self, seconds: float) -> list[ev.Action]:
-        """Let time pass, everybody beating all the while, and tick at its end."""
+        """Let time pass while all workers beat, and tick at its end."""
         until, seen = self.now + seconds, []
         while (due := self.fleet.deadline()) is not None and due < until:
             self.now = max(due, self.now)
@@ -71,7 +74,7 @@ class Scene:
 
 
 def serving(size: int) -> Scene:
-    """A fleet that has served well for a minute: pids 101, 102, ..."""
+    """Return a fleet that has served for a minute, with the pids 101, 102, ..."""
     scene = Scene(size)
     scene.ready(*range(101, 101 + size))
     scene.after(60)
@@ -147,7 +150,7 @@ def test_once_a_worker_has_been_ready_a_failing_boot_is_tried_again() -> None:
 # --- deaths and back-off ----------------------------------------------------------------------------
 
 
-def test_a_death_after_a_healthy_run_is_answered_at_once() -> None:
+def test_a_worker_that_dies_after_a_stable_run_is_respawned_at_once() -> None:
     scene = serving(2)
     orders = scene.dies(102)
     text = "Worker 2 (pid 102) was killed by SIGSEGV (not sent by ostler) after serving for 60 s"
@@ -155,7 +158,7 @@ def test_a_death_after_a_healthy_run_is_answered_at_once() -> None:
     assert done(orders) == [ev.Spawn(3, 2, 1)]
 
 
-def test_deaths_in_a_row_are_answered_ever_later_up_to_thirty_seconds() -> None:
+def test_the_back_off_doubles_with_each_death_in_a_row_up_to_thirty_seconds() -> None:
     scene = serving(1)
     scene.dies(101)
     pid, waits = 102, []
@@ -171,7 +174,7 @@ def test_deaths_in_a_row_are_answered_ever_later_up_to_thirty_seconds() -> None:
     assert waits == ["0.5 s", "1 s", "2 s", "4 s", "8 s", "16 s", "30 s", "30 s", "30 s"]
 
 
-def test_a_healthy_run_resets_the_back_off() -> None:
+def test_a_stable_run_resets_the_back_off() -> None:
     scene = serving(1)
     scene.dies(101)
     scene.dies(102)
@@ -184,7 +187,7 @@ def test_a_healthy_run_resets_the_back_off() -> None:
     assert "next try in 0.5 s" in said(scene.dies(105))[0]
 
 
-def test_an_exit_with_code_0_that_nobody_asked_for_is_a_crash() -> None:
+def test_an_unexpected_exit_with_code_0_is_a_crash() -> None:
     scene = Scene(1)
     scene.ready(101)
     scene.after(3)
@@ -202,7 +205,7 @@ def test_a_spawn_that_fails_is_tried_again() -> None:
     assert done(scene.after(0.5)) == [ev.Spawn(3, 1, 1)]
 
 
-def test_a_hung_worker_is_replaced_before_it_has_gone() -> None:
+def test_a_hung_worker_is_replaced_before_it_has_exited() -> None:
     scene = serving(1)
     scene.now += 15
     scene.do(ev.Tick())
@@ -218,18 +221,18 @@ def test_a_hung_worker_is_replaced_before_it_has_gone() -> None:
     assert done(scene.do(ev.Tick())) == [ev.Kill(101)]
 
 
-def test_an_arbiter_that_was_stopped_for_long_judges_nobody_for_it() -> None:
+def test_an_arbiter_that_was_suspended_does_not_count_that_time_against_workers() -> None:
     scene = serving(2)
     scene.roll()
     assert scene.states()[103] == "booting"
     scene.now += 500
-    # What waited in the pipes is read first, and only then comes the tick.
+    # What is pending in the pipes is read first. The tick comes after that.
     scene.beat()
     assert done(scene.do(ev.Tick())) == []
     assert scene.states() == {101: "ready", 102: "ready", 103: "booting"}
 
 
-def test_lateness_is_forgiven_once_however_many_events_it_brings() -> None:
+def test_lateness_of_the_arbiter_is_excused_once_however_many_events_follow() -> None:
     scene = serving(2)
     scene.do(ev.Resize(-1))
     scene.now += 3
@@ -244,7 +247,7 @@ def test_lateness_is_forgiven_once_however_many_events_it_brings() -> None:
     assert slot.deadline() == 1060.0 + 15 + 4
 
 
-def test_lateness_is_not_forgiven_to_those_who_drain() -> None:
+def test_lateness_of_the_arbiter_does_not_extend_a_drain() -> None:
     scene = serving(1)
     scene.do(ev.Stop())
     scene.now += 100
@@ -333,7 +336,7 @@ def test_a_generation_that_cannot_be_spawned_is_given_up() -> None:
     )
 
 
-def test_a_newcomer_of_a_proven_generation_that_fails_is_tried_again() -> None:
+def test_a_failed_successor_of_a_proven_generation_is_tried_again() -> None:
     scene = serving(2)
     scene.roll()
     scene.ready(103)
@@ -350,7 +353,7 @@ def test_a_newcomer_of_a_proven_generation_that_fails_is_tried_again() -> None:
     assert not scene.fleet.rolling
 
 
-def test_rolls_asked_for_during_a_roll_make_one_more_and_no_more() -> None:
+def test_several_rolls_ordered_during_a_roll_become_one() -> None:
     scene = serving(1)
     scene.roll(2)
     assert said(scene.roll(3)) == ["Rolling restart to generation 3 follows after the one to generation 2"]
@@ -402,7 +405,7 @@ def test_a_roll_during_the_first_boot_comes_after_it() -> None:
     assert done(scene.ready(102)) == [ev.Spawn(3, 1, 2)]
 
 
-def test_a_roll_while_stopping_is_ignored_with_a_word() -> None:
+def test_a_roll_while_stopping_is_ignored_with_a_log_line() -> None:
     scene = serving(1)
     scene.do(ev.Stop())
     assert scene.roll() == [
@@ -417,7 +420,7 @@ def test_a_roll_needs_a_generation_newer_than_any_before() -> None:
         scene.roll(2)
 
 
-def test_a_place_that_serves_nobody_is_rolled_first_and_at_once() -> None:
+def test_a_place_without_a_serving_worker_is_rolled_first_and_at_once() -> None:
     scene = Scene(2)
     scene.ready(101, 102)
     scene.after(5)
@@ -429,7 +432,7 @@ def test_a_place_that_serves_nobody_is_rolled_first_and_at_once() -> None:
     scene.ready(105)
     orders = scene.after(0.9)
     assert done(orders) == []
-    orders = scene.after(0.1)  # the old generation's next try was due now
+    orders = scene.after(0.1)  # the old generation's next try was due at this time
     assert done(orders) == [ev.Spawn(6, 1, 2)]
     assert scene.states() == {101: "ready", 105: "ready", 106: "booting"}
 
@@ -546,7 +549,7 @@ def test_scaling_up_fills_the_lowest_free_places_at_once() -> None:
     orders = scene.do(ev.Resize(2))
     assert said(orders) == ["Scaled from 2 workers to 4"]
     assert done(orders) == [ev.Spawn(3, 3, 1), ev.Spawn(4, 4, 1)]
-    scene.dies(102)  # a place in its back-off is not free
+    scene.dies(102)  # a place in back-off is not free
     assert done(scene.do(ev.Resize(1))) == [ev.Spawn(6, 5, 1)]
 
 
@@ -559,7 +562,7 @@ def test_scaling_down_drains_the_highest_number() -> None:
     assert scene.fleet.size == 2
 
 
-def test_scaling_down_prefers_a_place_that_serves_nobody() -> None:
+def test_scaling_down_prefers_a_place_without_a_serving_worker() -> None:
     scene = serving(3)
     scene.dies(101)  # 104 boots in its place
     scene.dies(102)
@@ -586,7 +589,7 @@ def test_scaling_never_goes_below_one() -> None:
     assert scene.do(ev.Resize(0)) == []
 
 
-def test_scaling_while_stopping_is_ignored_with_a_word() -> None:
+def test_scaling_while_stopping_is_ignored_with_a_log_line() -> None:
     scene = serving(1)
     scene.do(ev.Stop())
     assert scene.do(ev.Resize(1)) == [ev.Report("warning", "Scaling ignored: ostler stops")]
@@ -618,7 +621,7 @@ def test_a_stop_drains_everything_and_finishes_when_all_are_gone() -> None:
     assert scene.fleet.deadline() is None
 
 
-def test_a_stop_with_nobody_there_finishes_at_once() -> None:
+def test_a_stop_without_any_process_finishes_at_once() -> None:
     scene = Scene(1)
     scene.ready(101)
     scene.dies(101)
@@ -660,23 +663,23 @@ def test_a_worker_whose_spawn_was_under_way_at_the_stop_is_drained_too() -> None
     assert done(fleet.handle(ev.Started(1, 101), 0.1)) == [ev.Drain(101)]
 
 
-# --- what the shell may and may not say -------------------------------------------------------------
+# --- unexpected events ------------------------------------------------------------------------------
 
 
-def test_what_is_said_of_a_pid_that_is_gone_is_harmless() -> None:
+def test_a_message_of_an_unknown_pid_is_ignored() -> None:
     scene = serving(1)
     assert scene.told(999, Ready()) == []
     assert scene.do(ev.Inspected(999, None, "gone")) == []
 
 
-def test_what_cannot_be_raises() -> None:
+def test_an_event_that_cannot_happen_raises() -> None:
     scene = serving(1)
     for event in (ev.Exited(999, "x"), ev.Started(77, 5), ev.SpawnFailed(1, "x")):
         with pytest.raises(ValueError, match=r"pid 999|awaited"):
             scene.do(event)
 
 
-def test_what_a_worker_or_a_forked_copy_of_it_says_out_of_place_is_harmless() -> None:
+def test_a_message_out_of_place_from_a_worker_or_its_fork_is_ignored() -> None:
     scene = serving(1)
     assert scene.ready(101) == []
     assert scene.told(101, BootFailed("said by a copy")) == []
@@ -691,7 +694,7 @@ def test_two_workers_cannot_have_one_pid() -> None:
         fleet.handle(ev.Started(2, 101), 0.0)
 
 
-def test_a_fleet_and_its_slots_tell_how_they_stand() -> None:
+def test_the_repr_of_a_fleet_and_its_slots_shows_their_state() -> None:
     scene = serving(2)
     scene.roll()
     assert repr(scene.fleet) == "<Fleet size=2 ready=2 generation=1, rolling to generation 2>"
@@ -716,23 +719,28 @@ def changed(generation: int) -> ev.Reload:
 
 def test_new_code_is_tried_by_one_worker_and_the_others_follow() -> None:
     scene = developing(3)
-    assert scene.orders == [ev.Spawn(1, 1, 1), ev.Admit(101)]
-    assert scene.ready(101)[1:] == [ev.Spawn(2, 2, 1), ev.Spawn(3, 3, 1), ev.Admit(102), ev.Admit(103)]
+    assert scene.orders == [ev.Spawn(1, 1, 1), ev.AllowImport(101)]
+    assert scene.ready(101)[1:] == [
+        ev.Spawn(2, 2, 1),
+        ev.Spawn(3, 3, 1),
+        ev.AllowImport(102),
+        ev.AllowImport(103),
+    ]
 
 
-def test_a_reload_hurries_everybody_before_it_is_told_and_admits_once_they_are_gone() -> None:
+def test_a_reload_hurries_all_workers_before_it_is_logged_and_allows_imports_once_they_have_exited() -> None:
     scene = developing(2)
     scene.ready(101, 102)
     orders = scene.do(changed(2))
     told = ev.Report("warning", "Files have changed")
     assert orders == [ev.Hurry(101), ev.Hurry(102), told, ev.Spawn(3, 1, 2)]
-    assert scene.fleet.absorbs
+    assert scene.fleet.absorbs_changes
     scene.gone(101)
-    assert scene.gone(102)[-1] == ev.Admit(103)
-    assert not scene.fleet.absorbs
+    assert scene.gone(102)[-1] == ev.AllowImport(103)
+    assert not scene.fleet.absorbs_changes
 
 
-def test_a_worker_that_is_hurried_in_vain_is_killed() -> None:
+def test_a_hurried_worker_that_does_not_exit_is_killed() -> None:
     scene = developing(1)
     scene.ready(101)
     scene.do(changed(2))
@@ -740,7 +748,7 @@ def test_a_worker_that_is_hurried_in_vain_is_killed() -> None:
     assert ev.Kill(101) in scene.after(0.1)
 
 
-def test_code_that_fails_is_waited_for_from_the_first_start_on() -> None:
+def test_a_fleet_that_reloads_waits_for_a_change_when_the_first_start_fails() -> None:
     scene = developing(2)
     [report] = scene.told(101, BootFailed("SyntaxError: x"))
     assert report == ev.Report(
@@ -748,14 +756,14 @@ def test_code_that_fails_is_waited_for_from_the_first_start_on() -> None:
     )
     scene.gone(101)
     assert scene.fleet.deadline() is None
-    assert ev.Spawn(4, 1, 2) in scene.do(changed(2)) or scene.fleet.absorbs
+    assert ev.Spawn(4, 1, 2) in scene.do(changed(2)) or scene.fleet.absorbs_changes
 
 
 def test_a_sighup_while_no_code_starts_is_a_reload() -> None:
     scene = developing(1)
     scene.told(101, BootFailed("SyntaxError: x"))
     scene.gone(101)
-    assert [a for a in scene.do(ev.Roll(2, TIMINGS)) if isinstance(a, ev.Spawn | ev.Admit)]
+    assert [a for a in scene.do(ev.Roll(2, TIMINGS)) if isinstance(a, ev.Spawn | ev.AllowImport)]
 
 
 def test_a_worker_that_dies_while_it_serves_is_started_again_with_back_off() -> None:
@@ -764,7 +772,7 @@ def test_a_worker_that_dies_while_it_serves_is_started_again_with_back_off() -> 
     assert "next try in 0.5 s" in str(scene.dies(101))
 
 
-def test_ctrl_c_hurries_everybody_and_ends_the_fleet() -> None:
+def test_ctrl_c_hurries_all_workers_and_ends_the_fleet() -> None:
     scene = developing(2)
     scene.ready(101, 102)
     assert scene.do(ev.StopSoon())[1:] == [ev.Hurry(101), ev.Hurry(102)]

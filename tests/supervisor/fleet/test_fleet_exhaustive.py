@@ -1,10 +1,10 @@
-"""Every order of events for fleets of two and three, to a bounded depth, held to design.md's invariants.
+"""Explores every order of events for fleets of one to three, up to a depth, and checks the invariants.
 
 Time is abstract: it passes only from one deadline of the fleet to the next. A state that has been seen before
-(the same fleet and the same processes, all times relative to now) is not gone through again. How many faults
-and orders may happen on one path is bounded too; every order of them and of all else is tried.
+(the same fleet and the same processes, all times relative to now) is not explored again. The number of faults
+and orders on one path is bounded; every order of them, and of all other events, is tried.
 
-`OSTLER_EXPLORE=N` goes N events deeper than the everyday run.
+`OSTLER_EXPLORE=N` explores N events deeper than the everyday run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEEPER = int(os.environ.get("OSTLER_EXPLORE", "0"))
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may still happen that the fleet has not asked for."""
+    """How many events may still happen on a path that the fleet did not cause."""
 
     faults: int = 0
     rolls: int = 0
@@ -39,7 +39,7 @@ Move = tuple[str, Budget, Callable[[World], None]]
 
 
 def moves(world: World, budget: Budget) -> Iterator[Move]:
-    """Everything that can happen next. A spawn is answered before anything else, as the shell does it."""
+    """Yield everything that can happen next. A spawn is answered before all else, as the arbiter does it."""
     if world.pending:
         yield "started", budget, lambda w: w.spawned(w.pending[0], well=True)
         if budget.faults:
@@ -78,7 +78,7 @@ def moves_of(pid: int, process: Process, budget: Budget) -> Iterator[Move]:
         yield f"{pid} gone", budget, on(World.exited)
     elif budget.faults:
         yield f"{pid} dies", worse, on(World.exited)
-    if process.ready_since is None and process.failed is None and process.admitted:
+    if process.ready_since is None and process.failed is None and process.may_import:
         yield f"{pid} ready", budget, on(World.ready)
         if budget.faults:
             yield f"{pid} cannot start", worse, on(World.boot_failed)
@@ -100,17 +100,17 @@ def recover(world: World, process: Process) -> None:
 
 
 def snapshot(world: World, budget: Budget) -> Hashable:
-    """All that the future depends on, with times relative to now and names in order of appearance."""
+    """Return all that the future depends on, with times relative to now."""
     now, fleet = world.now, world.fleet
 
     def ago(time: float | None, most: float = 1e9) -> float | None:
         return None if time is None else min(round(now - time, 3), most)
 
     slots = sorted(fleet.slots(), key=lambda slot: slot.ticket)
-    crew = {p.ticket: p for p in (*world.pending, *world.processes.values())}
+    workers = {p.ticket: p for p in (*world.pending, *world.processes.values())}
     lives = []
     for slot in slots:
-        p = crew.get(slot.ticket)
+        p = workers.get(slot.ticket)
         left = ago(slot.deadline())
         served = ago(slot.ready_since, 10.0) if slot.state is State.READY else slot.ready_since is None
         life: tuple[object, ...] = (
@@ -120,13 +120,13 @@ def snapshot(world: World, budget: Budget) -> Hashable:
             left,
             served,
             slot.retiring and sum(s.retiring_since < slot.retiring_since for s in slots if s.retiring),
-            (slot.admitted, slot.hurried),
+            (slot.may_import, slot.hurried),
         )
         if p is not None:
             times = (ago(p.failed), ago(p.drained), ago(p.ended), p.role == "gone" or ago(p.heard))
-            warned = slot._silence is not None and slot._silence._warned
+            warned = slot._hang_detector is not None and slot._hang_detector._warned
             life += (
-                p.admitted,
+                p.may_import,
                 p.hurried,
                 p.old,
                 p.role,
@@ -138,14 +138,15 @@ def snapshot(world: World, budget: Budget) -> Hashable:
                 warned,
             )
         lives.append(life)
+    first = fleet._places._first_tickets
     places = tuple(
-        (p.number, p.crashes, p.misses, max(p.retry_at - now, 0.0), p.tenant.ticket <= fleet._first_tickets)
-        for p in fleet._places.values()
+        (p.number, p.crashes, p.misses, max(p.retry_at - now, 0.0), p.tenant.ticket <= first)
+        for p in fleet._places
     )
-    roll, following = fleet._roll, fleet._next_roll
+    roll, following = fleet._roll.current, fleet._roll.following
     mind = (fleet.size, fleet.generation, roll and roll.generation, following and following.generation)
     rest: tuple[object, ...] = (
-        fleet._scout,
+        fleet._reload._scout,
         world.trying,
         world.held,
         fleet._finish,
@@ -160,7 +161,7 @@ def snapshot(world: World, budget: Budget) -> Hashable:
 
 @dataclass
 class Explored:
-    """What an exploration has gone through."""
+    """What an exploration has covered."""
 
     states: int = 0
     steps: int = 0
@@ -169,7 +170,7 @@ class Explored:
 
 
 def explore(size: int, budget: Budget, depth: int, *, booted: bool, rest_every: int = 100) -> Explored:
-    """Go through every order of events, breadth first; run some states on to rest, and to the end."""
+    """Try every order of events, breadth first; let some states run on to rest, and to the end."""
     world = World(size, punctual=True, reloads=bool(budget.reloads))
     if booted:
         world.rest()

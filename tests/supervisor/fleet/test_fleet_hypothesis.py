@@ -1,7 +1,7 @@
-"""Long random lives of a fleet in a world with arbitrary delays and failures, held to design.md's invariants.
+"""Runs a fleet through long random orders of events, delays and failures, and checks its invariants.
 
-What is checked after every step stands in fleet_model.World. At the end of each run the crashes stop: the
-fleet must come to rest; then it is told to stop, and must end.
+`fleet_model.World` checks them after every step. At the end of each run the crashes stop, and the fleet must
+come to rest. Then it is told to stop, and must end.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from tests.supervisor.fleet.fleet_model import Process, World
 
-anyone = st.integers(0, 1000)
+any_index = st.integers(0, 1000)
 
 
 def unready(p: Process) -> bool:
-    return p.ready_since is None and p.failed is None and p.admitted
+    return p.ready_since is None and p.failed is None and p.may_import
 
 
 def serving(p: Process) -> bool:
@@ -30,7 +30,7 @@ def leaving(p: Process) -> bool:
 
 
 class FleetMachine(RuleBasedStateMachine):
-    """Things happen in any order; `which` picks among those to whom it can happen."""
+    """Events happen in any order; `which` picks one of the processes to which an event can happen."""
 
     world: World
 
@@ -49,11 +49,11 @@ class FleetMachine(RuleBasedStateMachine):
     # --- the machine and its processes ------------------------------------------------------------
 
     @precondition(lambda self: self.world.pending)
-    @rule(which=anyone, well=st.sampled_from([True, True, True, False]))
+    @rule(which=any_index, well=st.sampled_from([True, True, True, False]))
     def a_spawn_is_answered(self, which: int, well: bool) -> None:
         self.world.spawned(self.world.pending[which % len(self.world.pending)], well=well)
 
-    @rule(which=anyone)
+    @rule(which=any_index)
     def one_is_ready(self, which: int) -> None:
         if process := self.pick(which, unready):
             self.world.ready(process)
@@ -65,27 +65,27 @@ class FleetMachine(RuleBasedStateMachine):
         while process := self.pick(0, lambda p: unready(p) and not leaving(p)):
             self.world.ready(process)
 
-    @rule(which=anyone)
+    @rule(which=any_index)
     def one_cannot_start(self, which: int) -> None:
         if process := self.pick(which, unready):
             self.world.boot_failed(process)
 
-    @rule(which=anyone)
+    @rule(which=any_index)
     def one_that_shall_go_is_gone(self, which: int) -> None:
         if process := self.pick(which, leaving):
             self.world.exited(process)
 
-    @rule(which=anyone)
+    @rule(which=any_index)
     def one_dies(self, which: int) -> None:
         if process := self.pick(which, lambda p: True):
             self.world.exited(process)
 
-    @rule(which=anyone, how=st.sampled_from(["", "loop", "process"]))
+    @rule(which=any_index, how=st.sampled_from(["", "loop", "process"]))
     def one_hangs_or_recovers(self, which: int, how: str) -> None:
         if process := self.pick(which, serving):
             process.hangs = how
 
-    @rule(which=anyone)
+    @rule(which=any_index)
     def one_asks_for_a_successor(self, which: int) -> None:
         if process := self.pick(which, serving):
             self.world.retire(process)
@@ -95,7 +95,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.world.beats()
 
     @precondition(lambda self: self.world.inspected)
-    @rule(which=anyone, excuse=st.none() | st.floats(0, 60))
+    @rule(which=any_index, excuse=st.none() | st.floats(0, 60))
     def the_system_tells_of_one(self, which: int, excuse: float | None) -> None:
         self.world.answer(self.world.inspected[which % len(self.world.inspected)], excuse)
 

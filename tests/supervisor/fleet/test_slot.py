@@ -1,4 +1,4 @@
-"""One worker's life, row by row of the table."""
+"""The state machine of one worker, row by row of its table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Exited, Inspected, SpawnFailed, Started, Tick, Timings
 from ostler.supervisor.fleet.slot import TABLE, Slot, State, UnlistedEvent
 from ostler.supervisor.fleet.slot_events import (
-    Arrived,
-    Fill,
+    BecameReady,
     Leave,
     LeaveNow,
     LeaveSoon,
     Lost,
     Outcome,
+    SpawnAt,
     Vacated,
 )
 
@@ -34,13 +34,13 @@ def empty() -> Slot:
 
 def waiting() -> Slot:
     slot = empty()
-    assert slot.handle(Fill(104.0), 100.0) == []
+    assert slot.handle(SpawnAt(104.0), 100.0) == []
     return slot
 
 
 def spawned() -> Slot:
     slot = empty()
-    assert slot.handle(Fill(100.0), 100.0) == [ev.Spawn(7, 2, 1)]
+    assert slot.handle(SpawnAt(100.0), 100.0) == [ev.Spawn(7, 2, 1)]
     return slot
 
 
@@ -81,7 +81,7 @@ def vacated() -> Slot:
     return slot
 
 
-LIVES: dict[State, Callable[[], Slot]] = {
+MAKERS: dict[State, Callable[[], Slot]] = {
     State.EMPTY: empty,
     State.BACKOFF: waiting,
     State.BOOTING: booting,
@@ -93,7 +93,7 @@ LIVES: dict[State, Callable[[], Slot]] = {
 }
 
 EVENTS = [
-    Fill(100.0),
+    SpawnAt(100.0),
     Leave(),
     LeaveSoon(),
     LeaveNow(),
@@ -125,7 +125,7 @@ def kinds(outcomes: list[Outcome]) -> list[type]:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
 @pytest.mark.parametrize("state", list(State), ids=lambda state: state.value)
 def test_a_listed_pair_leads_to_a_listed_state_and_any_other_raises(state: State, event: object) -> None:
-    slot = LIVES[state]()
+    slot = MAKERS[state]()
     assert slot.state is state
     if isinstance(event, Started | SpawnFailed) and state in (State.BOOTING, State.DRAINING, State.ABORTED):
         slot = spawned()
@@ -141,7 +141,7 @@ def test_a_listed_pair_leads_to_a_listed_state_and_any_other_raises(state: State
         assert slot.state in row.next
 
 
-def test_every_row_of_the_table_is_met_by_these_tests() -> None:
+def test_these_tests_use_every_event_of_the_table() -> None:
     assert {kind for _, kind in TABLE} == {type(event) for event in EVENTS}
 
 
@@ -170,7 +170,7 @@ def test_a_slot_in_back_off_spawns_at_its_time() -> None:
     assert slot.state is State.BOOTING
 
 
-def test_a_slot_in_back_off_that_shall_leave_is_vacated_without_a_process() -> None:
+def test_a_slot_in_back_off_that_is_told_to_leave_is_vacated_without_a_process() -> None:
     assert waiting().handle(Leave(), 101.0) == [Vacated()]
     assert waiting().handle(LeaveNow(), 101.0) == [Vacated()]
 
@@ -180,14 +180,14 @@ def test_the_boot_deadline_counts_from_the_start() -> None:
     assert booting().deadline() == 120.0
 
 
-def test_a_ready_worker_has_arrived() -> None:
+def test_a_worker_that_is_ready_notifies_its_fleet() -> None:
     slot = booting()
     outcomes = slot.handle(Ready(), 101.5)
-    assert outcomes == [ev.Report("info", "Worker 2 (pid 814) is ready after 1.5 s"), Arrived()]
+    assert outcomes == [ev.Report("info", "Worker 2 (pid 814) is ready after 1.5 s"), BecameReady()]
     assert slot.served(110.0) == 8.5
 
 
-def test_a_worker_that_is_not_ready_in_time_shows_its_stack_and_is_aborted() -> None:
+def test_a_worker_that_is_not_ready_in_time_is_aborted() -> None:
     slot = booting()
     outcomes = slot.handle(Tick(), 120.0)
     assert outcomes[:1] == [ev.Abort(814)]
@@ -287,7 +287,7 @@ def test_a_worker_starved_all_the_time_is_not_aborted_and_seldom_looked_at() -> 
     slot = ready()
     slot.handle(beat(2, 2, waited=0), 102.0)
     looks = 0
-    while (now := slot.deadline() or 0.0) < 600.0:  # it has had 15 s of CPU then, and did not beat
+    while (now := slot.deadline() or 0.0) < 600.0:  # by then it has had 15 s of CPU, and did not beat
         slot.handle(Tick(), now)
         outcomes = slot.handle(Inspected(814, int((now - 102.0) * 0.97e9), "state R"), now)
         assert ev.Abort not in kinds(outcomes)
@@ -295,7 +295,7 @@ def test_a_worker_starved_all_the_time_is_not_aborted_and_seldom_looked_at() -> 
     assert looks < 200
 
 
-def test_excuses_that_shrink_do_not_make_a_busy_loop() -> None:
+def test_shrinking_excuses_do_not_make_a_busy_loop() -> None:
     slot = ready()
     slot.handle(beat(2, 2, waited=0), 102.0)
     slot.handle(Tick(), 117.0)
@@ -303,14 +303,14 @@ def test_excuses_that_shrink_do_not_make_a_busy_loop() -> None:
     assert slot.deadline() == 117.25
 
 
-def test_microseconds_of_waiting_excuse_nobody() -> None:
+def test_microseconds_of_waiting_are_no_excuse() -> None:
     slot = ready()
     slot.handle(beat(2, 2, waited=0), 102.0)
     slot.handle(Tick(), 117.0)
     assert ev.ShowStack(814) in slot.handle(Inspected(814, 5_000, "state S"), 117.0)
 
 
-def test_an_inspection_that_nobody_answers_is_judged_by_silence_alone() -> None:
+def test_an_inspection_without_an_answer_is_judged_by_the_silence_alone() -> None:
     slot = ready()
     slot.handle(Tick(), 116.0)
     assert slot.deadline() == 118.0
@@ -319,7 +319,7 @@ def test_an_inspection_that_nobody_answers_is_judged_by_silence_alone() -> None:
     assert "no evidence to be had" in texts(outcomes)[0]
 
 
-def test_an_answer_that_comes_after_a_beat_judges_nobody() -> None:
+def test_an_answer_that_comes_after_a_beat_has_no_effect() -> None:
     slot = ready()
     slot.handle(Tick(), 116.0)
     slot.handle(beat(2, 2), 116.5)
@@ -346,12 +346,12 @@ def test_a_worker_that_answers_again_after_the_warning_says_how_long_it_was_sile
     assert slot.handle(beat(3, 3), 122.0) == []
 
 
-def test_the_arbiters_lateness_is_forgiven_in_boot_and_silence_but_not_to_those_who_leave() -> None:
+def test_the_arbiters_lateness_extends_boot_and_silence_but_no_deadline_of_a_worker_that_leaves() -> None:
     for make, later in ((booting, 7.0), (ready, 7.0), (draining, 0.0), (failed, 0.0), (aborted, 0.0)):
         slot = make()
         before = slot.deadline()
         assert before is not None
-        slot.forgive(7.0)
+        slot.extend(7.0)
         assert slot.deadline() == before + later
 
 
@@ -372,7 +372,7 @@ def test_a_drain_ends_within_the_graceful_time_and_three_seconds() -> None:
     assert outcomes[-1] == ev.Kill(814)
 
 
-def test_a_worker_told_to_go_at_once_is_killed_a_second_later() -> None:
+def test_a_worker_told_to_leave_at_once_is_killed_a_second_later() -> None:
     for make in (booting, ready, draining, failed):
         slot = make()
         assert slot.handle(LeaveNow(), 111.0) == [ev.Quit(814)]
@@ -381,7 +381,7 @@ def test_a_worker_told_to_go_at_once_is_killed_a_second_later() -> None:
         assert texts(outcomes) == ["Worker 2 (pid 814) did not end within 1 s of SIGQUIT: killed"]
 
 
-def test_an_aborted_worker_told_to_go_at_once_has_a_second_at_most() -> None:
+def test_an_aborted_worker_told_to_leave_at_once_has_a_second_at_most() -> None:
     slot = aborted()
     assert slot.handle(LeaveNow(), 120.0) == []
     assert slot.deadline() == 121.0
@@ -395,7 +395,7 @@ def test_a_killed_worker_is_waited_for_without_a_deadline() -> None:
     assert kinds(slot.handle(Exited(814, "was killed by SIGKILL", "SIGKILL"), 999.0)) == [ev.Report, Vacated]
 
 
-def test_a_spawn_under_way_that_shall_leave_is_told_as_soon_as_it_has_a_pid() -> None:
+def test_an_order_to_leave_during_the_spawn_is_carried_out_as_soon_as_there_is_a_pid() -> None:
     slot = spawned()
     assert slot.handle(Leave(), 100.0) == []
     assert slot.handle(Started(7, 814), 100.5) == [ev.Drain(814)]
@@ -406,14 +406,14 @@ def test_a_spawn_under_way_that_shall_leave_is_told_as_soon_as_it_has_a_pid() ->
     assert slot.deadline() == 101.5
 
 
-def test_a_spawn_under_way_that_shall_leave_and_fails_is_no_loss() -> None:
+def test_a_spawn_that_fails_after_an_order_to_leave_is_no_loss() -> None:
     slot = spawned()
     slot.handle(Leave(), 100.0)
     assert slot.handle(SpawnFailed(7, "no memory"), 100.0) == [Vacated()]
 
 
 @pytest.mark.parametrize("message", [Ready(), BootFailed("x"), RetireAsked("x"), beat(5)])
-def test_what_a_worker_says_while_it_leaves_is_too_late_and_harmless(message: object) -> None:
+def test_messages_of_a_worker_that_leaves_are_ignored(message: object) -> None:
     for make in (draining, aborted):
         slot = make()
         before = (slot.state, slot.deadline())
@@ -435,10 +435,10 @@ def test_a_worker_asks_for_its_successor_once() -> None:
     assert slot.retiring == "1000 requests"
 
 
-# --- deaths in words --------------------------------------------------------------------------------
+# --- what the log says of an exit --------------------------------------------------------------------
 
 
-def test_a_death_says_how_who_and_how_long_it_had_served() -> None:
+def test_the_log_of_a_death_says_how_and_by_whom_and_how_long_it_had_served() -> None:
     gone = Exited(814, "was killed by SIGKILL", "SIGKILL", "probably the kernel's OOM killer")
     [lost, vacated] = ready().handle(gone, 201.0)
     text = (
@@ -455,7 +455,7 @@ def test_a_death_before_ready_says_so() -> None:
     assert text == "Worker 2 (pid 814) exited with code 1 before it was ready"
 
 
-def test_an_exit_that_nobody_asked_for_is_a_loss_even_with_code_0() -> None:
+def test_an_unexpected_exit_is_a_loss_even_with_code_0() -> None:
     assert kinds(ready().handle(Exited(814, "exited with code 0"), 200.0)) == [Lost, Vacated]
 
 
@@ -470,7 +470,7 @@ def test_an_exit_by_a_signal_that_ostler_sent_says_so() -> None:
     assert text == "Worker 2 (pid 814) was killed by SIGABRT (sent by ostler) before it was ready"
 
 
-def test_a_draining_worker_killed_by_somebody_else_is_a_warning() -> None:
+def test_a_draining_worker_killed_by_another_process_is_a_warning() -> None:
     [report, _] = draining().handle(Exited(814, "was killed by SIGKILL", "SIGKILL"), 111.0)
     assert isinstance(report, ev.Report)
     assert report.level == "warning"

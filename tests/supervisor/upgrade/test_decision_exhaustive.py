@@ -1,4 +1,4 @@
-"""Replacing the arbiter, in every order of events: one new arbiter at a time, and one end for each."""
+"""An upgrade in every order of events: one new arbiter at a time, and one outcome for each."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from dataclasses import dataclass, field
 from ostler.supervisor.fleet.events import Report
 from ostler.supervisor.upgrade.decision import (
     Action,
-    Circumstances,
-    End,
     HandOver,
     Launch,
-    Resume,
+    Preconditions,
+    RunPostponed,
+    SendSignal,
     State,
-    Succession,
+    UpgradeDecision,
 )
 
-GIVEN = Circumstances(obstacle="", stopping=False, served=True, newcomer=False, startup=300.0, grace=35.0)
+GIVEN = Preconditions(obstacle="", stopping=False, served=True, is_new=False, startup=300.0, grace=35.0)
 DEPTH = 9
 EVENTS = ("ask", "ready", "said", "ended", "stop", "tick")
 
 
 @dataclass
 class World:
-    """The old arbiter, and what has become of the new ones that it started."""
+    """The old arbiter, and the new ones that it started."""
 
-    succession: Succession = field(default_factory=Succession)
+    decision: UpgradeDecision = field(default_factory=UpgradeDecision)
     now: float = 0.0
     launched: int = 0
     living: int | None = None
@@ -35,46 +35,46 @@ class World:
     handed_over: int = 0
     stopping: bool = False
     told: list[str] = field(default_factory=list)
-    """What the living one was sent."""
+    """The signals that the living one was sent."""
 
     def key(self) -> tuple[object, ...]:
-        """What tells this world from another, however long it took to get there."""
-        waits = self.succession.deadline() is not None
+        """Return what distinguishes this world from another, however long it took to get there."""
+        waits = self.decision.deadline() is not None
         facts = (self.living is not None, self.handed_over, self.stopping, frozenset(self.told), waits)
-        return (self.succession.state, *facts)
+        return (self.decision.state, *facts)
 
     def do(self, event: str) -> None:
-        """Let it happen, if it can, and hold what is ordered then to the rules."""
-        succession = self.succession
-        before = succession.state
+        """Let an event happen, if it can, and check the actions that follow."""
+        decision = self.decision
+        before = decision.state
         if event == "ask":
-            given = Circumstances(**{**vars(GIVEN), "stopping": self.stopping})
-            self.carry_out(succession.ask(given, self.now))
+            given = Preconditions(**{**vars(GIVEN), "stopping": self.stopping})
+            self.carry_out(decision.requested(given, self.now))
         elif event == "stop":
             self.stopping = True
-            self.carry_out(succession.stop("SIGTERM", self.now))
+            self.carry_out(decision.stop("SIGTERM", self.now))
         elif event == "tick":
-            if (deadline := succession.deadline()) is not None:
+            if (deadline := decision.deadline()) is not None:
                 self.now = deadline
-                self.carry_out(succession.tick(self.now))
+                self.carry_out(decision.tick(self.now))
         elif self.living is not None:
             if event == "ended":
                 self.living = None
-                actions = succession.ended()
+                actions = decision.exited()
                 if before is State.DONE:
                     assert actions == []
                 else:
-                    assert succession.state is State.IDLE
-                    assert Resume() in actions or self.stopping, "what was put off is forgotten"
+                    assert decision.state is State.IDLE
+                    assert RunPostponed() in actions or self.stopping, "postponed signals are forgotten"
                 self.carry_out(actions)
             elif event == "ready":
-                self.carry_out(succession.ready())
+                self.carry_out(decision.ready())
             else:
-                succession.said("something")
-        assert succession.under_way == (self.living is not None and succession.state is not State.DONE)
+                decision.message_received("something")
+        assert decision.under_way == (self.living is not None and decision.state is not State.DONE)
 
     def carry_out(self, actions: Sequence[Action]) -> None:
-        """Do what is ordered, as far as a world without processes can."""
+        """Carry out actions, as far as a world without processes can."""
         for action in actions:
             match action:
                 case Launch():
@@ -83,22 +83,22 @@ class World:
                     assert not self.handed_over
                     self.launched += 1
                     self.living, self.told = self.launched, []
-                    self.carry_out(self.succession.launched(self.launched))
+                    self.carry_out(self.decision.launched(self.launched))
                 case HandOver(pid=pid):
                     assert pid == self.living
-                    assert self.told == [], "the place for one that was told to go"
+                    assert self.told == [], "the place for an arbiter that was told to stop"
                     self.handed_over += 1
                     assert self.handed_over == 1
-                case End(pid=pid, signal=signal):
-                    assert pid == self.living, "a signal for somebody who is gone"
+                case SendSignal(pid=pid, signal=signal):
+                    assert pid == self.living, "a signal for an arbiter that has exited"
                     self.told.append(signal)
-                case Resume():
+                case RunPostponed():
                     assert self.living is None
                 case Report():
                     pass
 
 
-def test_whatever_happens_in_whatever_order_there_is_one_arbiter_in_the_end() -> None:
+def test_every_order_of_events_leaves_one_arbiter() -> None:
     frontier = [World()]
     seen = {frontier[0].key()}
     steps = 0
@@ -117,8 +117,8 @@ def test_whatever_happens_in_whatever_order_there_is_one_arbiter_in_the_end() ->
     assert steps > 50
 
 
-def test_from_every_state_an_upgrade_comes_to_its_end_by_time_alone() -> None:
-    """One that neither speaks nor ends is told to go, then killed: there is always a deadline."""
+def test_an_upgrade_ends_in_every_state_by_time_alone() -> None:
+    """A new arbiter that neither speaks nor exits is told to stop, then killed: a deadline is always set."""
     for path in (("ask",), ("ask", "stop"), ("ask", "said", "stop")):
         world = World()
         for event in path:
@@ -127,4 +127,4 @@ def test_from_every_state_an_upgrade_comes_to_its_end_by_time_alone() -> None:
             world.do("tick")
         assert world.told[-1] == "SIGKILL"
         world.do("ended")
-        assert world.succession.state is State.IDLE
+        assert world.decision.state is State.IDLE

@@ -1,4 +1,4 @@
-"""A Dockerfile read, and its steps carried out without Docker: in namespaces and a root of their own."""
+"""Parse a Dockerfile, and build and run its image without Docker, by namespaces and a root file system."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from tests.live.harness import PATIENCE
 
-# Run as PID 1 of new namespaces. `root` is an empty directory that becomes the root, `layers` what is laid
-# over it, `mode` ro or rw, `python` where Python is. The host's programs stand for those of the base image.
+# Runs as PID 1 of new namespaces. `root` is an empty directory that becomes the root, `layers` has the
+# directories that are mounted over it, `mode` is ro or rw, `python` is where Python is installed. The host's
+# programs take the place of those of the base image.
 ENTER = """
 set -eu
 umask 022
@@ -36,7 +37,7 @@ for path in opt/venv srv/app build wheels; do
   mkdir -p "$root/$path" "$layers/$path"
   mount -o "bind,$mode" "$layers/$path" "$root/$path"
 done
-# The base image has a `python`, which not every machine has under that name.
+# The base image has a command `python`; some machines do not have one of that name.
 mkdir "$root/base"
 printf '#!/bin/sh\\nexec %s "$@"\\n' "$python/bin/$name" > "$root/base/python"
 chmod 755 "$root/base/python"
@@ -53,7 +54,11 @@ class Instruction(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """The elements of the exec form; ValueError for the shell form."""
+        """The elements of the exec form.
+
+        Raises:
+            ValueError: the instruction is in shell form.
+        """
         form = self.text[self.text.index("[") :] if "[" in self.text else ""
         if not form or (self.name != "HEALTHCHECK" and not self.text.startswith("[")):
             raise ValueError(f"not in exec form: {self.name} {self.text}")
@@ -61,8 +66,8 @@ class Instruction(NamedTuple):
         return words
 
 
-def read(text: str) -> list[list[Instruction]]:
-    """The stages of a Dockerfile, each from its FROM on."""
+def parse(text: str) -> list[list[Instruction]]:
+    """Return the stages of a Dockerfile, each from its FROM on."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     stages: list[list[Instruction]] = []
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -73,8 +78,8 @@ def read(text: str) -> list[list[Instruction]]:
     return stages
 
 
-class Machine:
-    """Carries out the steps of stages, one directory standing for the file systems of all of them."""
+class Image:
+    """Builds the stages of a Dockerfile, in one directory that serves as the file system of all of them."""
 
     def __init__(self, directory: Path, context: Path) -> None:
         self._root = directory / "root"
@@ -89,7 +94,7 @@ class Machine:
         self.cmd: list[str] = []
 
     def build(self, stage: Sequence[Instruction]) -> None:
-        """Do what a stage's instructions say; only those that our Dockerfile has are known."""
+        """Carry out the instructions of a stage; only those of ostler's Dockerfile are supported."""
         self.workdir, self.env, self.user = "/", {}, "0:0"
         for instruction in stage:
             match instruction.name:
@@ -108,11 +113,11 @@ class Machine:
                 case "FROM" | "EXPOSE" | "STOPSIGNAL" | "HEALTHCHECK":
                     pass
                 case other:
-                    raise AssertionError(f"{other} is not known here")
+                    raise AssertionError(f"{other} is not supported")
 
     def _copy(self, words: list[str]) -> None:
         if words[0].startswith("--from="):
-            assert words[1] == words[2]  # one directory stands for all stages
+            assert words[1] == words[2]  # all stages share one directory
             return
         source, target = words
         assert target == "./"
@@ -128,7 +133,10 @@ class Machine:
         assert done.returncode == 0, f"{words}:\n{done.stdout}{done.stderr}"
 
     def command(self, words: Sequence[str], *, mode: str, env: Mapping[str, str]) -> list[str]:
-        """The command line that runs `words` as PID 1 of a container, its root writable (rw) or not (ro)."""
+        """Return the command line that runs `words` as PID 1 of a container.
+
+        `mode` says whether the container's root is writable (rw) or not (ro).
+        """
         return [
             *("unshare", "--fork", "--pid", "--mount", "--kill-child"),
             *("sh", "-c", ENTER, "sh", str(self._root), str(self.layers), mode, sys.base_prefix, self.user),
@@ -140,6 +148,6 @@ class Machine:
 
 
 def build_environment() -> dict[str, str]:
-    """What a step of the build sees: the host's, for its package index and certificates."""
+    """Return the environment of a build step: the host's, for its package index and certificates."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OSTLER_"))}
     return {**kept, "PATH": "/base:/usr/bin:/bin", "PIP_ROOT_USER_ACTION": "ignore"}

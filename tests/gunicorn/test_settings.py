@@ -1,17 +1,17 @@
-"""What gunicorn's settings become: its own Config in, ostler's settings out."""
+"""gunicorn's configuration as ostler's settings."""
 
 from __future__ import annotations
 
 import pytest
 from gunicorn.config import Config
 
-from ostler.gunicorn.worker import from_gunicorn
+from ostler.gunicorn.settings import from_gunicorn, load
 from ostler.settings.sources import Sources
 from ostler.settings.trusted_peers import read_peers
 
 
 def given(**values: object) -> dict[str, object]:
-    """What is taken over of gunicorn's settings, with these of them set."""
+    """Return ostler's settings for a gunicorn that is configured with `values`."""
     cfg = Config()
     for name, value in values.items():
         cfg.set(name, value)
@@ -33,11 +33,11 @@ def test_gunicorns_defaults_are_taken_over() -> None:
     }
 
 
-def test_all_of_them_are_settings_of_ours() -> None:
+def test_every_one_is_a_valid_setting_of_ostler() -> None:
     assert Sources(values=given()).load(complete=False)
 
 
-def test_the_limit_of_requests_is_the_one_that_gunicorn_has_drawn() -> None:
+def test_the_limit_of_requests_includes_gunicorns_jitter() -> None:
     assert from_gunicorn(Config(), max_requests=1017)["limit_max_requests"] == 1017
 
 
@@ -48,11 +48,11 @@ def test_the_end_of_the_graceful_timeout_is_left_for_shutting_down(
     assert given(graceful_timeout=graceful_timeout)["timeout_graceful_shutdown"] == grace
 
 
-def test_without_a_timeout_the_heart_beats_at_its_own_pace() -> None:
+def test_without_a_timeout_the_heartbeat_keeps_its_default_period() -> None:
     assert given(timeout=0)["timeout_worker_healthcheck"] is None
 
 
-def test_a_limit_of_gunicorns_above_ours_widens_ours() -> None:
+def test_a_higher_limit_in_gunicorn_raises_ours() -> None:
     assert given(limit_request_field_size=100_000)["limit_request_head"] == 104_094
 
 
@@ -63,7 +63,7 @@ def test_the_proxy_protocol_joins_both_lists_of_peers(value: object) -> None:
     assert found["forwarded_allow_ips"] == ["10.0.0.2", "10.0.0.1", "unix:"]
 
 
-def test_everyone_may_forward_but_not_everyone_may_introduce() -> None:
+def test_a_star_trusts_forwarded_headers_but_no_proxy_header() -> None:
     found = given(proxy_protocol=True, proxy_allow_ips="10.0.0.1", forwarded_allow_ips="*")
     assert found["forwarded_allow_ips"] == ["10.0.0.1", "unix:"]
     assert given(forwarded_allow_ips="*")["forwarded_allow_ips"] == ["*", "unix:"]
@@ -75,6 +75,32 @@ def test_networks_are_taken_as_they_are() -> None:
     assert read_peers(",".join(peers)).networks
 
 
-def test_what_gunicorn_has_for_its_own_asgi_worker_counts_when_it_is_set() -> None:
+def test_settings_of_gunicorns_own_asgi_worker_count_if_they_are_set() -> None:
     found = given(asgi_loop="asyncio", asgi_lifespan="off", root_path="/api")
     assert (found["loop"], found["lifespan"], found["root_path"]) == ("asyncio", "off", "/api")
+
+
+def test_overrides_count_before_gunicorn_and_gunicorn_before_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OSTLER_TIMEOUT_KEEP_ALIVE", "9")
+    monkeypatch.setenv("OSTLER_LIMIT_CONCURRENCY", "100")
+
+    settings, warnings = load(Config(), 2**63 - 1, {"http": "h11", "loop": None})
+
+    assert (settings.timeout_keep_alive, settings.limit_concurrency, settings.http) == (2, 100, "h11")
+    assert settings.loop == "auto"
+    assert warnings == [
+        "variable OSTLER_TIMEOUT_KEEP_ALIVE is ignored: under gunicorn its own setting counts"
+    ]
+
+
+def test_variables_of_settings_that_have_no_effect_under_gunicorn_are_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OSTLER_PORT", "no number")
+    monkeypatch.setenv("OSTLER_WORKERS", "no number")
+
+    _, warnings = load(Config(), 2**63 - 1, {})
+
+    assert warnings == []

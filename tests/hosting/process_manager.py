@@ -1,4 +1,4 @@
-"""A process manager in the foreground, driven by its own command, with ostlers below it."""
+"""Run a process manager (supervisord, circusd) in the foreground, and drive it by its own command."""
 
 from __future__ import annotations
 
@@ -12,17 +12,23 @@ from types import TracebackType
 
 import psutil
 
-from tests.hosting.pages import SCRIPTS
-from tests.live.harness import PATIENCE, Output, environment, wait_until
+from tests.hosting.docs_examples import SCRIPTS
+from tests.live.harness import PATIENCE, Output, ProcessFamily, add_note, environment, wait_until
 
-# What the managers leave open or still use is theirs; below them, PYTHONWARNINGS makes warnings errors.
-_LENIENT = ("-W", "ignore")
+# Warnings of the managers themselves are ignored. Below them, PYTHONWARNINGS makes warnings errors.
+_IGNORE_WARNINGS = ("-W", "ignore")
 
 
-class Manager:
-    """`daemon` in the foreground, and `control`, the command that talks to it.
+class ProcessManager:
+    """A process manager and the servers that it runs.
 
-    Leaving it ends whatever is left, by pid.
+    Leaving the context ends the manager, and kills every process that is left, by pid.
+
+    Args:
+        daemon: The manager's program and its arguments, for the foreground.
+        control: The program and the first arguments of the command that talks to it.
+        directory: Where both run.
+        env: Additional variables for both.
     """
 
     def __init__(
@@ -36,7 +42,7 @@ class Manager:
         self._directory = directory
         self._env = environment(env)
         self._process = subprocess.Popen(
-            [sys.executable, *_LENIENT, str(SCRIPTS / daemon[0]), *daemon[1:]],
+            [sys.executable, *_IGNORE_WARNINGS, str(SCRIPTS / daemon[0]), *daemon[1:]],
             cwd=directory,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -46,40 +52,34 @@ class Manager:
         )
         assert self._process.stdout is not None
         self.log = Output(self._process.stdout)
-        self._seen: set[psutil.Process] = set()
+        self._family = ProcessFamily(self._process)
 
-    def __enter__(self) -> Manager:
+    def __enter__(self) -> ProcessManager:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.__notes__ = [*getattr(error, "__notes__", ()), f"the manager's log:\n{self.log.text}"]
-        family = self.family()
+        add_note(error, f"the manager's log:\n{self.log.text}")
+        self.family()
         if self._process.poll() is None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(PATIENCE if error is None else 3)
-        family += [process for process in self.family() if process not in family]
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait(PATIENCE)
-        psutil.wait_procs(family, PATIENCE)
+        self._family.kill()
         self.log.close()
 
-    def order(self, *words: str) -> str:
-        """Give an order through the manager's own command, and return what it says; fail where it fails."""
-        done = wait_until(lambda: self._order(words), f"{' '.join(words)} is heeded")
+    def control(self, *words: str) -> str:
+        """Run the manager's own command with these words, and return what it prints; fail if it fails."""
+        done = wait_until(lambda: self._run_control(words), f"the manager carries out {' '.join(words)}")
         assert done is not None
         assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def _order(self, words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
-        """None where the manager (circus) is busy with something else, if only its periodic check."""
+    def _run_control(self, words: Sequence[str]) -> subprocess.CompletedProcess[str] | None:
+        """Return None if the manager is busy; circus is, if only with its periodic check."""
         done = subprocess.run(
-            [sys.executable, *_LENIENT, str(SCRIPTS / self._control[0]), *self._control[1:], *words],
+            [sys.executable, *_IGNORE_WARNINGS, str(SCRIPTS / self._control[0]), *self._control[1:], *words],
             cwd=self._directory,
             env=self._env,
             stdin=subprocess.DEVNULL,
@@ -90,22 +90,19 @@ class Manager:
         return None if "arbiter is already running" in done.stdout + done.stderr else done
 
     def family(self) -> list[psutil.Process]:
-        """The manager and every process below it, those seen earlier and orphaned since included."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            main = psutil.Process(self._process.pid)
-            self._seen.update([main, *main.children(recursive=True)])
-        return [process for process in self._seen if _alive(process)]
+        """Return the manager and every process below it that is alive, orphaned ones included if seen."""
+        return self._family.alive()
 
-    def ostlers(self, mark: str) -> set[int]:
-        """The pids of what the manager itself has started as `ostler ...`, `mark` among its arguments."""
+    def children_with(self, argument: str) -> set[int]:
+        """Return the pids of the manager's own children that have `argument` on their command line."""
         self.family()
         with contextlib.suppress(psutil.NoSuchProcess):
             children = psutil.Process(self._process.pid).children()
-            return {child.pid for child in children if mark in _arguments(child)}
+            return {child.pid for child in children if argument in _arguments(child)}
         return set()
 
     def workers(self) -> set[int]:
-        """The pids of all workers of an arbiter."""
+        """Return the pids of the workers of all arbiters below the manager."""
         return {process.pid for process in self.family() if re.match(r"ostler: worker \d", _title(process))}
 
     def wait_gone(self, pids: set[int]) -> None:
@@ -116,19 +113,12 @@ class Manager:
         )
 
     def stop(self) -> int:
-        """SIGTERM to the manager; returns its exit code once no process below it is left."""
+        """Send SIGTERM to the manager, and return its exit code once no process below it is left."""
         self.family()
         self._process.terminate()
         code = self._process.wait(2 * PATIENCE)
         wait_until(lambda: not self.family(), "every process below the manager is gone")
         return code
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _arguments(process: psutil.Process) -> list[str]:

@@ -1,4 +1,4 @@
-"""--log-config: what is read, what is applied, what is refused. Each in a process of its own."""
+"""`--log-config`: what a configuration changes, and which are refused. Each in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from ostler.errors import SettingsError
-from ostler.settings import log_config
-from ostler.settings.kinds import LogConfig
 
 UVICORNS = Path(__file__).with_name("log_config.json")
 
@@ -148,14 +144,14 @@ def test_a_configuration_in_any_format_is_applied(suffix: str, tmp_path: Path) -
     assert lines(tmp_path, CONFIGURE.format(name)) == (ACCESS, LINES)
 
 
-def test_a_configuration_for_uvicorn_with_its_name_replaced_works_as_it_is(tmp_path: Path) -> None:
+def test_a_configuration_for_uvicorn_works_with_its_name_replaced(tmp_path: Path) -> None:
     for suffix in (".json", ".ini"):
         path = tmp_path / write(tmp_path, suffix)
         path.write_text(path.read_text().replace("uvicorn", "ostler"))
         assert lines(tmp_path, CONFIGURE.format(path.name)) == (ACCESS, LINES)
 
 
-def test_a_mapping_from_code_is_applied_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_mapping_from_code_is_applied_and_not_changed(tmp_path: Path) -> None:
     code = (
         "import copy, json, pathlib\n"
         f"given = json.loads(pathlib.Path({str(UVICORNS)!r}).read_text())\n"
@@ -166,7 +162,7 @@ def test_a_mapping_from_code_is_applied_and_left_as_it_is(tmp_path: Path) -> Non
     assert lines(tmp_path, code) == (ACCESS, LINES)
 
 
-def test_what_names_ostler_counts_before_what_names_uvicorn(tmp_path: Path) -> None:
+def test_loggers_named_for_ostler_count_before_those_named_for_uvicorn(tmp_path: Path) -> None:
     content = json.loads(UVICORNS.read_text())
     content["loggers"]["ostler.access"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     content["loggers"]["ostler"] = {"handlers": [], "level": "INFO", "propagate": False}
@@ -181,7 +177,7 @@ def test_what_names_ostler_counts_before_what_names_uvicorn(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("disable", [True, False])
-def test_a_configuration_of_the_root_logger_alone_gets_each_line_once(disable: bool, tmp_path: Path) -> None:
+def test_a_configuration_of_the_root_logger_only_writes_each_line_once(disable: bool, tmp_path: Path) -> None:
     content = {
         "version": 1,
         "disable_existing_loggers": disable,
@@ -248,19 +244,121 @@ def test_standard_streams_are_written_to_without_waiting_for_their_reader(tmp_pa
         lines(tmp_path, code)
 
 
-def test_lines_wait_for_the_response_only_if_a_formatter_wants_that(tmp_path: Path) -> None:
+def test_lines_wait_for_the_response_only_if_a_formatter_needs_it(tmp_path: Path) -> None:
     content = json.loads(UVICORNS.read_text())
     check = "s = settings('log.json')\nlog_setup.configure(s)\nprint(log_setup.at_completion(s))"
 
-    def told(formatter: dict[str, str]) -> list[str]:
+    def waits(formatter: dict[str, str]) -> list[str]:
         content["formatters"]["access"] = formatter
         (tmp_path / "log.json").write_text(json.dumps(content))
         return lines(tmp_path, check)[0]
 
-    assert told({"()": "uvicorn.logging.AccessFormatter", "fmt": "%(status_code)s"}) == ["False"]
-    assert told({"()": "ostler.logging.AccessFormatter", "fmt": "%(request_time)s"}) == ["True"]
-    assert told({"()": "ostler.logging.JsonFormatter"}) == ["True"]
-    assert told({"class": "ostler.logging.JsonFormatter"}) == ["True"]
+    assert waits({"()": "uvicorn.logging.AccessFormatter", "fmt": "%(status_code)s"}) == ["False"]
+    assert waits({"()": "ostler.logging.AccessFormatter", "fmt": "%(request_time)s"}) == ["True"]
+    assert waits({"()": "ostler.logging.JsonFormatter"}) == ["True"]
+    assert waits({"class": "ostler.logging.JsonFormatter"}) == ["True"]
+
+
+AREAS = ("ostler.error.supervisor", "ostler.error.worker")
+
+SPEAK_BY_AREA = """
+for area in ("supervisor", "worker"):
+    logging.getLogger("ostler.error." + area).info(area)
+    logging.getLogger("ostler.error." + area).debug("detail of " + area)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".ini"])
+def test_the_loggers_of_the_areas_follow_a_configuration_that_does_not_name_them(
+    suffix: str, tmp_path: Path
+) -> None:
+    name = write(tmp_path, suffix)
+
+    _, err = lines(tmp_path, CONFIGURE.format(name) + SPEAK_BY_AREA)
+
+    assert err == [*LINES, "INFO:     [mine] supervisor", "INFO:     [mine] worker"]
+
+
+@pytest.mark.parametrize("parent", ["uvicorn.error", "ostler.error"])
+@pytest.mark.parametrize("disable", [True, False])
+def test_the_loggers_of_the_areas_follow_the_error_logger(disable: bool, parent: str, tmp_path: Path) -> None:
+    content = {
+        "version": 1,
+        "disable_existing_loggers": disable,
+        "filters": {"f": {"()": "filters.Filter"}},
+        "formatters": {"f": {"format": "%(name)s: %(message)s"}},
+        "handlers": {
+            "root": {"class": "logging.StreamHandler"},
+            "error": {"class": "logging.StreamHandler", "formatter": "f"},
+        },
+        "root": {"handlers": ["root"], "level": "DEBUG"},
+        "loggers": {parent: {"handlers": ["error"], "level": "INFO", "propagate": False, "filters": ["f"]}},
+    }
+    (tmp_path / "log.json").write_text(json.dumps(content))
+    (tmp_path / "filters.py").write_text(
+        "class Filter:\n    def filter(self, record): return 'no' not in record.getMessage()\n"
+    )
+    code = "sys.path.insert(0, '.')\n" + CONFIGURE.format("log.json") + SPEAK_BY_AREA
+    code += "logging.getLogger('ostler.error.worker').info('no')\n"
+
+    _, err = lines(tmp_path, code)
+
+    assert err[0] == "general"
+    assert err[-2:] == ["ostler.error.supervisor: supervisor", "ostler.error.worker: worker"]
+
+
+def test_an_area_can_have_a_configuration_of_its_own(tmp_path: Path) -> None:
+    content = json.loads(UVICORNS.read_text())
+    content["loggers"]["ostler.error.worker"] = {"level": "DEBUG", "handlers": ["access"], "propagate": False}
+    (tmp_path / "log.json").write_text(json.dumps(content))
+
+    out, err = lines(tmp_path, CONFIGURE.format("log.json") + SPEAK_BY_AREA)
+
+    assert out == [*ACCESS, "INFO:     worker", "DEBUG:    detail of worker"]
+    assert err == [*LINES, "INFO:     [mine] supervisor"]
+
+
+@pytest.mark.parametrize("named", ["", "ostler", "ostler.error"])
+def test_the_applications_own_logging_does_not_disable_the_areas(named: str, tmp_path: Path) -> None:
+    theirs = {
+        "version": 1,
+        "disable_existing_loggers": True,
+        "handlers": {"h": {"class": "logging.StreamHandler"}},
+        "root": {"handlers": ["h"], "level": "INFO"},
+        "loggers": {named: {"level": "INFO", "handlers": ["h"], "propagate": False}} if named else {},
+    }
+    code = (
+        f"loggers = [logging.getLogger(name) for name in {AREAS!r}]\n"
+        "log_setup.configure(settings(None))\n"
+        f"logging.config.dictConfig({theirs!r})\n"
+        "log_setup.revive()\n"
+    )
+
+    _, err = lines(tmp_path, code + SPEAK_BY_AREA)
+
+    assert [line.split()[-1] for line in err] == ["supervisor", "worker"]
+
+
+def test_removing_a_log_configuration_undoes_all_that_it_changed(tmp_path: Path) -> None:
+    content = {
+        "version": 1,
+        "filters": {"f": {"name": "nothing.has.this.name"}},
+        "handlers": {"h": {"class": "logging.StreamHandler"}},
+        "loggers": {
+            "ostler.error": {"handlers": ["h"], "level": "INFO", "propagate": False, "filters": ["f"]},
+            "ostler.access": {"handlers": ["h"], "level": "INFO", "propagate": False, "filters": ["f"]},
+        },
+    }
+    (tmp_path / "log.json").write_text(json.dumps(content))
+    code = (
+        "before = settings('log.json')\n"
+        "log_setup.configure(before)\n"
+        "speak()\n"
+        "log_setup.reconfigure(settings(None), before)\n"
+        "speak()\n"
+    )
+
+    assert lines(tmp_path, code) == (ACCESS, ["INFO:     general", "INFO:     error"])
 
 
 def test_another_configuration_replaces_the_first_one_whole(tmp_path: Path) -> None:
@@ -279,7 +377,7 @@ def test_another_configuration_replaces_the_first_one_whole(tmp_path: Path) -> N
     assert out == ACCESS
 
 
-def test_a_configuration_that_cannot_be_applied_leaves_the_one_before(tmp_path: Path) -> None:
+def test_if_a_configuration_cannot_be_applied_the_old_one_is_restored(tmp_path: Path) -> None:
     first = write(tmp_path, ".json")
     bad = json.loads(UVICORNS.read_text())
     bad["handlers"]["default"] = {"class": "logging.FileHandler", "filename": "no/such/directory/log"}
@@ -303,45 +401,6 @@ def test_a_configuration_that_cannot_be_applied_leaves_the_one_before(tmp_path: 
     assert "No such file or directory" in out[0]
     assert err == [*LINES, "INFO:     general", "INFO:     error"]
     assert [out[1], out[3]] == ACCESS * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("missing.json", None, "missing.json: cannot be read: No such file or directory"),
-        ("log.json", "{", "log.json: not valid JSON: Expecting property name"),
-        ("log.json", "[1]", "log.json: no log configuration: expected a table, found [1]"),
-        ("log.json", "[" * 100_000, "log.json: not valid JSON: "),
-        ("log.toml", "a = ", "log.toml: not valid TOML: "),
-        ("log.yaml", "a: [", "log.yaml: not valid YAML: "),
-        ("log.yaml", "!!python/object:os.system {}", "log.yaml: not valid YAML: "),
-        ("log.yaml", "", "log.yaml: no log configuration: expected a table, found None"),
-        ("log.ini", "nothing", "log.ini: not valid INI: "),
-        ("log.ini", "[handlers]\nkeys=", "log.ini: no log configuration: expected a section [loggers]"),
-        ("log.ini", "\0", "log.ini: not valid INI: "),
-    ],
-)
-def test_a_file_that_is_none_is_refused_in_one_line(
-    name: str, text: str | None, said: str, tmp_path: Path
-) -> None:
-    if text is not None:
-        (tmp_path / name).write_text(text)
-
-    with pytest.raises(SettingsError) as caught:
-        log_config.read(str(tmp_path), LogConfig(name))
-
-    assert str(caught.value).startswith(said)
-    assert "\n" not in str(caught.value)
-
-
-def test_yaml_without_its_library_is_refused_with_what_to_install(tmp_path: Path) -> None:
-    name = write(tmp_path, ".yaml")
-    code = (
-        "sys.modules['yaml'] = None\n"
-        f"try:\n    settings({name!r})\nexcept SettingsError as error:\n    print(error)"
-    )
-
-    assert lines(tmp_path, code)[0] == ["log.yaml: YAML needs PyYAML: pip install 'ostler[yaml]'"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +430,7 @@ def test_a_configuration_that_cannot_be_applied_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
+def test_the_applications_logging_neither_disables_nor_repeats_our_lines(
     configured: bool, tmp_path: Path
 ) -> None:
     name = write(tmp_path, ".json") if configured else None
@@ -394,7 +453,7 @@ def test_the_applications_own_logging_neither_silences_nor_doubles_ours(
     assert [line.replace("[mine] ", "") for line in err] == ["INFO:     general", "INFO:     error"]
 
 
-def test_one_logger_that_the_application_silences_on_purpose_stays_silent(tmp_path: Path) -> None:
+def test_a_single_logger_that_the_application_disables_stays_disabled(tmp_path: Path) -> None:
     code = (
         "log_setup.configure(settings(None))\n"
         "logging.getLogger('ostler.access').disabled = True\n"

@@ -1,11 +1,8 @@
-"""What is public: settings that check themselves, uvicorn's names for them, and what is loaded for it."""
+"""`ostler.Config`: settings from keyword arguments, under ostler's names and uvicorn's."""
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +10,11 @@ import pytest
 
 import ostler
 from ostler.settings.declarations import Settings, declarations, defaults
-from ostler.settings.sources import ALIASES, Sources
-from tests.settings.test_sources import BAD, GOOD
+from ostler.settings.sources import ALIASES
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """An application, to be passed as an object."""
-
-
-# -- ostler.Settings
-
-
-def test_settings_from_code_are_checked_and_stored_as_from_any_source() -> None:
-    settings = Settings(app=app, host="::1", header=[("X-A", "b: c")], uds_permissions=0o600)  # type: ignore[arg-type]
-
-    assert settings.app is app
-    assert (settings.host, settings.header, settings.uds_permissions) == (("::1",), ("X-A:b: c",), 0o600)
-
-
-@pytest.mark.parametrize("name", GOOD)
-def test_what_is_stored_is_taken_once_more(name: str) -> None:
-    stored = GOOD[name][2]
-
-    assert getattr(Settings(**{name: stored}), name) == stored
-    assert getattr(dataclasses.replace(Settings(**{name: stored}), backlog=7), name) in (stored, 7)
-
-
-@pytest.mark.parametrize("name", [name for name in BAD if name != "uds_permissions"])
-def test_a_wrong_value_is_the_line_that_a_source_would_give(name: str) -> None:
-    wrong: Any = ["\0 is", "nothing"] if name == "header" else object()
-
-    with pytest.raises(ostler.SettingsError) as from_code:
-        Settings(**{name: wrong})
-    with pytest.raises(ostler.SettingsError) as from_run:
-        Sources(values={name: wrong}, pyproject=False).load()
-
-    assert str(from_code.value) == str(from_run.value)
-    assert str(from_code.value).startswith(f"{name} from argument {name} is ")
-
-
-def test_settings_travel_to_a_worker() -> None:
-    settings = ostler.Config("main:app", port=80)
-
-    assert pickle.loads(pickle.dumps(settings)) == settings
-
-
-# -- ostler.Config
 
 
 def test_config_takes_the_application_first_and_every_setting_by_name() -> None:
@@ -95,7 +51,7 @@ def test_config_takes_the_application_first_and_every_setting_by_name() -> None:
         ({"workers": "auto"}, "workers", "auto"),
     ],
 )
-def test_config_takes_what_uvicorns_users_write(given: dict[str, Any], name: str, stored: object) -> None:
+def test_config_accepts_uvicorns_names_and_values(given: dict[str, Any], name: str, stored: object) -> None:
     assert getattr(ostler.Config(app, **given), name) == stored
 
 
@@ -119,7 +75,7 @@ def test_config_takes_what_uvicorns_users_write(given: dict[str, Any], name: str
         ({"host": []}, "host from argument host is []: expected a host name or an address"),
     ],
 )
-def test_config_refuses_in_one_line(given: dict[str, Any], line: str) -> None:
+def test_config_refuses_a_wrong_setting_in_one_line(given: dict[str, Any], line: str) -> None:
     with pytest.raises(ostler.SettingsError) as error:
         ostler.Config(app, **given)
 
@@ -127,7 +83,7 @@ def test_config_refuses_in_one_line(given: dict[str, Any], line: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_of_the_environment_only_the_platforms_proxies_count(
+def test_of_the_environment_only_forwarded_allow_ips_is_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.ostler]\nport = 3\n")
@@ -146,7 +102,9 @@ def test_of_the_environment_only_the_platforms_proxies_count(
     assert ostler.Config(app, forwarded_allow_ips="*").forwarded_allow_ips == "*"
 
 
-def test_an_env_file_is_set_for_the_application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_variables_of_an_env_file_are_set_for_the_application(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "env").write_text("OF_THE_FILE=1\nSET_ALREADY=2\nOSTLER_PORT=5\n")
     environ = {"SET_ALREADY": "1"}
     monkeypatch.setattr("os.environ", environ)
@@ -156,36 +114,11 @@ def test_an_env_file_is_set_for_the_application(monkeypatch: pytest.MonkeyPatch,
     assert (environ["OF_THE_FILE"], environ["SET_ALREADY"], config.port) == ("1", "1", 5)
 
 
-def test_an_alias_is_no_setting_of_its_own() -> None:
+def test_no_alias_is_the_name_of_a_setting() -> None:
     assert not set(ALIASES) & set(declarations())
 
 
-# -- the package
+def test_a_config_can_be_pickled_for_a_worker() -> None:
+    config = ostler.Config("main:app", port=80)
 
-
-def test_what_is_public_is_there_and_nothing_else() -> None:
-    assert all(getattr(ostler, name) is not None for name in ostler.__all__)
-    assert set(ostler.__all__) <= set(dir(ostler))
-    with pytest.raises(AttributeError, match="no attribute 'runn'"):
-        _ = ostler.runn
-
-
-def loaded(code: str) -> set[str]:
-    source = f"import sys\n{code}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
-def test_importing_ostler_and_its_run_loads_nothing_of_a_worker() -> None:
-    modules = loaded("import ostler; ostler.run")
-
-    assert not {name for name in modules if name.startswith("ostler.worker")}
-    assert not modules & {"uvloop", "httptools", "h11", "websockets", "wsproto", "click"}
-
-
-def test_importing_ostler_alone_loads_hardly_anything() -> None:
-    assert "asyncio" not in loaded("import ostler; ostler.Settings(port=1)")
-
-
-def test_the_package_says_that_it_is_typed() -> None:
-    assert (Path(ostler.__file__).parent / "py.typed").is_file()
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -1,4 +1,8 @@
-"""A stand-in for a service manager: it passes sockets, and hears what the service says."""
+"""A fake service manager: it passes sockets to ostler, and receives ostler's notifications.
+
+These are the two protocols of systemd: sd_listen_fds(3) and sd_notify(3). `tests/hosting/systemd.py` runs the
+real one.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tests.live.harness import PATIENCE
+from tests.live.harness import PATIENCE, add_note
 
-# sd_listen_fds(3): the sockets begin at descriptor 3, and the variables name the pid that they are for.
+# sd_listen_fds(3): the passed sockets begin at descriptor 3, and LISTEN_PID is the pid that they are for.
 _LAUNCH = """
 import os, sys
 for wanted, fd in enumerate(map(int, os.environ.pop("PASSED").split(",")), 3):
@@ -19,11 +23,15 @@ for wanted, fd in enumerate(map(int, os.environ.pop("PASSED").split(",")), 3):
 os.environ.setdefault("LISTEN_PID", str(os.getpid()))
 os.execv(sys.executable, [sys.executable, "-m", "ostler", *sys.argv[1:]])
 """
-PROGRAM = ("-c", _LAUNCH)
+SOCKET_ACTIVATED = ("-c", _LAUNCH)
+"""A `program` for `Ostler` that puts the sockets of `PassedSockets` where sd_listen_fds(3) has them."""
 
 
-class Passing:
-    """Duplicates of sockets for a child, above the numbers where it expects them."""
+class PassedSockets:
+    """Duplicates of sockets for a child process.
+
+    Their numbers are above those where the child expects them, so that moving one overwrites no other.
+    """
 
     def __init__(self, *sockets: socket.socket) -> None:
         self.fds = [fcntl.fcntl(sock, fcntl.F_DUPFD, 200) for sock in sockets]
@@ -37,8 +45,11 @@ class Passing:
             socket.close(fd)
 
 
-class Manager:
-    """Listens on a NOTIFY_SOCKET, a path or with `@` in the abstract namespace, while the context lasts."""
+class NotifySocket:
+    """Receive notifications at `address` while the context lasts.
+
+    `address` is a value for NOTIFY_SOCKET: a path, or a name in the abstract namespace that begins with `@`.
+    """
 
     def __init__(self, address: str | Path) -> None:
         self.address = str(address)
@@ -46,23 +57,22 @@ class Manager:
         self._socket.bind(self.address.replace("@", "\0", 1))
         self._messages: list[str] = []
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread = threading.Thread(target=self._receive, daemon=True)
 
-    def __enter__(self) -> Manager:
+    def __enter__(self) -> NotifySocket:
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            error.__notes__ = [*getattr(error, "__notes__", ()), f"heard: {self.messages}"]
+        add_note(error, f"notifications: {self.messages}")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
             last.sendto(b"", self.address.replace("@", "\0", 1))
         self._thread.join(PATIENCE)
         self._socket.close()
 
-    def _listen(self) -> None:
+    def _receive(self) -> None:
         while message := self._socket.recv(65536).decode():
             with self._changed:
                 self._messages.append(message)
@@ -75,19 +85,19 @@ class Manager:
 
     @property
     def fields(self) -> list[str]:
-        """Every field that was heard, in order."""
+        """Every field that was received, in order."""
         return [field for message in self.messages for field in message.split("\n")]
 
     def wait_for(self, start: str, count: int = 1) -> str:
-        """Return the `count`-th field that starts so, as soon as it has been heard."""
+        """Return the `count`-th field that begins with `start`, as soon as it has been received."""
         found: list[str] = []
 
-        def heard() -> bool:
+        def received() -> bool:
             fields = [field for message in self._messages for field in message.split("\n")]
             found[:] = [field for field in fields if field.startswith(start)]
             return len(found) >= count
 
         with self._changed:
-            if not self._changed.wait_for(heard, PATIENCE):
-                raise AssertionError(f"{start!r} was not heard: {self._messages}")
+            if not self._changed.wait_for(received, PATIENCE):
+                raise AssertionError(f"{start!r} was not received: {self._messages}")
         return found[count - 1]

@@ -1,0 +1,53 @@
+"""What others see of a process's arguments, after ostler has overwritten them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+SHOW = "\nprint(open('/proc/self/cmdline').read(), end='')"
+
+
+def arguments_after(code: str, *arguments: str) -> list[str]:
+    """Return the arguments of a process, without those of the interpreter, after it has run `code`."""
+    source = f"from ostler.system import process_title\n{code}{SHOW}"
+    command = [sys.executable, "-c", source, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.split("\0")
+
+
+def test_a_title_replaces_the_arguments() -> None:
+    title, *rest = arguments_after("process_title.set_title('ostler: worker 1 main:app')")
+
+    assert title == "ostler: worker 1 main:app"
+    assert not any(rest)
+
+
+def test_a_title_is_cut_off_where_the_arguments_ended() -> None:
+    title, *rest = arguments_after("process_title.set_title('x' * 1_000_000)")
+
+    assert set(title) == {"x"}
+    assert 0 < len(title) < 1_000_000
+    assert not any(rest)
+
+
+def test_the_value_of_a_secret_flag_is_hidden_in_both_spellings() -> None:
+    found = arguments_after(
+        "process_title.conceal(['--password'])", "--password", "abc", "--password=de", "f"
+    )
+
+    assert found[3:] == ["--password", "***", "--password=**", "f", ""]
+
+
+@pytest.mark.parametrize("call", ["set_title('title')", "conceal(['--password'])"])
+def test_where_the_kernel_has_no_such_files_nothing_changes(call: str) -> None:
+    refuse = "import builtins, io\ndef refused(*_, **__): raise FileNotFoundError\nbuiltins.open = refused\n"
+    restore = "\nbuiltins.open = io.open"
+
+    found = arguments_after(f"{refuse}process_title.{call}{restore}", "--password", "abc")
+
+    assert found[3:] == ["--password", "abc", ""]
