@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ostler.errors import OstlerError, SettingsError
+from ostler.errors import OstlerError
 
 if TYPE_CHECKING:
     from ostler.supervisor.upgrade.handover import Inherited
@@ -60,6 +60,7 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.cli import options
     from ostler.settings.declarations import declarations, flag
     from ostler.settings.sources import Sources
+    from ostler.system.working_directory import working_directory
 
     request = _printed(lambda: options.read(arguments))
     if request is None:
@@ -119,18 +120,6 @@ def _fill_standard_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, which is this
-
-
-def working_directory() -> str:
-    """Return where we were started.
-
-    Raises:
-        SettingsError: it is gone, or out of bounds.
-    """
-    try:
-        return os.getcwd()
-    except OSError as error:
-        raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
 
 
 def last_words(error: OstlerError) -> None:

@@ -14,7 +14,8 @@ from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.ipc.assignment import ARBITERS_OWN
 from ostler.logging import setup as log_setup
 from ostler.settings import libraries
-from ostler.settings.sources import DEFAULT, Configuration, Sources
+from ostler.settings.declarations import DEFAULT
+from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade import command as upgrade_command
 from ostler.supervisor.upgrade.handover import Inherited
 from ostler.system import privileges, sd_notify, socket_activation, sockets
@@ -22,6 +23,7 @@ from ostler.system.cpus import worker_count
 from ostler.system.privileges import Identity
 from ostler.system.sd_notify import Notifier
 from ostler.system.sockets import Listener
+from ostler.system.working_directory import working_directory
 
 if TYPE_CHECKING:
     from ostler.supervisor.reload.reloader import Reloader
@@ -211,17 +213,3 @@ def _reloader(sources: Sources, configuration: Configuration, directory: str) ->
     files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
     watch = Watch.of(settings, directory, files)
     return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
-
-
-def working_directory() -> str:
-    """Return where we were started, symbolic links kept.
-
-    A deploy often points a link (`current`) at the new release; a rolling restart is to follow it there.
-    """
-    logical = os.environ.get("PWD", "")
-    try:
-        if os.path.isabs(logical) and os.path.samefile(logical, "."):
-            return logical
-    except OSError:
-        pass
-    return os.getcwd()

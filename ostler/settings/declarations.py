@@ -55,7 +55,10 @@ class Declaration:
     """Further environment variables, after `OSTLER_<NAME>`."""
 
 
-# What the kernel takes for a descriptor or a backlog is a C int.
+DEFAULT = "default"
+"""The origin of a value that no source gave."""
+
+# The kernel takes a descriptor and a backlog as a C int.
 _INT_MAX = 2**31 - 1
 
 _LONGEST_SHOWN = 100

@@ -13,19 +13,19 @@ from typing import Any
 
 from ostler.errors import SettingsError
 from ostler.records import record
-from ostler.settings import log_config
-from ostler.settings.declarations import Settings, declarations, defaults, flag, taken, variables, wrong
+from ostler.settings import consistency, log_config
+from ostler.settings.declarations import (
+    DEFAULT,
+    Settings,
+    declarations,
+    defaults,
+    flag,
+    taken,
+    variables,
+    wrong,
+)
 from ostler.settings.files import DEFAULT_FILE, Table, read_env_file, read_table
 from ostler.settings.kinds import Kind, Many, Switch
-
-DEFAULT = "default"
-"""The origin of a value that no source gave."""
-
-_NOT_SETTINGS = (
-    *("OSTLER_CONFIG", "OSTLER_ENV_FILE"),
-    *("OSTLER_SLOT", "OSTLER_GENERATION", "OSTLER_HANDOVER"),
-)
-"""Variables of ours that are no setting: where to find files, and what a worker is told."""
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -94,15 +94,11 @@ class Sources:
         if found["log_config"] is not None:
             found["log_config"] = log_config.read(self.directory, found["log_config"])
         settings = Settings(**found)
-        _refuse_contradictions(settings, origins)
+        consistency.refuse_contradictions(settings, origins)
         if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        warnings = (
-            *_near_misses(self.environ),
-            *_idle(settings, origins),
-            *_idle_authorities(settings, origins),
-        )
+        warnings = consistency.warnings(settings, origins, self.environ)
         return Configuration(settings, origins, environment, warnings, path)
 
     def files(self) -> tuple[str, ...]:
@@ -152,7 +148,7 @@ def _by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
     found: dict[str, tuple[str, object]] = {}
     for argument, value in values.items():
         if argument not in known:
-            raise SettingsError(f"unknown setting {argument!r}{_suggestion(argument, known)}")
+            raise SettingsError(f"unknown setting {argument!r}{consistency.suggestion(argument, known)}")
         name = ALIASES.get(argument, argument)
         if value is None:
             continue
@@ -190,111 +186,5 @@ def _checked(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, st
 def _refuse_unknown_keys(table: Table) -> None:
     for key in table.values:
         if key not in declarations():
-            suggestion = _suggestion(key, list(declarations()))
-            raise SettingsError(f"{table.origin(key)}: unknown setting {key!r}{suggestion}")
-
-
-def _refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Settings that are right one by one and make no sense together.
-
-    Raises:
-        SettingsError: the first contradiction, with both origins.
-    """
-    for one, other in (("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")):
-        if DEFAULT not in (origins[one], origins[other]):
-            raise SettingsError(
-                f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
-                f"expected one place to listen on"
-            )
-    _refuse_everyone_and_others(settings, origins)
-    if settings.log_config is not None and settings.log_format != "text":
-        raise SettingsError(
-            f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
-            f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
-        )
-    for limit in ("limit_max_requests", "limit_worker_lifetime"):
-        jitter = f"{limit}_jitter"
-        if getattr(settings, jitter) and getattr(settings, limit) is None:
-            value = declarations()[jitter].kind.show(getattr(settings, jitter))
-            raise SettingsError(f"{jitter} from {origins[jitter]} is {value}: expected {limit} with it")
-    _refuse_half_of_tls(settings, origins)
-
-
-_NEED_TLS = (
-    "ssl_keyfile",
-    "ssl_keyfile_password",
-    "ssl_version",
-    "ssl_cert_reqs",
-    "ssl_ca_certs",
-    "ssl_ciphers",
-)
-
-
-def _refuse_half_of_tls(settings: Settings, origins: Mapping[str, str]) -> None:
-    """Whoever gives some of it wants TLS: it must not become plain HTTP, or a check that checks nothing."""
-    if settings.ssl_context_factory is None:
-        for name in _NEED_TLS:
-            if origins[name] != DEFAULT and settings.ssl_certfile is None:
-                raise SettingsError(
-                    f"{name} is given by {origins[name]}: expected ssl_certfile with it, for TLS needs a "
-                    "certificate"
-                )
-        if settings.ssl_cert_reqs != "none" and settings.ssl_ca_certs is None:
-            raise SettingsError(
-                f"ssl_cert_reqs from {origins['ssl_cert_reqs']} is {settings.ssl_cert_reqs}: expected "
-                "ssl_ca_certs with it, to check the certificates of clients against"
-            )
-    elif callable(settings.ssl_context_factory) and (settings.workers is not None or settings.reload):
-        raise SettingsError(
-            f"ssl_context_factory from {origins['ssl_context_factory']} is "
-            f"{settings.ssl_context_factory!r}: expected a function at the top level of a module, the script "
-            "itself excepted, as every worker imports it"
-        )
-
-
-def _idle_authorities(settings: Settings, origins: Mapping[str, str]) -> list[str]:
-    if settings.ssl_ca_certs is None or settings.ssl_cert_reqs != "none" or settings.ssl_context_factory:
-        return []
-    origin = origins["ssl_ca_certs"]
-    return [f"ssl_ca_certs from {origin} checks nobody: ssl_cert_reqs is none, so no client is asked"]
-
-
-def _refuse_everyone_and_others(settings: Settings, origins: Mapping[str, str]) -> None:
-    """To uvicorn a `*` among other peers means nothing: taken as everyone, it would widen whom one trusts.
-
-    With the PROXY protocol it has a meaning: the others are whom it may name as the client.
-    """
-    entries = {entry.strip() for entry in settings.forwarded_allow_ips.split(",")} - {""}
-    if "*" in entries and len(entries) > 1 and not settings.proxy_protocol:
-        raise SettingsError(
-            f"forwarded_allow_ips from {origins['forwarded_allow_ips']} is {settings.forwarded_allow_ips!r}: "
-            "* trusts everyone, so expected * alone, or the others without it"
-        )
-
-
-def _near_misses(environ: Mapping[str, str]) -> list[str]:
-    """Warnings about variables that are nearly named like ours; a mere OSTLER_ may be anyone's."""
-    strangers = [name for name in environ if name.startswith("OSTLER_") and name not in _NOT_SETTINGS]
-    known = {variable for name in declarations() for variable in variables(name)}
-    warnings = []
-    for name in strangers:
-        # Strict: a Kubernetes service named ostler gives every pod an OSTLER_SERVICE_HOST.
-        suggestion = "" if name in known else _suggestion(name, sorted(known), 0.85)
-        if suggestion:
-            warnings.append(f"variable {name} is ignored: unknown setting{suggestion}")
-    return warnings
-
-
-def _idle(settings: Settings, origins: Mapping[str, str]) -> list[str]:
-    """Warnings about settings that do nothing without another one."""
-    given = [name for name in origins if name.startswith("reload_") and origins[name] != DEFAULT]
-    if settings.reload or not given:
-        return []
-    return [f"{name} from {origins[name]} does nothing without --reload" for name in given]
-
-
-def _suggestion(word: str, known: list[str], likeness: float = 0.7) -> str:
-    import difflib  # 1.5 MB, for a mistake only
-
-    close = difflib.get_close_matches(word.replace("-", "_"), known, n=1, cutoff=likeness)
-    return f", did you mean {close[0]}?" if close else ""
+            meant = consistency.suggestion(key, list(declarations()))
+            raise SettingsError(f"{table.origin(key)}: unknown setting {key!r}{meant}")
