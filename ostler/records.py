@@ -37,7 +37,8 @@ def record(cls: type[T]) -> type[T]:
 def frozen_record(cls: type[T]) -> type[T]:
     """Make a class of many fields, each with a default: nothing is compiled, and to assign to one raises."""
     made: Any = dataclass(init=False, eq=False, repr=False)(cls)
-    made.__init__ = _take
+    if "__init__" not in cls.__dict__:
+        made.__init__ = _take
     made.__eq__ = _equals
     made.__hash__ = _hash
     made.__repr__ = _show_public

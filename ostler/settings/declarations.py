@@ -268,7 +268,7 @@ class Settings:
         "Gather what changes within this long of a reload's beginning into one more.")
     def __post_init__(self) -> None:
         values = self.__dict__
-        for f in dataclasses.fields(self):
+        for f in dataclasses.fields(Settings):
             if values[f.name] is not f.default:
                 kind = f.metadata["declaration"].kind
                 values[f.name] = taken(f.name, kind, values[f.name], f"argument {f.name}")

@@ -22,7 +22,6 @@ class Kind:
 
     metavar = "TEXT"
     expected = "a text"
-    many = False
     secret = False
     """Whether values are to be hidden from whoever looks at settings."""
 
@@ -420,8 +419,6 @@ class LogConfigFile(Kind):
 class Many(Kind):
     """Several of another kind: a flag given several times, a TOML list, a variable split at `separator`."""
 
-    many = True
-
     def __init__(self, item: Kind, *, separator: str = ",", least: int = 0) -> None:
         self.item = item
         self.separator = separator
@@ -431,10 +428,6 @@ class Many(Kind):
 
     def parse(self, text: str) -> tuple[Any, ...]:
         return self._enough(self.item.parse(p.strip()) for p in text.split(self.separator) if p.strip())
-
-    def parse_each(self, texts: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return the values that `texts` stand for, one each: a flag given several times is not split."""
-        return self._enough(self.item.parse(text) for text in texts)
 
     def check(self, value: object) -> tuple[Any, ...]:
         if isinstance(value, str):

@@ -68,6 +68,8 @@ class Sources:
     """What relative paths of files are relative to, and where pyproject.toml is looked for."""
     values: Mapping[str, object] = field(default_factory=dict)
     """Values given in code, by field name or alias, as `ostler.run(port=8000)` does; None is not given."""
+    repeated_defaults: bool = False
+    """Whether `values` may repeat defaults, as dataclasses.replace() does: these contradict nothing."""
     pyproject: bool = True
     """Whether `[tool.ostler]` in ./pyproject.toml counts where there is no `config`."""
 
@@ -121,7 +123,10 @@ class Sources:
             return _from_flags(name, kind, self.flags[name])
         if name in values:
             argument, value = values[name]
-            return taken(name, kind, value, f"argument {argument}"), f"argument {argument}"
+            origin = f"argument {argument}"
+            found = taken(name, kind, value, origin)
+            repeated = self.repeated_defaults and found == defaults()[name]
+            return found, DEFAULT if repeated else origin
         for variable in variables(name):
             text = self._real(variable)
             if text is not None:
