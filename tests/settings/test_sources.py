@@ -342,76 +342,7 @@ def test_files_are_read_anew_at_every_load(tmp_path: Path) -> None:
     assert (before.settings.port, sources.load(complete=False).settings.port) == (1, 2)
 
 
-# -- together
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")]
-)
-def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
-    flags = {one: (GOOD[one][0],)}
-    environ = {f"OSTLER_{other.upper()}": GOOD[other][0]}
-
-    line = refusal(flags=flags, environ=environ)
-
-    assert line.startswith(
-        f"{one} from flag --{one} and {other} from variable OSTLER_{other.upper()} exclude"
-    )
-
-
-@pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
-def test_a_star_among_other_peers_is_refused_where_it_would_widen_whom_one_trusts(peers: str) -> None:
-    environ = {"FORWARDED_ALLOW_IPS": peers}
-    with pytest.raises(SettingsError) as caught:
-        Sources(environ=environ).load(complete=False)
-    assert str(caught.value) == (
-        f"forwarded_allow_ips from variable FORWARDED_ALLOW_IPS is {peers!r}: * trusts everyone, so expected "
-        "* alone, or the others without it"
-    )
-    # There it has a meaning: the others are whom a PROXY header may name.
-    environ["OSTLER_PROXY_PROTOCOL"] = "1"
-    assert Sources(environ=environ).load(complete=False).settings.forwarded_allow_ips == peers
-
-
-@pytest.mark.parametrize("peers", ["*", " * ", "*,", "*,*"])
-def test_a_star_alone_is_everyone(peers: str) -> None:
-    assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
-
-
-def test_jitter_needs_a_limit() -> None:
-    line = refusal(flags={"limit_max_requests_jitter": ("5",)})
-
-    assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
-    assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
-    line = refusal(flags={"limit_worker_lifetime_jitter": ("0.5",)})
-    assert "limit_worker_lifetime_jitter from flag --limit-worker-lifetime-jitter is 0.5" in line
-
-
-def test_a_limit_of_requests_needs_no_workers() -> None:
-    assert load(flags={"limit_max_requests": ("9",)}).settings.workers is None
-
-
 def test_an_application_is_needed_to_serve() -> None:
     line = refusal(complete=True)
 
     assert line == "no application given: expected APP as module:attribute, such as main:app"
-
-
-@pytest.mark.parametrize(
-    ("name", "warnings"),
-    [
-        ("OSTLER_WORKER", 1),
-        ("OSTLER_LOGLEVEL", 1),
-        ("OSTLER_SLOT", 0),
-        ("OSTLER_GENERATION", 0),
-        ("OSTLER_CONFIG_DIR", 0),
-        ("OSTLER_SERVICE_HOST", 0),
-        ("OSTLER_PORT_80_TCP", 0),
-        ("OSTLER", 0),
-    ],
-)
-def test_a_variable_that_is_nearly_ours_is_warned_of(name: str, warnings: int) -> None:
-    found = load(environ={name: "x"}).warnings
-
-    assert len(found) == warnings
-    assert all(line.startswith(f"variable {name} is ignored: ") for line in found)

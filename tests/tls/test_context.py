@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
-from ostler.settings.sources import Sources
 from ostler.system.process_title import masked
 from ostler.tls import context as tls_context
 from tests.certificates import Authority
@@ -146,69 +144,6 @@ def test_a_second_chain_makes_the_certificate_one_of_several(authority: Authorit
     context.load_cert_chain(authority.directory / "both.pem")
 
     assert context.certificate is None
-
-
-# -- settings
-
-
-def load(**values: object) -> Any:
-    return Sources(values={"app": "main:app", **values}).load()
-
-
-@pytest.mark.parametrize("given", [17, 5, 2, "17", "TLSv1.2", "tlsv1.2", ssl.PROTOCOL_TLS_SERVER])
-def test_what_uvicorn_takes_for_a_version_is_taken(given: object) -> None:
-    assert load(ssl_certfile="c", ssl_version=given).settings.ssl_version == "TLSv1.2"
-
-
-@pytest.mark.parametrize("given", [2, "2", "required", ssl.CERT_REQUIRED])
-def test_what_uvicorn_takes_for_cert_reqs_is_taken(given: object) -> None:
-    settings = load(ssl_certfile="c", ssl_ca_certs="a", ssl_cert_reqs=given).settings
-    assert settings.ssl_cert_reqs == "required"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("ssl_keyfile", "k"), ("ssl_keyfile_password", "geheim"), ("ssl_ca_certs", "c")]
-)
-def test_half_of_tls_is_refused(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=rf"^{name} is given by .* expected ssl_certfile") as caught:
-        load(**{name: value})
-    assert "geheim" not in str(caught.value)
-
-
-def test_a_demand_without_authorities_is_refused() -> None:
-    with pytest.raises(SettingsError, match="expected ssl_ca_certs with it"):
-        load(ssl_certfile="c", ssl_cert_reqs="required")
-
-
-def test_authorities_that_nobody_is_checked_against_are_worth_a_warning() -> None:
-    [warning] = load(ssl_certfile="c", ssl_ca_certs="a").warnings
-    assert "checks nobody" in warning
-
-
-def test_a_password_is_not_in_the_repr() -> None:
-    assert "geheim" not in repr(load(ssl_certfile="c", ssl_keyfile_password="geheim").settings)
-
-
-def a_factory(settings: Settings, default: Any) -> ssl.SSLContext:
-    context: ssl.SSLContext = default()
-    return context
-
-
-def test_a_function_of_a_module_is_kept_as_where_it_is_found() -> None:
-    settings = load(ssl_context_factory=a_factory, workers=2).settings
-
-    assert settings.ssl_context_factory == "tests.tls.test_context:a_factory"
-    assert pickle.loads(pickle.dumps(settings)) == settings
-
-
-@pytest.mark.parametrize("fleet", [{"workers": 1}, {"reload": True}], ids=str)
-def test_a_function_that_workers_cannot_import_is_for_a_plain_server_only(fleet: dict[str, Any]) -> None:
-    def local(settings: Settings, default: Any) -> Any:
-        return default()
-
-    assert load(ssl_context_factory=local).settings.ssl_context_factory is local
-    with pytest.raises(SettingsError, match="top level of a module"):
-        load(ssl_context_factory=local, **fleet)
 
 
 @pytest.mark.parametrize(
