@@ -1,7 +1,7 @@
-"""Where settings come from: flags, variables and files, merged into one frozen Settings.
+"""Reads the settings from their sources, and merges them into one `Settings`.
 
-The nearest source wins: the command line, then a value given in code, the environment (`OSTLER_*`, and
-WEB_CONCURRENCY and FORWARDED_ALLOW_IPS), the `--env-file`, TOML, and last the default.
+The sources in the order of their precedence: the command line, values given in code, the environment
+(`OSTLER_*`, WEB_CONCURRENCY and FORWARDED_ALLOW_IPS), the `--env-file`, TOML, and the default.
 """
 
 from __future__ import annotations
@@ -36,52 +36,55 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "h11_max_incomplete_event_size": "limit_request_head",
     }
 )
-"""What uvicorn calls a setting in code, where that is not what the flag is called."""
+"""The arguments of `uvicorn.run` that are not named as the flag, and the settings that they give."""
 
 
 @record
 class Configuration:
-    """Every effective setting, and what `--env-file` adds."""
+    """The effective settings, their origins, and the variables of the `--env-file`."""
 
     settings: Settings
     origins: Mapping[str, str]
-    """Where each setting came from, by field name: `flag --port`, `ostler.toml line 3`, `default`."""
+    """The source of each setting by field name: `flag --port`, `ostler.toml line 3`, `default`."""
     environment: Mapping[str, str]
-    """What `--env-file` adds to the application's environment; never a variable that is really set."""
+    """What the `--env-file` adds to the application's environment, without the variables already set."""
     warnings: tuple[str, ...] = ()
-    """What is not wrong but probably not meant, one line each."""
+    """Settings that are not wrong but probably not meant, one line each."""
     env_file: str | None = None
-    """The file that `environment` is from."""
+    """The file that `environment` was read from."""
 
 
 @record
 class Sources:
-    """All that settings are read from; `load` reads the files anew each time, so that SIGHUP sees changes."""
+    """The sources of the settings. Each `load` reads the files again, so that SIGHUP sees changes."""
 
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Texts from the command line, by field name; a switch gives true or false."""
+    """Texts from the command line by field name; a switch gives "true" or "false"."""
     config: str | None = None
     env_file: str | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
-    """The environment as it was at the start, without what an `--env-file` added."""
+    """The environment at the start, without the variables of an `--env-file`."""
     directory: str = "."
-    """What relative paths of files are relative to, and where pyproject.toml is looked for."""
+    """The directory that paths of files are relative to, and in which pyproject.toml is looked for."""
     values: Mapping[str, object] = field(default_factory=dict)
-    """Values given in code, by field name or alias, as `ostler.run(port=8000)` does; None is not given."""
+    """Values given in code by field name or alias, as in `ostler.run(port=8000)`; None means not given."""
     repeated_defaults: bool = False
-    """Whether `values` may repeat defaults, as dataclasses.replace() does: these contradict nothing."""
+    """Whether `values` may repeat defaults, as dataclasses.replace() does: they contradict nothing."""
     pyproject: bool = True
-    """Whether `[tool.ostler]` in ./pyproject.toml counts where there is no `config`."""
+    """Whether `[tool.ostler]` in the pyproject.toml of `directory` counts if there is no `config`."""
 
     def load(self, *, complete: bool = True) -> Configuration:
-        """Read all sources and return what they come to; `complete` asks for an application too.
+        """Read all sources and return the effective settings.
+
+        Args:
+            complete: whether it is an error that no source names an application.
 
         Raises:
             SettingsError: a source cannot be read, or a value is wrong; one line that says which and why.
         """
-        path = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
+        path = self.env_file if self.env_file is not None else self._set_variable("OSTLER_ENV_FILE")
         from_file = {} if path is None else read_env_file(self.directory, path)
-        config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
+        config = self.config if self.config is not None else self._set_variable("OSTLER_CONFIG")
         table = read_table(self.directory, config) if config is not None or self.pyproject else None
         if table is not None:
             _refuse_unknown_keys(table)
@@ -90,7 +93,7 @@ class Sources:
         found = dict(defaults())
         origins = dict.fromkeys(found, DEFAULT)
         for name, declaration in declarations().items():
-            given = self._nearest(name, declaration.kind, values, path, from_file, table)
+            given = self._find(name, declaration.kind, values, path, from_file, table)
             if given is not None:
                 found[name], origins[name] = given
         if found["log_config"] is not None:
@@ -104,12 +107,12 @@ class Sources:
         return Configuration(settings, origins, environment, warnings, path)
 
     def files(self) -> tuple[str, ...]:
-        """The files of settings that `load` reads, or would if they were there: relative to `directory`."""
-        config = self.config if self.config is not None else self._real("OSTLER_CONFIG")
-        env_file = self.env_file if self.env_file is not None else self._real("OSTLER_ENV_FILE")
+        """Return the paths of the files that `load` reads, or would read if they existed."""
+        config = self.config if self.config is not None else self._set_variable("OSTLER_CONFIG")
+        env_file = self.env_file if self.env_file is not None else self._set_variable("OSTLER_ENV_FILE")
         return (config or DEFAULT_FILE, *([] if env_file is None else [env_file]))
 
-    def _nearest(
+    def _find(
         self,
         name: str,
         kind: Kind,
@@ -118,7 +121,7 @@ class Sources:
         from_file: Mapping[str, str],
         table: Table | None,
     ) -> tuple[Any, str] | None:
-        """The value of the nearest source that gives one, and that source in words."""
+        """Return the value from the first source that has one, and the name of that source."""
         if name in self.flags:
             return _from_flags(name, kind, self.flags[name])
         if name in values:
@@ -128,7 +131,7 @@ class Sources:
             repeated = self.repeated_defaults and found == defaults()[name]
             return found, DEFAULT if repeated else origin
         for variable in variables(name):
-            text = self._real(variable)
+            text = self._set_variable(variable)
             if text is not None:
                 return _parsed(name, kind, text, f"variable {variable}")
         for variable in variables(name):
@@ -138,16 +141,16 @@ class Sources:
             return _checked(name, kind, table.values[name], table.origin(name))
         return None
 
-    def _real(self, variable: str) -> str | None:
-        # Empty is unset: `OSTLER_UDS=${UDS:-}` in a compose file means no Unix socket.
+    def _set_variable(self, variable: str) -> str | None:
+        # An empty variable counts as unset: `OSTLER_UDS=${UDS:-}` in a compose file means no Unix socket.
         return self.environ.get(variable) or None
 
 
 def _by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
-    """The values given in code by the name of the field, each with the name of its argument.
+    """Return the values given in code by field name, each with the name of its argument.
 
     Raises:
-        SettingsError: there is no such setting, or it is given by both its names.
+        SettingsError: there is no such setting, or it is given under both of its names.
     """
     known = [*declarations(), *(alias for alias, name in ALIASES.items() if name in declarations())]
     found: dict[str, tuple[str, object]] = {}
@@ -167,7 +170,7 @@ def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> tuple[Any, str
     origin = "argument APP" if name == "app" else f"flag {flag(name)}"
     if isinstance(kind, Many):
         return tuple(_parsed(name, kind.item, text, origin)[0] for text in texts), origin
-    # Of a flag that is given twice the last counts, so that a script's defaults can be overridden.
+    # If a flag is given twice, the last one counts: it overrides the defaults of a wrapper script.
     value, origin = _parsed(name, kind, texts[-1], origin)
     if isinstance(kind, Switch) and not value:
         origin = f"flag --no-{flag(name)[2:]}"
