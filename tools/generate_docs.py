@@ -1,6 +1,7 @@
-"""Writes what follows from the code in docs/: `python -m tools.generate_docs [--check] [DIRECTORY]`.
+"""Generates the pages and parts of pages in docs/ that follow from the code.
 
-Some pages follow whole; in others it is what stands between two marks.
+`python -m tools.generate_docs [--check] [DIRECTORY]` writes them; with `--check` it writes nothing, and exits
+with 1 if one is stale. A part of a page stands between two marks.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from ostler.system.signals import MEANINGS
 SETTINGS_INTRODUCTION = """\
 # Settings
 
-*This page is written by `make docs` from `ostler/settings.py`; change it there.*
+*This page is written by `make docs` from `ostler/settings/declarations.py`; change it there.*
 
-A setting is taken from the nearest of these that gives it:
+A setting is read from the first of these sources that has it:
 
 1. the command line;
 2. the environment: `OSTLER_...`, and `WEB_CONCURRENCY` and `FORWARDED_ALLOW_IPS`, which platforms set;
    an empty variable counts as unset;
-3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; its other lines
-   are set for the application, save what is set already;
+3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; all its lines are set
+   for the application, except for variables that are set already;
 4. TOML: the file that `--config` (or `OSTLER_CONFIG`) names, or else `[tool.ostler]` in the
    `pyproject.toml` of the working directory;
 5. the default.
 
-`ostler --show-settings` prints what this comes to, and which source each value is from. A wrong value
-is one line on stderr that names the setting, its source and what was expected, and exit code 2.
+`ostler --show-settings` prints each effective value and its source. A wrong value is one line on stderr,
+which names the setting, its source and what was expected, and exit code 2.
 
-A flag that takes several values is given several times. Its variable holds them in one text, hosts split
-at commas, headers at line breaks (a header's value may well have commas), and TOML has a list.
+A flag for several values is given several times. Its variable holds all of them: hosts separated by commas,
+headers by line breaks, because the value of a header may contain commas. TOML has a list.
 
-In a TOML file of its own, the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
+In ostler's own TOML file the keys stand at the top level; in `pyproject.toml` they stand below `[tool.ostler]`:
 
 ```toml
 app = "main:app"
@@ -48,19 +49,21 @@ uds_permissions = "660"
 header = ["X-Frame-Options: DENY"]
 ```
 
-SIGHUP reads the files again. What is wrong then changes nothing: the log says why, and the workers go on.
+SIGHUP reads the files again. If something in them is wrong, nothing changes: the log says why, and the
+workers continue. Paths are relative to the directory in which ostler was started. If it was entered by a link,
+such as `current`, that a deploy points at the next release, SIGHUP reads the files of the next release.
 
-## Whom to trust
+## Trusted proxies
 
 `forwarded_allow_ips` lists the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count: addresses
-(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for whoever calls over a Unix socket. The
+(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for every peer over a Unix socket. The
 client is then the right-most address in `X-Forwarded-For` that is not itself a trusted proxy, and the
 scheme is the last in `X-Forwarded-Proto`. With `--forwarded-header forwarded` the same is read from
 `Forwarded`, and with `--proxy-protocol` the client is in the first bytes of a connection:
 [deployment/cdn.md](deployment/cdn.md) and [deployment/nginx.md](deployment/nginx.md#proxy-protocol) say more.
 
-With `*` everyone is believed and the left-most counts, as with uvicorn. That is right only where every
-request comes through a proxy that discards what the client sent: any client can write those headers.
+With `*` every peer is trusted and the left-most address counts, as with uvicorn. Use it only if every
+request comes through a proxy that removes these headers from what the client sent: any client can write them.
 """
 
 COMMAND_LINE = """\
@@ -69,14 +72,14 @@ COMMAND_LINE = """\
 | flag | variable | what it does |
 | --- | --- | --- |
 | `--config FILE` | `OSTLER_CONFIG` | Read settings from this TOML file. |
-| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, save those that are set; needs `pip install 'ostler[dotenv]'`. |
-| `--show-settings` | | Print every effective value and where it comes from, and exit. |
+| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, except those already set; needs `pip install 'ostler[dotenv]'`. |
+| `--show-settings` | | Print every effective value and its source, and exit. |
 | `--version` | | Print the version and exit. |
 """  # noqa: E501
 
 
 def settings_page() -> str:
-    """docs/settings.md: one table for each group."""
+    """Return docs/settings.md: one table for each group of settings."""
     sections = [SETTINGS_INTRODUCTION]
     for group in GROUPS:
         rows = [
@@ -92,7 +95,7 @@ def settings_page() -> str:
 SIGNALS_INTRODUCTION = """\
 # Signals
 
-*This page is written by `make docs` from `ostler/signals.py`; change it there.*
+*This page is written by `make docs` from `ostler/system/signals.py`; change it there.*
 
 Send a signal to the arbiter, whose pid it logs (`Started arbiter process [...]`); without `--workers` there
 is one process, the plain server. A worker can be sent its signals directly, by the pid in the arbiter's log
@@ -155,7 +158,7 @@ worker that is sent SIGTERM directly drains without the delay: another one takes
 
 
 def signals_page() -> str:
-    """docs/signals.md: what every signal means to every kind of process."""
+    """Return docs/signals.md: the effect of each signal on each kind of process."""
     head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
     rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
     return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", UPGRADE, SIGNALS_END])
@@ -164,13 +167,13 @@ def signals_page() -> str:
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {"settings.md": settings_page, "signals.md": signals_page}
 )
-"""Every page that is generated, by its name in docs/."""
+"""The pages that are generated as a whole, by their names in docs/."""
 
 
 def life_diagram() -> str:
-    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
+    """Return the state diagram of a slot in Mermaid's notation, which GitHub draws.
 
-    What leaves a slot in its state is not drawn.
+    An event that does not change the state is not drawn.
     """
     edges: dict[tuple[State, State], list[str]] = {}
     for (state, event), row in TABLE.items():
@@ -188,14 +191,14 @@ def life_diagram() -> str:
 BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(
     {"architecture.md": MappingProxyType({"the life of a slot": life_diagram})}
 )
-"""What is generated within pages, by the name in its marks."""
+"""The generated parts of pages: by the page, then by the name in the marks."""
 
 
 def _filled(name: str, text: str) -> str:
-    """Return the page `name` with its generated blocks as the code says.
+    """Return `text`, the page `name`, with its generated parts renewed.
 
     Raises:
-        ValueError: the marks of a block are not in the page.
+        ValueError: the page lacks the marks of a part.
     """
     for title, block in BLOCKS[name].items():
         begin, end = f"<!-- {title}, written by `make docs` -->\n", f"\n<!-- end of {title} -->"
@@ -216,7 +219,7 @@ def _row(name: str, declaration: Declaration) -> str:
         f"`{default}`" if default else "",
         declaration.help,
     ]
-    # A bar would end the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
+    # A bar ends the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -230,7 +233,7 @@ def _flag(name: str, declaration: Declaration) -> str:
 
 
 def stale(directory: Path) -> list[str]:
-    """The names of the pages in `directory` that are missing, or not what the code says."""
+    """Return the names of the pages in `directory` that are missing, or differ from the generated ones."""
     return [name for name in (*PAGES, *BLOCKS) if _content(directory / name) != _wanted(directory, name)]
 
 
@@ -246,7 +249,7 @@ def _content(path: Path) -> str | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every page; with --check write none, and return 1 if one is stale."""
+    """Write the stale pages; with --check write none, and return 1 if there are any."""
     directory = Path(next((a for a in arguments if a != "--check"), "docs"))
     names = stale(directory)
     if "--check" in arguments:

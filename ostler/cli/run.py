@@ -1,4 +1,4 @@
-"""Composes the parts: sockets, then either a plain server in this process or an arbiter with workers."""
+"""Opens the sockets, then runs either a plain server in this process or an arbiter with workers."""
 
 from __future__ import annotations
 
@@ -32,40 +32,44 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ostler.error")
 
 # The settings that say where to listen.
-_PLACES = ("fd", "uds", "host", "port")
+_ADDRESSES = ("fd", "uds", "host", "port")
 
 
 def serve(sources: Sources, configuration: Configuration, inherited: Inherited | None = None) -> int:
-    """Run what the settings ask for until it is stopped, and return the exit code.
+    """Serve as the settings say until a signal stops it, and return the exit code.
 
-    `inherited` is what an arbiter hands over that is to be replaced.
+    Args:
+        sources: the sources of the settings, which SIGHUP reads again.
+        configuration: what they said at the start.
+        inherited: what the old arbiter hands over in an upgrade.
 
     Raises:
-        BindError: an address cannot be listened on.
+        BindError: the server cannot listen on an address.
         StartupError: the application failed to start.
-        SettingsError: a library is asked for that is not installed; certificate or key are wrong.
+        SettingsError: a library is not installed, the certificate or its key are wrong, or there is no such
+        user.
     """
     settings, listeners = configuration.settings, list[Listener]()
     directory = working_directory()
     pid_file = _pid_file(settings.pid_file, directory)
 
-    def let_go() -> None:
+    def release() -> None:
         for listener in listeners:
             listener.close()
         if pid_file is not None:
             pid_file.remove()
 
     def leave(*_: object) -> NoReturn:
-        """End at once, before anything is served; an exception could be swallowed by whatever runs now."""
-        let_go()
+        """Exit at once, before serving begins. The code that runs now could catch an exception."""
+        release()
         os._exit(0)
 
     if settings.umask is not None:
         os.umask(settings.umask)
-    orders = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for number in orders:
+    stop_signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    for number in stop_signals:
         signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
     identity = privileges.wanted(settings)
     log_setup.configure(settings)
     privileges.give(identity, log_setup.descriptors())
@@ -75,7 +79,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
         for warning in configuration.warnings:
             logger.warning("%s", warning)
     command = upgrade_command.this_command(directory, dict(os.environ))
-    # For this process alone: neither the workers nor what the application starts are to see it.
+    # These variables are for this process only. Workers and processes of the application must not see them.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = sd_notify.from_environment(environ, os.getpid())
     notifier.held = inherited is not None
@@ -130,7 +134,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
         raise
     finally:
         notifier.close()
-        let_go()
+        release()
 
 
 def _pid_file(path: str | None, directory: str) -> PidFile | None:
@@ -142,10 +146,10 @@ def _pid_file(path: str | None, directory: str) -> PidFile | None:
 
 
 def _checked(configuration: Configuration, directory: str) -> Configuration:
-    """What is read anew at SIGHUP, unless it would fail in every worker.
+    """Return `configuration`, which SIGHUP has read, after checks of what would fail in every worker.
 
     Raises:
-        SettingsError: there is no such user or group; certificate or key are wrong.
+        SettingsError: there is no such user or group, or the certificate or its key are wrong.
     """
     privileges.wanted(configuration.settings)
     tls.check(configuration.settings, directory)
@@ -158,12 +162,13 @@ def _open(
     inherited: Inherited | None,
     identity: Identity | None,
 ) -> list[Listener]:
-    """Open what the settings ask for; where they ask for nothing, what the service manager has passed.
+    """Return the listening sockets: from the old arbiter, from the service manager, or newly opened.
 
-    What another arbiter hands over goes before, unless the settings ask for another place by now.
+    The old arbiter's sockets are used unless the settings now name another address. The service manager's are
+    used if the settings name no address.
     """
     settings, origins = configuration.settings, configuration.origins
-    asked = [f"{name} from {origins[name]}" for name in _PLACES if origins[name] != DEFAULT]
+    asked = [f"{name} from {origins[name]}" for name in _ADDRESSES if origins[name] != DEFAULT]
     if inherited is not None and inherited.suits(settings, asked=bool(asked)):
         listeners = inherited.listeners(settings.backlog)
         for listener in listeners:
