@@ -35,10 +35,10 @@ A setting is read from the first of these sources that has it:
 `ostler --show-settings` prints each effective value and its source. A wrong value is one line on stderr,
 which names the setting, its source and what was expected, and exit code 2.
 
-A flag for several values is given several times. Its variable holds all of them: hosts separated by commas,
-headers by line breaks, because the value of a header may contain commas. TOML has a list.
+A flag for several values is given several times. Its variable holds all of them: hosts separated by
+commas, headers by line breaks, because the value of a header may contain commas. TOML has a list.
 
-In ostler's own TOML file the keys stand at the top level; in `pyproject.toml` they stand below `[tool.ostler]`:
+In ostler's own TOML file the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
 
 ```toml
 app = "main:app"
@@ -50,8 +50,8 @@ header = ["X-Frame-Options: DENY"]
 ```
 
 SIGHUP reads the files again. If something in them is wrong, nothing changes: the log says why, and the
-workers continue. Paths are relative to the directory in which ostler was started. If it was entered by a link,
-such as `current`, that a deploy points at the next release, SIGHUP reads the files of the next release.
+workers continue. Paths are relative to the directory in which ostler was started. If it was entered by a
+link, such as `current`, that a deploy points at the next release, SIGHUP reads the files of the next release.
 
 ## Trusted proxies
 
@@ -63,7 +63,7 @@ scheme is the last in `X-Forwarded-Proto`. With `--forwarded-header forwarded` t
 [deployment/cdn.md](deployment/cdn.md) and [deployment/nginx.md](deployment/nginx.md#proxy-protocol) say more.
 
 With `*` every peer is trusted and the left-most address counts, as with uvicorn. Use it only if every
-request comes through a proxy that removes these headers from what the client sent: any client can write them.
+request comes through a proxy that removes what the client sent in them: any client can write those headers.
 """
 
 COMMAND_LINE = """\

@@ -14,7 +14,7 @@ from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.ipc.assignment import ARBITERS_OWN
 from ostler.logging import setup as log_setup
 from ostler.settings import libraries
-from ostler.settings.declarations import DEFAULT
+from ostler.settings.declarations import DEFAULT, Settings
 from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade import command as upgrade_command
 from ostler.supervisor.upgrade.handover import Inherited
@@ -26,6 +26,8 @@ from ostler.system.sockets import Listener
 from ostler.system.working_directory import working_directory
 
 if TYPE_CHECKING:
+    from ostler.supervisor.arbiter import Arbiter
+    from ostler.supervisor.balancing.queues import Queues
     from ostler.supervisor.reload.reloader import Reloader
     from ostler.system.pid_file import PidFile
 
@@ -66,10 +68,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
 
     if settings.umask is not None:
         os.umask(settings.umask)
-    stop_signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for number in stop_signals:
-        signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+    _handle_stop_signals(leave)
     identity = privileges.wanted(settings)
     log_setup.configure(settings)
     privileges.give(identity, log_setup.descriptors())
@@ -84,9 +83,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     notifier = sd_notify.from_environment(environ, os.getpid())
     notifier.held = inherited is not None
     try:
-        libraries.event_loop(settings)
-        libraries.http_parser(settings)
-        libraries.websocket(settings)
+        _check_libraries(settings)
         tls.check(settings, directory)
         size = worker_count(settings)
         if inherited is not None and (size is None or settings.reload):
@@ -121,20 +118,48 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
             inherited=inherited,
             pid_file=pid_file,
         )
-        try:
-            outcome = arbiter.run()
-        finally:
-            if queues is not None:
-                queues.close()
-        if outcome.code == StartupError.exit_code:
-            raise StartupError(outcome.reason)
-        return outcome.code
+        return _run_arbiter(arbiter, queues)
     except OstlerError as error:
         notifier.send(*sd_notify.failure(error))
         raise
     finally:
         notifier.close()
         release()
+
+
+def _handle_stop_signals(leave: Callable[..., NoReturn]) -> None:
+    """Let SIGTERM, SIGINT and SIGQUIT call `leave`, also if this process was started with them blocked."""
+    stop_signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    for number in stop_signals:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+
+
+def _check_libraries(settings: Settings) -> None:
+    """Look up the libraries that the settings ask for.
+
+    Raises:
+        SettingsError: one of them is not installed.
+    """
+    libraries.event_loop(settings)
+    libraries.http_parser(settings)
+    libraries.websocket(settings)
+
+
+def _run_arbiter(arbiter: Arbiter, queues: Queues | None) -> int:
+    """Run the arbiter until it ends, close the workers' queues, and return the exit code.
+
+    Raises:
+        StartupError: the application failed to start.
+    """
+    try:
+        outcome = arbiter.run()
+    finally:
+        if queues is not None:
+            queues.close()
+    if outcome.code == StartupError.exit_code:
+        raise StartupError(outcome.reason)
+    return outcome.code
 
 
 def _pid_file(path: str | None, directory: str) -> PidFile | None:
