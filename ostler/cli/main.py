@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _fill_standard_descriptors()
     inherited = None
     try:
-        inherited = handover_to_us()
+        inherited = take_handover()
         return _run(sys.argv[1:] if arguments is None else arguments, inherited)
     except OstlerError as error:
-        last_words(error)
+        report_error(error)
         if inherited is not None:
             inherited.failed(str(error))
         return error.exit_code
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def handover_to_us() -> Inherited | None:
+def take_handover() -> Inherited | None:
     """Return what the old arbiter hands over in an upgrade; None if this process is not part of one.
 
     Raises:
@@ -66,26 +66,26 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.settings.sources import Sources
     from ostler.system.working_directory import working_directory
 
-    request = _printed(lambda: options.read(arguments))
-    if request is None:
+    command_line = _printed(lambda: options.parse(arguments))
+    if command_line is None:
         return 0
-    secrets = [name for name in request.flags if declarations()[name].kind.secret]
+    secrets = [name for name in command_line.flags if declarations()[name].kind.secret]
     if secrets:
         from ostler.system.process_title import conceal
 
         conceal(flag(name) for name in secrets)
     sources = Sources(
-        flags=request.flags,
-        config=request.config,
-        env_file=request.env_file,
+        flags=command_line.flags,
+        config=command_line.config,
+        env_file=command_line.env_file,
         environ=dict(os.environ),
         directory=working_directory(),
     )
-    configuration = sources.load(complete=not request.show_settings)
-    if request.show_settings or configuration.settings.log_format == "text":
+    configuration = sources.load(complete=not command_line.show_settings)
+    if command_line.show_settings or configuration.settings.log_format == "text":
         for warning in configuration.warnings:
-            complain(f"Warning: {warning}")
-    if request.show_settings:
+            write_to_stderr(f"Warning: {warning}")
+    if command_line.show_settings:
         from ostler.cli import show_settings
 
         _printed(lambda: print(show_settings.table(configuration), end=""))
@@ -129,7 +129,7 @@ def _fill_standard_descriptors() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
-def last_words(error: OstlerError) -> None:
+def report_error(error: OstlerError) -> None:
     """Write the error that ends ostler to stderr, in the format of the log."""
     from ostler.logging import setup as log_setup
 
@@ -139,10 +139,10 @@ def last_words(error: OstlerError) -> None:
         # The reader of stderr expects JSON. The highest level, so that no level setting hides the reason.
         logging.getLogger("ostler").critical("%s", error)
     else:
-        complain(f"Error: {error}")
+        write_to_stderr(f"Error: {error}")
 
 
-def complain(line: str) -> None:
+def write_to_stderr(line: str) -> None:
     """Write one line to stderr."""
     # If the line cannot be written, the exit code still tells what happened.
     with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ OTHERS = "Configuration"
 
 
 @record
-class Request:
+class CommandLine:
     """The options that were given."""
 
     flags: Mapping[str, tuple[str, ...]]
@@ -35,7 +35,7 @@ class Request:
     show_settings: bool
 
 
-def read(arguments: Sequence[str]) -> Request | None:
+def parse(arguments: Sequence[str]) -> CommandLine | None:
     """Parse the command line; None if it was --help or --version, which this function has printed.
 
     Raises:
@@ -56,7 +56,7 @@ def read(arguments: Sequence[str]) -> Request | None:
         elif given not in (None, ()):
             flags[name] = (given,) if isinstance(given, str) else tuple(given)
     params = context.params
-    return Request(flags, params["config"], params["env_file"], params["show_settings"])
+    return CommandLine(flags, params["config"], params["env_file"], params["show_settings"])
 
 
 def _without_values(arguments: Sequence[str]) -> list[str]:

@@ -275,11 +275,11 @@ class Settings:
         for f in dataclasses.fields(Settings):
             if values[f.name] is not f.default:
                 kind = f.metadata["declaration"].kind
-                values[f.name] = taken(f.name, kind, values[f.name], f"argument {f.name}")
+                values[f.name] = take_value(f.name, kind, values[f.name], f"argument {f.name}")
 # fmt: on
 
 
-def taken(name: str, kind: Kind, value: object, origin: str) -> Any:
+def take_value(name: str, kind: Kind, value: object, origin: str) -> Any:
     """Return `value`, given in code for the setting `name`, as it is stored; `origin` is for the message.
 
     Raises:
@@ -288,10 +288,10 @@ def taken(name: str, kind: Kind, value: object, origin: str) -> Any:
     try:
         return kind.take(value)
     except ValueError as error:
-        raise wrong(name, kind, value, origin, error) from None
+        raise wrong_value(name, kind, value, origin, error) from None
 
 
-def wrong(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
+def wrong_value(name: str, kind: Kind, value: object, origin: str, error: ValueError) -> SettingsError:
     """Return the error for a wrong value of the setting `name`, from any source."""
     shown = MASK if kind.secret else repr(value)
     if isinstance(value, bool):

@@ -20,9 +20,9 @@ from ostler.settings.declarations import (
     declarations,
     defaults,
     flag,
-    taken,
+    take_value,
     variables,
-    wrong,
+    wrong_value,
 )
 from ostler.settings.files import DEFAULT_FILE, Table, read_env_file, read_table
 from ostler.settings.kinds import Kind, Many, Switch
@@ -88,7 +88,7 @@ class Sources:
         table = read_table(self.directory, config) if config is not None or self.pyproject else None
         if table is not None:
             _refuse_unknown_keys(table)
-        values = _by_field(self.values)
+        values = _values_by_field(self.values)
 
         found = dict(defaults())
         origins = dict.fromkeys(found, DEFAULT)
@@ -127,18 +127,18 @@ class Sources:
         if name in values:
             argument, value = values[name]
             origin = f"argument {argument}"
-            found = taken(name, kind, value, origin)
+            found = take_value(name, kind, value, origin)
             repeated = self.repeated_defaults and found == defaults()[name]
             return found, DEFAULT if repeated else origin
         for variable in variables(name):
             text = self._set_variable(variable)
             if text is not None:
-                return _parsed(name, kind, text, f"variable {variable}")
+                return _parse(name, kind, text, f"variable {variable}")
         for variable in variables(name):
             if from_file.get(variable):
-                return _parsed(name, kind, from_file[variable], f"variable {variable} in {env_file}")
+                return _parse(name, kind, from_file[variable], f"variable {variable} in {env_file}")
         if table is not None and name in table.values:
-            return _checked(name, kind, table.values[name], table.origin(name))
+            return _check(name, kind, table.values[name], table.origin(name))
         return None
 
     def _set_variable(self, variable: str) -> str | None:
@@ -146,7 +146,7 @@ class Sources:
         return self.environ.get(variable) or None
 
 
-def _by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
+def _values_by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
     """Return the values given in code by field name, each with the name of its argument.
 
     Raises:
@@ -169,26 +169,26 @@ def _by_field(values: Mapping[str, object]) -> dict[str, tuple[str, object]]:
 def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> tuple[Any, str]:
     origin = "argument APP" if name == "app" else f"flag {flag(name)}"
     if isinstance(kind, Many):
-        return tuple(_parsed(name, kind.item, text, origin)[0] for text in texts), origin
+        return tuple(_parse(name, kind.item, text, origin)[0] for text in texts), origin
     # If a flag is given twice, the last one counts: it overrides the defaults of a wrapper script.
-    value, origin = _parsed(name, kind, texts[-1], origin)
+    value, origin = _parse(name, kind, texts[-1], origin)
     if isinstance(kind, Switch) and not value:
         origin = f"flag --no-{flag(name)[2:]}"
     return value, origin
 
 
-def _parsed(name: str, kind: Kind, text: str, origin: str) -> tuple[Any, str]:
+def _parse(name: str, kind: Kind, text: str, origin: str) -> tuple[Any, str]:
     try:
         return kind.parse(text), origin
     except ValueError as error:
-        raise wrong(name, kind, text, origin, error) from None
+        raise wrong_value(name, kind, text, origin, error) from None
 
 
-def _checked(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, str]:
+def _check(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, str]:
     try:
         return kind.check(value), origin
     except ValueError as error:
-        raise wrong(name, kind, value, origin, error) from None
+        raise wrong_value(name, kind, value, origin, error) from None
 
 
 def _refuse_unknown_keys(table: Table) -> None:

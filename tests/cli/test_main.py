@@ -69,11 +69,11 @@ def test_version_is_one_line(capsys: Captured) -> None:
 
 
 def test_options_stay_texts_under_the_names_of_the_fields() -> None:
-    request = options.read(
+    request = options.parse(
         ["main:app", "--port", "x", "--host=::1", "--host", "a", "--no-access-log", "--config", "o.toml"]
     )
 
-    assert request == options.Request(
+    assert request == options.CommandLine(
         flags={"app": ("main:app",), "port": ("x",), "host": ("::1", "a"), "access_log": ("false",)},
         config="o.toml",
         env_file=None,
@@ -86,21 +86,21 @@ def test_every_setting_has_an_option(name: str) -> None:
     long = flag(name)
     arguments = [long] if isinstance(declarations()[name].kind, Switch) else [long, "some text"]
 
-    request = options.read(arguments)
+    request = options.parse(arguments)
 
     assert request is not None
     assert request.flags == {name: ("true",) if len(arguments) == 1 else ("some text",)}
 
 
 def test_a_switch_can_be_turned_off_and_on_again() -> None:
-    request = options.read(["--no-access-log", "--access-log", "--no-use-colors"])
+    request = options.parse(["--no-access-log", "--access-log", "--no-use-colors"])
 
     assert request is not None
     assert request.flags == {"access_log": ("true",), "use_colors": ("false",)}
 
 
 def test_values_may_look_like_options() -> None:
-    request = options.read(["--root-path=--x", "--", "main:app"])
+    request = options.parse(["--root-path=--x", "--", "main:app"])
 
     assert request is not None
     assert request.flags == {"app": ("main:app",), "root_path": ("--x",)}
@@ -251,7 +251,7 @@ def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     code = (
         "from ostler.cli import options\nfrom ostler.settings.sources import Sources\n"
-        "request = options.read(['main:app', '--workers', '4'])\n"
+        "request = options.parse(['main:app', '--workers', '4'])\n"
         "Sources(flags=request.flags, environ={}).load()"
     )
 
@@ -284,7 +284,7 @@ def test_a_spawned_worker_that_imports_the_entry_point_anew_does_not_load_the_co
     ids=str,
 )
 def test_uvicorns_switch_with_a_value_is_taken(words: list[str], expected: str) -> None:
-    request = options.read([*words, "main:app"])
+    request = options.parse([*words, "main:app"])
 
     assert request is not None
     assert request.flags["ws_per_message_deflate"] == (expected,)
