@@ -1,4 +1,4 @@
-"""Settings that contradict each other, that have no effect, and names that are nearly right."""
+"""Settings that contradict each other or have no effect, and names that are nearly right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The context that settings make: safe by default, and one line for whatever is wrong."""
+"""The SSLContext that settings make: safe by default, and each mistake in a file is one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_defaults_are_safe(authority: Authority) -> None:
     assert not [name for name in names if any(weak in name for weak in ("RC4", "3DES", "NULL", "EXP", "MD5"))]
 
 
-def test_what_the_settings_say_is_in_the_context(authority: Authority) -> None:
+def test_the_context_has_what_the_settings_say(authority: Authority) -> None:
     context = make(
         authority,
         ssl_version="TLSv1.3",
@@ -99,32 +99,32 @@ def test_damaged_pem_is_one_line(authority: Authority, name: str) -> None:
     assert "bad.pem" in refusal(authority, **{name: "bad.pem"})
 
 
-def test_a_directory_is_no_file(authority: Authority) -> None:
+def test_a_directory_in_place_of_a_file_is_one_line(authority: Authority) -> None:
     assert refusal(authority, ssl_certfile=".").endswith("it is no regular file")
 
 
-def test_a_certificate_alone_lacks_its_key(authority: Authority) -> None:
+def test_a_certificate_without_a_key_is_one_line(authority: Authority) -> None:
     line = refusal(authority, ssl_keyfile=None)
 
     assert "no private key" in line
     assert "--ssl-keyfile" in line
 
 
-def test_another_certificates_key_is_one_line(authority: Authority) -> None:
+def test_a_key_of_another_certificate_is_one_line(authority: Authority) -> None:
     (authority.directory / "old.pem").write_bytes((authority.directory / "key.pem").read_bytes())
     authority.certify()
 
     assert "does not belong to the certificate" in refusal(authority, ssl_keyfile="old.pem")
 
 
-def test_an_encrypted_key_without_its_password_is_one_line_and_no_question(authority: Authority) -> None:
+def test_an_encrypted_key_without_a_password_is_one_line_and_no_prompt(authority: Authority) -> None:
     authority.encrypt_key(b"sesame")
 
     assert refusal(authority).endswith("the key is encrypted: give its password by ssl_keyfile_password")
 
 
 @pytest.mark.parametrize("password", ["simsim", "x" * 5000])
-def test_a_wrong_password_is_one_line_without_it(authority: Authority, password: str) -> None:
+def test_a_wrong_password_is_one_line_that_does_not_show_it(authority: Authority, password: str) -> None:
     authority.encrypt_key(b"sesame")
 
     line = refusal(authority, ssl_keyfile_password=password)
@@ -137,7 +137,7 @@ def test_ciphers_that_do_not_exist_are_one_line(authority: Authority) -> None:
     assert refusal(authority, ssl_ciphers="ROT13").startswith("ssl_ciphers is 'ROT13': ")
 
 
-def test_a_second_chain_makes_the_certificate_one_of_several(authority: Authority) -> None:
+def test_with_two_certificate_chains_there_is_no_single_certificate(authority: Authority) -> None:
     context = make(authority)
     assert isinstance(context, tls_context.ServerContext)
 
@@ -149,8 +149,8 @@ def test_a_second_chain_makes_the_certificate_one_of_several(authority: Authorit
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (b"ostler\0a:b\0--p\0geheim\0--x\0", b"ostler\0a:b\0--p\0******\0--x\0"),
-        (b"ostler\0--p=geheim\0a:b\0", b"ostler\0--p=******\0a:b\0"),
+        (b"ostler\0a:b\0--p\0s3cret\0--x\0", b"ostler\0a:b\0--p\0******\0--x\0"),
+        (b"ostler\0--p=s3cret\0a:b\0", b"ostler\0--p=******\0a:b\0"),
         (b"ostler\0a:b\0", b"ostler\0a:b\0"),
     ],
 )
