@@ -97,53 +97,54 @@ SIGNALS_INTRODUCTION = """\
 
 *This page is written by `make docs` from `ostler/system/signals.py`; change it there.*
 
-Send a signal to the arbiter, whose pid it logs (`Started arbiter process [...]`); without `--workers` there
-is one process, the plain server. A worker can be sent its signals directly, by the pid in the arbiter's log
-or in ps(1), where it is called `ostler: worker 2 main:app`.
+Send a signal to the arbiter. It logs its pid: `Started arbiter process [...]`. Without `--workers` there is
+one process, the plain server. A worker can also be sent signals directly. Its pid is in the arbiter's log and
+in ps(1), where its name is `ostler: worker 2 main:app`.
 
-Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
-means one more of them afterwards, however many are sent. Only SIGTTIN and SIGTTOU are lost on an
-arbiter that is itself stopped (SIGSTOP): the kernel drops them when it goes on, as POSIX has it.
+The arbiter handles every signal, in any state, also if several arrive at once. Any number of SIGHUPs during a
+rolling restart cause one more rolling restart afterwards. Only an arbiter that is itself stopped (SIGSTOP)
+loses signals: the kernel discards SIGTTIN and SIGTTOU when it continues (POSIX).
 """
 
 UPGRADE = """\
 ## Replacing the arbiter itself
 
-SIGUSR2 brings a new ostler, a new Python and settings that SIGHUP cannot change. The arbiter carries out once more the
-command line that it was started with, in the same directory (links are followed anew) and with the same
-environment, and hands it the listening sockets. Both serve until all workers of the new one are ready; then the
-old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
+Use SIGUSR2 for a new version of ostler or Python, and for settings that SIGHUP cannot change. The arbiter runs the
+command line that it was started with again, in the same directory (links are followed again) and with the same
+environment, and hands over the listening sockets. Both arbiters serve until all workers of the new one are ready. Then
+the old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
 
-Where the new one fails (a broken installation, wrong settings, code that does not start, or no worker ready within
-`--timeout-worker-startup` plus ten seconds), the old one serves on, and the log says why: `Upgrade given up`.
+If the new arbiter fails, the old one continues to serve, and the log says why: `Upgrade given up`. Reasons are a broken
+installation, wrong settings, code that does not start, or no worker that is ready within `--timeout-worker-startup`
+plus ten seconds.
 
 - systemd follows (`MAINPID=`, `Type=notify`), and so does `--pid-file`.
-- Meanwhile SIGTERM, SIGINT and SIGQUIT stop both. SIGHUP, SIGTTIN and SIGTTOU wait until there is one arbiter
-  again, which heeds them. A second SIGUSR2 is refused. During a rolling restart there can be an upgrade.
-- It is refused, with the reason in the log: before the first worker has been ready, while ostler stops, under
-  `--reload`, as PID 1 (its end is the container's), and where ostler was not started by a command line (stdin, a prompt).
-- The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
-- A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
-- Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
+- During an upgrade, SIGTERM, SIGINT and SIGQUIT stop both arbiters. SIGHUP, SIGTTIN and SIGTTOU wait until there is one
+  arbiter again, which handles them. A second SIGUSR2 is refused. An upgrade can begin during a rolling restart.
+- An upgrade is refused, with the reason in the log: before the first worker is ready, while ostler stops, with
+  `--reload`, as PID 1 (the container ends with it), and if no command line started ostler (but stdin or a prompt).
+- The new arbiter has as many workers as the settings say; changes by SIGTTIN and SIGTTOU are lost.
+- A new address in the settings is opened; the old one is closed when the old arbiter exits.
+- supervisord and circus started the old arbiter, and take its exit for a crash: use SIGHUP there.
 """  # noqa: E501
 
 SIGNALS_END = """\
 ## How a stop ends
 
-A graceful stop lasts as long as the requests in flight, and at most `--timeout-graceful-shutdown` seconds;
-then what is left is cancelled, and counted in the log. A worker that does not go even then is aborted one
-second later, its stacks in the log, and killed after one second more. A plain server that does not go ends
-itself three seconds past the time-out, its stacks on stderr, with exit code 1: also while its event loop
-is blocked.
+A graceful stop waits for the requests in flight, for at most `--timeout-graceful-shutdown` seconds. Then the
+remaining requests are cancelled, and the log says how many. A worker that still runs one second later is
+aborted, and its stacks are logged; after one more second it is killed. A plain server that still runs three
+seconds after the time-out writes its stacks to stderr and exits with 1, even if its event loop is blocked.
 
-A signal that comes within the first instants of the command, before it has read its settings, has the
-effect that the system gives it. As PID 1 of a container, the arbiter reaps orphans; a plain server does not.
+A signal that arrives before the command has read its settings has the system's default effect. As PID 1 of a
+container, the arbiter reaps orphans; a plain server does not.
 
-With `--drain-delay` all that begins so many seconds later. Until then everything goes on as usual, save that
-the health check (`--health-path`) says 503 and every answer `Connection: close`, so that load balancers look
-elsewhere. A second SIGTERM or SIGINT ends the delay, SIGQUIT ends everything at once. Every process is
-gone at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the first SIGTERM. A
-worker that is sent SIGTERM directly drains without the delay: another one takes its place.
+With `--drain-delay` the stop begins that many seconds later. Until then ostler serves as usual, but the
+health check (`--health-path`) answers 503, and every response has `Connection: close`, so that load balancers
+choose another server. A second SIGTERM or SIGINT ends the delay; SIGQUIT ends everything at once. All
+processes have ended at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the
+first SIGTERM. A worker that is sent SIGTERM directly drains without the delay, because another worker takes
+its place.
 
 ## Exit codes
 

@@ -82,9 +82,9 @@ class Sources:
         Raises:
             SettingsError: a source cannot be read, or a value is wrong; one line that says which and why.
         """
-        path = self.env_file if self.env_file is not None else self._set_variable("OSTLER_ENV_FILE")
+        path = self.env_file if self.env_file is not None else self._nonempty_variable("OSTLER_ENV_FILE")
         from_file = {} if path is None else read_env_file(self.directory, path)
-        config = self.config if self.config is not None else self._set_variable("OSTLER_CONFIG")
+        config = self.config if self.config is not None else self._nonempty_variable("OSTLER_CONFIG")
         table = read_table(self.directory, config) if config is not None or self.pyproject else None
         if table is not None:
             _refuse_unknown_keys(table)
@@ -108,8 +108,8 @@ class Sources:
 
     def files(self) -> tuple[str, ...]:
         """Return the paths of the files that `load` reads, or would read if they existed."""
-        config = self.config if self.config is not None else self._set_variable("OSTLER_CONFIG")
-        env_file = self.env_file if self.env_file is not None else self._set_variable("OSTLER_ENV_FILE")
+        config = self.config if self.config is not None else self._nonempty_variable("OSTLER_CONFIG")
+        env_file = self.env_file if self.env_file is not None else self._nonempty_variable("OSTLER_ENV_FILE")
         return (config or DEFAULT_FILE, *([] if env_file is None else [env_file]))
 
     def _find(
@@ -131,7 +131,7 @@ class Sources:
             repeated = self.repeated_defaults and found == defaults()[name]
             return found, DEFAULT if repeated else origin
         for variable in variables(name):
-            text = self._set_variable(variable)
+            text = self._nonempty_variable(variable)
             if text is not None:
                 return _parse(name, kind, text, f"variable {variable}")
         for variable in variables(name):
@@ -141,7 +141,7 @@ class Sources:
             return _check(name, kind, table.values[name], table.origin(name))
         return None
 
-    def _set_variable(self, variable: str) -> str | None:
+    def _nonempty_variable(self, variable: str) -> str | None:
         # An empty variable counts as unset: `OSTLER_UDS=${UDS:-}` in a compose file means no Unix socket.
         return self.environ.get(variable) or None
 
