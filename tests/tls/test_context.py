@@ -10,7 +10,6 @@ import pytest
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
-from ostler.system.process_title import masked
 from ostler.tls import context as tls_context
 from tests.certificates import Authority
 
@@ -144,15 +143,3 @@ def test_with_two_certificate_chains_there_is_no_single_certificate(authority: A
     context.load_cert_chain(authority.directory / "both.pem")
 
     assert context.certificate is None
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (b"ostler\0a:b\0--p\0s3cret\0--x\0", b"ostler\0a:b\0--p\0******\0--x\0"),
-        (b"ostler\0--p=s3cret\0a:b\0", b"ostler\0--p=******\0a:b\0"),
-        (b"ostler\0a:b\0", b"ostler\0a:b\0"),
-    ],
-)
-def test_a_password_is_hidden_in_the_process_list(arguments: bytes, expected: bytes) -> None:
-    assert masked(arguments, [b"--p"]) == expected
