@@ -361,7 +361,7 @@ class Peers(Kind):
     """A list of peers to trust; stored as text, which `ostler.settings.trusted_peers` parses."""
 
     metavar = "LIST"
-    expected = "addresses, networks (10.0.0.0/8), unix: or *, split at commas"
+    expected = "addresses, networks (10.0.0.0/8), unix: or *, separated by commas"
 
     def check(self, value: object) -> str:
         # In TOML and in code a list is natural.
@@ -399,7 +399,7 @@ class LogConfigFile(Kind):
     """The file of a log configuration; code may also give a mapping for `logging.config.dictConfig`."""
 
     metavar = "FILE"
-    expected = "a path, to a file that ends in .json, .toml, .yaml or .yml, or else is INI"
+    expected = "the path of a .json, .toml, .yaml or .yml file, or else of an INI file"
 
     def check(self, value: object) -> LogConfig:
         if isinstance(value, Mapping):

@@ -52,7 +52,7 @@ class TlsVersion(_Numbered):
 
     metavar = "VERSION"
     expected = (
-        "TLSv1.2 or TLSv1.3, the oldest that is spoken, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
+        "TLSv1.2 or TLSv1.3, the oldest accepted version, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
     )
     # PROTOCOL_TLS is 2, PROTOCOL_TLSv1_2 is 5, PROTOCOL_TLS_SERVER is 17; 771 and 772 are ssl.TLSVersion's.
     words = MappingProxyType(
