@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.clients import get
 from tests.live.harness import APP, Ostler, wait_until
-from tests.live.test_serving import get
 
 CALLED_FROM_CODE = "import ostler, sys\nostler.run('main:app', port=0, workers=1, **eval(sys.argv[1]))\n"
 
