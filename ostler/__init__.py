@@ -1,4 +1,8 @@
-"""A multi-process supervisor and ASGI server."""
+"""ostler: a multi-process supervisor and server for ASGI and WSGI applications.
+
+From code: `ostler.run(app, ...)` serves as the command does; `ostler.Server(ostler.Config(app, ...))` serves
+inside another program.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Only when they are asked for: the arbiter's process is to hold nothing of a worker's.
+    # Imported on first use (PEP 562): the arbiter, which imports this package too, must not load a worker's
+    # modules.
     if name == "run":
         from ostler.embed.run import run
 

@@ -1,7 +1,7 @@
-"""`python -m ostler`, the same as `ostler`."""
+"""Runs the command `ostler` for `python -m ostler`."""
 
-# A spawned worker imports this file as well, under another name (multiprocessing, "Safe importing of
-# main module"), and must not start an arbiter of its own.
+# A spawned worker also imports this file, under another name (multiprocessing, "Safe importing of main
+# module"). It must not start an arbiter of its own.
 if __name__ == "__main__":
     import sys
 

@@ -1,19 +1,21 @@
-"""The exceptions that reach a person: one line that says what and what to do, and an exit code.
+"""The exceptions of ostler: each has a one-line message, which says what to do, and an exit code.
 
-Libraries raise these; only the cli turns one into a line on stderr and an exit.
+Every part of ostler raises them. Only `ostler.cli` and `ostler.run()` turn one into a line on stderr and an
+exit.
 """
 
 from __future__ import annotations
 
 
 class OstlerError(Exception):
-    """Base of everything that ends ostler with a line for a person; `exit_code` is the process's."""
+    """The base class of all errors that end ostler."""
 
     exit_code = 1
+    """The exit code of the process."""
 
 
 class SettingsError(OstlerError):
-    """A setting is wrong, or its file cannot be read: bad usage or configuration."""
+    """A setting is wrong, or a file of settings cannot be read."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""The pages of docs/ that follow from the code are the ones that the code gives."""
+"""The generated pages of docs/ are up to date, and the links of all pages lead somewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("name", list(generate_docs.PAGES))
-def test_the_page_is_what_the_code_says_or_else_run_make_docs(name: str) -> None:
+def test_a_generated_page_is_up_to_date_or_else_run_make_docs(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == generate_docs.PAGES[name]()
 
 
@@ -30,7 +30,7 @@ def test_every_setting_has_a_row_with_its_flag_its_variables_and_its_key() -> No
         assert row.startswith("| `APP`" if name == "app" else f"| `{flag(name)}")
 
 
-def test_no_table_of_the_page_is_broken_by_a_bar_in_a_cell() -> None:
+def test_a_bar_in_a_cell_does_not_break_a_table() -> None:
     tables = [line for line in generate_docs.settings_page().splitlines() if line.startswith("|")]
 
     columns = [line.replace(r"\|", "").count("|") for line in tables]
@@ -38,11 +38,11 @@ def test_no_table_of_the_page_is_broken_by_a_bar_in_a_cell() -> None:
     assert set(columns) == {6, 4}
 
 
-def test_the_readme_shows_the_signals_as_the_code_has_them() -> None:
+def test_the_table_of_signals_in_the_readme_is_up_to_date() -> None:
     assert arbiter_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_a_stale_page_fails_the_check_and_is_written_anew(
+def test_a_stale_page_fails_the_check_and_is_written_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in generate_docs.PAGES:
@@ -74,7 +74,7 @@ PAGES = [
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of a page's headings."""
+    """The anchors that GitHub makes from the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -101,13 +101,13 @@ def test_every_page_of_a_folder_is_in_its_index(index: Path, folder: Path) -> No
     assert {name for name in pages if f"{name})" not in text} == set()
 
 
-def test_a_page_that_has_lost_the_marks_of_its_block_is_refused(tmp_path: Path) -> None:
+def test_a_page_without_the_marks_of_its_generated_part_is_refused(tmp_path: Path) -> None:
     (tmp_path / "architecture.md").write_text("# Architecture\n")
     with pytest.raises(ValueError, match="no marks for 'the life of a slot'"):
         generate_docs.stale(tmp_path)
 
 
-def test_the_diagram_has_every_way_from_state_to_state_in_the_table() -> None:
+def test_the_diagram_has_every_transition_of_the_table() -> None:
     drawn = generate_docs.life_diagram()
     for (state, event), row in TABLE.items():
         for following in set(row.next) - {state}:

@@ -82,6 +82,7 @@ PURE = {
     "ostler.ipc.messages",
     "ostler.records",
     "ostler.settings.access_format",
+    "ostler.settings.consistency",
     "ostler.settings.declarations",
     "ostler.settings.kinds",
     "ostler.settings.tls_kinds",

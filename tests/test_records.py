@@ -1,4 +1,4 @@
-"""Classes of fields that are cheaper to make than dataclasses."""
+"""Records behave as frozen dataclasses do, although they are cheaper to define."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Model:
-    """What `record` stands in for."""
+    """The dataclass that `record` replaces."""
 
     x: int
     y: int = 2
     tags: list[str] = field(default_factory=list)
 
 
-def test_instances_are_made_compared_and_shown_as_a_dataclass_does() -> None:
+def test_a_record_is_constructed_compared_and_shown_as_a_dataclass() -> None:
     assert Point(1) == Point(1, 2, [])
     assert Point(1) != Point(2)
     other: list[object] = [(1, 2, []), Model(1)]
@@ -61,7 +61,7 @@ def test_instances_are_made_compared_and_shown_as_a_dataclass_does() -> None:
         Point()  # type: ignore[call-arg]
 
 
-def test_they_are_known_to_dataclasses_to_match_and_to_pickle() -> None:
+def test_a_record_works_with_dataclasses_match_and_pickle() -> None:
     assert replace(Point(1), y=5) == Point(1, 5)
     assert [each.name for each in fields(Point)] == ["x", "y", "tags"]
     assert pickle.loads(pickle.dumps(Point(1))) == Point(1)
@@ -72,13 +72,13 @@ def test_they_are_known_to_dataclasses_to_match_and_to_pickle() -> None:
             pytest.fail("no match")
 
 
-def test_equal_ones_have_one_hash_if_their_fields_have() -> None:
+def test_equal_records_have_the_same_hash_if_their_fields_are_hashable() -> None:
     assert len({Nothing(), Nothing(), Void()}) == 2
     with pytest.raises(TypeError):
         hash(Point(1))
 
 
-def test_a_class_of_many_fields_takes_them_as_a_dataclass_does() -> None:
+def test_a_frozen_record_is_constructed_compared_and_shown_as_a_dataclass() -> None:
     assert Choices() == Choices("red", "", 1)
     assert Choices("blue", size=2) == replace(Choices(size=2), colour="blue")
     assert Choices() != Choices("blue")
@@ -90,17 +90,35 @@ def test_a_class_of_many_fields_takes_them_as_a_dataclass_does() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"form": 1}, {"colour": "blue"}])
-def test_what_does_not_fit_its_fields_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_frozen_record_refuses_arguments_that_are_no_fields(wrong: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=next(iter(wrong))):
         Choices("red", **wrong)
     with pytest.raises(TypeError, match="3 fields"):
         Choices("red", "", 1, 2)  # type: ignore[call-arg]
 
 
-def test_its_fields_are_frozen_at_runtime_too() -> None:
+def test_a_frozen_record_refuses_assignment_at_run_time() -> None:
     choices = Choices()
     with pytest.raises(FrozenInstanceError):
         choices.size = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         del choices.size
     assert choices == Choices()
+
+
+@frozen_record
+class WithConstructor(Choices):
+    name: str = ""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(colour="blue")
+        self.__dict__["name"] = name
+
+
+def test_a_frozen_record_may_have_a_constructor_of_its_own() -> None:
+    made = WithConstructor("a")
+
+    assert (made.colour, made.name) == ("blue", "a")
+    assert made == WithConstructor("a") != WithConstructor("b")
+    with pytest.raises(FrozenInstanceError):
+        made.name = "b"  # type: ignore[misc]

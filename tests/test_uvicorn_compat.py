@@ -1,6 +1,6 @@
-"""Whoever comes from uvicorn finds every option and every default as it was, or a word about it.
+"""Every option and default of uvicorn is the same in ostler, or has a row in docs/coming-from-uvicorn.md.
 
-The lists are taken down from `uvicorn --help` of version 0.54, so that this needs no uvicorn.
+The lists are copied from `uvicorn --help` of version 0.54, so that the tests do not need uvicorn.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ DEFAULTS = {
 
 
 def in_the_page(name: str) -> bool:
-    """Whether the table of differences has a row that names this option, not just one that begins like it."""
+    """Whether the table of differences has a row for exactly this option."""
     return any(
         line.startswith("|") and re.search(rf"--{name}\b(?!-)", line) is not None
         for line in PAGE.splitlines()
@@ -84,7 +84,7 @@ def in_the_page(name: str) -> bool:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_flag_of_uvicorn_is_ours_or_has_a_row(option: str) -> None:
+def test_every_flag_of_uvicorn_is_accepted_or_has_a_row(option: str) -> None:
     command = options.build()
     known = [
         *command.params,
@@ -95,9 +95,9 @@ def test_every_flag_of_uvicorn_is_ours_or_has_a_row(option: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_every_default_is_uvicorns_or_has_a_row(name: str) -> None:
+def test_every_default_is_that_of_uvicorn_or_has_a_row(name: str) -> None:
     ours = dict(defaults())
-    # Several hosts can be given: a tuple.
+    # A tuple in ostler, because several hosts can be given.
     ours["host"] = ",".join(ours["host"])
     same = name in ours and ours[name] == DEFAULTS[name]
     assert same or in_the_page(name.replace("_", "-"))

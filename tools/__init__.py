@@ -1,1 +1,1 @@
-"""What maintains the repository and is not part of the package."""
+"""Scripts that maintain the repository; they are not part of the package."""

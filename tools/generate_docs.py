@@ -1,6 +1,7 @@
-"""Writes what follows from the code in docs/: `python -m tools.generate_docs [--check] [DIRECTORY]`.
+"""Generates the pages and parts of pages in docs/ that follow from the code.
 
-Some pages follow whole; in others it is what stands between two marks.
+`python -m tools.generate_docs [--check] [DIRECTORY]` writes them; with `--check` it writes nothing, and exits
+with 1 if one is stale. A part of a page stands between two marks.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from ostler.system.signals import MEANINGS
 SETTINGS_INTRODUCTION = """\
 # Settings
 
-*This page is written by `make docs` from `ostler/settings.py`; change it there.*
+*This page is written by `make docs` from `ostler/settings/declarations.py`; change it there.*
 
-A setting is taken from the nearest of these that gives it:
+A setting is read from the first of these sources that has it:
 
 1. the command line;
 2. the environment: `OSTLER_...`, and `WEB_CONCURRENCY` and `FORWARDED_ALLOW_IPS`, which platforms set;
    an empty variable counts as unset;
-3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; its other lines
-   are set for the application, save what is set already;
+3. the `OSTLER_...` lines of the file that `--env-file` (or `OSTLER_ENV_FILE`) names; all its lines are set
+   for the application, except for variables that are set already;
 4. TOML: the file that `--config` (or `OSTLER_CONFIG`) names, or else `[tool.ostler]` in the
    `pyproject.toml` of the working directory;
 5. the default.
 
-`ostler --show-settings` prints what this comes to, and which source each value is from. A wrong value
-is one line on stderr that names the setting, its source and what was expected, and exit code 2.
+`ostler --show-settings` prints each effective value and its source. A wrong value is one line on stderr,
+which names the setting, its source and what was expected, and exit code 2.
 
-A flag that takes several values is given several times. Its variable holds them in one text, hosts split
-at commas, headers at line breaks (a header's value may well have commas), and TOML has a list.
+A flag for several values is given several times. Its variable holds all of them: hosts separated by
+commas, headers by line breaks, because the value of a header may contain commas. TOML has a list.
 
-In a TOML file of its own, the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
+In ostler's own TOML file the keys stand at the top level; in `pyproject.toml`, below `[tool.ostler]`:
 
 ```toml
 app = "main:app"
@@ -48,19 +49,21 @@ uds_permissions = "660"
 header = ["X-Frame-Options: DENY"]
 ```
 
-SIGHUP reads the files again. What is wrong then changes nothing: the log says why, and the workers go on.
+SIGHUP reads the files again. If something in them is wrong, nothing changes: the log says why, and the
+workers continue. Paths are relative to the directory in which ostler was started. If it was entered by a
+link, such as `current`, that a deploy points at the next release, SIGHUP reads the files of the next release.
 
-## Whom to trust
+## Trusted proxies
 
 `forwarded_allow_ips` lists the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` count: addresses
-(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for whoever calls over a Unix socket. The
+(`192.0.2.7`, `::1`), networks (`10.0.0.0/8`), and `unix:` for every peer over a Unix socket. The
 client is then the right-most address in `X-Forwarded-For` that is not itself a trusted proxy, and the
 scheme is the last in `X-Forwarded-Proto`. With `--forwarded-header forwarded` the same is read from
 `Forwarded`, and with `--proxy-protocol` the client is in the first bytes of a connection:
 [deployment/cdn.md](deployment/cdn.md) and [deployment/nginx.md](deployment/nginx.md#proxy-protocol) say more.
 
-With `*` everyone is believed and the left-most counts, as with uvicorn. That is right only where every
-request comes through a proxy that discards what the client sent: any client can write those headers.
+With `*` every peer is trusted and the left-most address counts, as with uvicorn. Use it only if every
+request comes through a proxy that removes what the client sent in them: any client can write those headers.
 """
 
 COMMAND_LINE = """\
@@ -69,14 +72,14 @@ COMMAND_LINE = """\
 | flag | variable | what it does |
 | --- | --- | --- |
 | `--config FILE` | `OSTLER_CONFIG` | Read settings from this TOML file. |
-| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, save those that are set; needs `pip install 'ostler[dotenv]'`. |
-| `--show-settings` | | Print every effective value and where it comes from, and exit. |
+| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, except those already set; needs `pip install 'ostler[dotenv]'`. |
+| `--show-settings` | | Print every effective value and its source, and exit. |
 | `--version` | | Print the version and exit. |
 """  # noqa: E501
 
 
 def settings_page() -> str:
-    """docs/settings.md: one table for each group."""
+    """Return docs/settings.md: one table for each group of settings."""
     sections = [SETTINGS_INTRODUCTION]
     for group in GROUPS:
         rows = [
@@ -92,55 +95,56 @@ def settings_page() -> str:
 SIGNALS_INTRODUCTION = """\
 # Signals
 
-*This page is written by `make docs` from `ostler/signals.py`; change it there.*
+*This page is written by `make docs` from `ostler/system/signals.py`; change it there.*
 
-Send a signal to the arbiter, whose pid it logs (`Started arbiter process [...]`); without `--workers` there
-is one process, the plain server. A worker can be sent its signals directly, by the pid in the arbiter's log
-or in ps(1), where it is called `ostler: worker 2 main:app`.
+Send a signal to the arbiter. It logs its pid: `Started arbiter process [...]`. Without `--workers` there is
+one process, the plain server. A worker can also be sent signals directly. Its pid is in the arbiter's log and
+in ps(1), where its name is `ostler: worker 2 main:app`.
 
-Several signals at once, in any order and in any state, are all heeded. A SIGHUP during a rolling restart
-means one more of them afterwards, however many are sent. Only SIGTTIN and SIGTTOU are lost on an
-arbiter that is itself stopped (SIGSTOP): the kernel drops them when it goes on, as POSIX has it.
+The arbiter handles every signal, in any state, also if several arrive at once. Any number of SIGHUPs during a
+rolling restart cause one more rolling restart afterwards. Only an arbiter that is itself stopped (SIGSTOP)
+loses signals: the kernel discards SIGTTIN and SIGTTOU when it continues (POSIX).
 """
 
 UPGRADE = """\
 ## Replacing the arbiter itself
 
-SIGUSR2 brings a new ostler, a new Python and settings that SIGHUP cannot change. The arbiter carries out once more the
-command line that it was started with, in the same directory (links are followed anew) and with the same
-environment, and hands it the listening sockets. Both serve until all workers of the new one are ready; then the
-old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
+Use SIGUSR2 for a new version of ostler or Python, and for settings that SIGHUP cannot change. The arbiter runs the
+command line that it was started with again, in the same directory (links are followed again) and with the same
+environment, and hands over the listening sockets. Both arbiters serve until all workers of the new one are ready. Then
+the old one drains its workers and exits with 0. No request is lost, and the path of a Unix socket stays.
 
-Where the new one fails (a broken installation, wrong settings, code that does not start, or no worker ready within
-`--timeout-worker-startup` plus ten seconds), the old one serves on, and the log says why: `Upgrade given up`.
+If the new arbiter fails, the old one continues to serve, and the log says why: `Upgrade given up`. Reasons are a broken
+installation, wrong settings, code that does not start, or no worker that is ready within `--timeout-worker-startup`
+plus ten seconds.
 
 - systemd follows (`MAINPID=`, `Type=notify`), and so does `--pid-file`.
-- Meanwhile SIGTERM, SIGINT and SIGQUIT stop both. SIGHUP, SIGTTIN and SIGTTOU wait until there is one arbiter
-  again, which heeds them. A second SIGUSR2 is refused. During a rolling restart there can be an upgrade.
-- It is refused, with the reason in the log: before the first worker has been ready, while ostler stops, under
-  `--reload`, as PID 1 (its end is the container's), and where ostler was not started by a command line (stdin, a prompt).
-- The new arbiter has as many workers as the settings say, whatever SIGTTIN and SIGTTOU have made of it.
-- A place to listen that the new settings name is opened anew; the old one is closed when the old arbiter goes.
-- Under supervisord and circus, whose child the arbiter is, its exit is taken for a death: use SIGHUP there.
+- During an upgrade, SIGTERM, SIGINT and SIGQUIT stop both arbiters. SIGHUP, SIGTTIN and SIGTTOU wait until there is one
+  arbiter again, which handles them. A second SIGUSR2 is refused. An upgrade can begin during a rolling restart.
+- An upgrade is refused, with the reason in the log: before the first worker is ready, while ostler stops, with
+  `--reload`, as PID 1 (the container ends with it), and if no command line started ostler (but stdin or a prompt).
+- The new arbiter has as many workers as the settings say; changes by SIGTTIN and SIGTTOU are lost.
+- A new address in the settings is opened; the old one is closed when the old arbiter exits.
+- supervisord and circus started the old arbiter, and take its exit for a crash: use SIGHUP there.
 """  # noqa: E501
 
 SIGNALS_END = """\
 ## How a stop ends
 
-A graceful stop lasts as long as the requests in flight, and at most `--timeout-graceful-shutdown` seconds;
-then what is left is cancelled, and counted in the log. A worker that does not go even then is aborted one
-second later, its stacks in the log, and killed after one second more. A plain server that does not go ends
-itself three seconds past the time-out, its stacks on stderr, with exit code 1: also while its event loop
-is blocked.
+A graceful stop waits for the requests in flight, for at most `--timeout-graceful-shutdown` seconds. Then the
+remaining requests are cancelled, and the log says how many. A worker that still runs one second later is
+aborted, and its stacks are logged; after one more second it is killed. A plain server that still runs three
+seconds after the time-out writes its stacks to stderr and exits with 1, even if its event loop is blocked.
 
-A signal that comes within the first instants of the command, before it has read its settings, has the
-effect that the system gives it. As PID 1 of a container, the arbiter reaps orphans; a plain server does not.
+A signal that arrives before the command has read its settings has the system's default effect. As PID 1 of a
+container, the arbiter reaps orphans; a plain server does not.
 
-With `--drain-delay` all that begins so many seconds later. Until then everything goes on as usual, save that
-the health check (`--health-path`) says 503 and every answer `Connection: close`, so that load balancers look
-elsewhere. A second SIGTERM or SIGINT ends the delay, SIGQUIT ends everything at once. Every process is
-gone at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the first SIGTERM. A
-worker that is sent SIGTERM directly drains without the delay: another one takes its place.
+With `--drain-delay` the stop begins that many seconds later. Until then ostler serves as usual, but the
+health check (`--health-path`) answers 503, and every response has `Connection: close`, so that load balancers
+choose another server. A second SIGTERM or SIGINT ends the delay; SIGQUIT ends everything at once. All
+processes have ended at most `--drain-delay` plus `--timeout-graceful-shutdown` plus three seconds after the
+first SIGTERM. A worker that is sent SIGTERM directly drains without the delay, because another worker takes
+its place.
 
 ## Exit codes
 
@@ -155,7 +159,7 @@ worker that is sent SIGTERM directly drains without the delay: another one takes
 
 
 def signals_page() -> str:
-    """docs/signals.md: what every signal means to every kind of process."""
+    """Return docs/signals.md: the effect of each signal on each kind of process."""
     head = "| signal | arbiter | worker | plain server |\n| --- | --- | --- | --- |"
     rows = [f"| {m.name} | {m.arbiter} | {m.worker} | {m.plain} |" for m in MEANINGS]
     return "\n".join([SIGNALS_INTRODUCTION, head, *rows, "", UPGRADE, SIGNALS_END])
@@ -164,13 +168,13 @@ def signals_page() -> str:
 PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {"settings.md": settings_page, "signals.md": signals_page}
 )
-"""Every page that is generated, by its name in docs/."""
+"""The pages that are generated as a whole, by their names in docs/."""
 
 
 def life_diagram() -> str:
-    """The life of a slot as GitHub draws it (Mermaid, "State diagrams"): what leads from state to state.
+    """Return the state diagram of a slot in Mermaid's notation, which GitHub draws.
 
-    What leaves a slot in its state is not drawn.
+    An event that does not change the state is not drawn.
     """
     edges: dict[tuple[State, State], list[str]] = {}
     for (state, event), row in TABLE.items():
@@ -188,14 +192,14 @@ def life_diagram() -> str:
 BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(
     {"architecture.md": MappingProxyType({"the life of a slot": life_diagram})}
 )
-"""What is generated within pages, by the name in its marks."""
+"""The generated parts of pages: by the page, then by the name in the marks."""
 
 
 def _filled(name: str, text: str) -> str:
-    """Return the page `name` with its generated blocks as the code says.
+    """Return `text`, the page `name`, with its generated parts renewed.
 
     Raises:
-        ValueError: the marks of a block are not in the page.
+        ValueError: the page lacks the marks of a part.
     """
     for title, block in BLOCKS[name].items():
         begin, end = f"<!-- {title}, written by `make docs` -->\n", f"\n<!-- end of {title} -->"
@@ -216,7 +220,7 @@ def _row(name: str, declaration: Declaration) -> str:
         f"`{default}`" if default else "",
         declaration.help,
     ]
-    # A bar would end the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
+    # A bar ends the cell, even between backticks (GitHub Flavored Markdown, section 4.10).
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -230,7 +234,7 @@ def _flag(name: str, declaration: Declaration) -> str:
 
 
 def stale(directory: Path) -> list[str]:
-    """The names of the pages in `directory` that are missing, or not what the code says."""
+    """Return the names of the pages in `directory` that are missing, or differ from the generated ones."""
     return [name for name in (*PAGES, *BLOCKS) if _content(directory / name) != _wanted(directory, name)]
 
 
@@ -246,7 +250,7 @@ def _content(path: Path) -> str | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write every page; with --check write none, and return 1 if one is stale."""
+    """Write the stale pages; with --check write none, and return 1 if there are any."""
     directory = Path(next((a for a in arguments if a != "--check"), "docs"))
     names = stale(directory)
     if "--check" in arguments:

@@ -1,1 +1,1 @@
-"""The command line: options in, exit code out; it composes the other parts."""
+"""The command `ostler`: reads its options, runs a server or an arbiter, and returns an exit code."""

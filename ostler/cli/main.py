@@ -1,6 +1,6 @@
-"""The entry point of `ostler`: reads the command line, and hands over to `ostler.cli.run`.
+"""The entry point of the command `ostler`: reads command line and settings, and calls `ostler.cli.run`.
 
-What it needs for the command line alone is imported where it is used: the arbiter's process stays small.
+Modules that only some calls need are imported where they are used, to keep the arbiter's process small.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from ostler.errors import OstlerError, SettingsError
+from ostler.errors import OstlerError
 
 if TYPE_CHECKING:
     from ostler.supervisor.upgrade.handover import Inherited
@@ -19,22 +19,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INTERRUPTED = 130
-"""128 + SIGINT, as a shell reports a command that Ctrl+C ended."""
+"""The exit code after Ctrl+C: 128 + SIGINT, as a shell reports it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `ostler` with `arguments` (default: the process's) and return its exit code.
+    """Run the command `ostler` and return its exit code.
 
-    0 stopped as asked, 1 internal error, 2 bad usage or configuration, 3 the application failed to
-    start, 4 a socket could not be bound or adopted.
+    Args:
+        arguments: the command line without the program's name; None takes that of this process.
+
+    Returns:
+        0 for a stop that was asked for, 1 for an internal error, 2 for bad usage or configuration, 3 if the
+        application failed to start, 4 if a socket could not be bound or adopted, 130 after Ctrl+C.
     """
     _fill_standard_descriptors()
     inherited = None
     try:
-        inherited = handover_to_us()
+        inherited = take_handover()
         return _run(sys.argv[1:] if arguments is None else arguments, inherited)
     except OstlerError as error:
-        last_words(error)
+        report_error(error)
         if inherited is not None:
             inherited.failed(str(error))
         return error.exit_code
@@ -42,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def handover_to_us() -> Inherited | None:
-    """Return what an arbiter hands over whose place we are to take; None if none does.
+def take_handover() -> Inherited | None:
+    """Return what the old arbiter hands over in an upgrade; None if this process is not part of one.
 
     Raises:
-        OstlerError: it cannot be understood.
+        OstlerError: the variable that describes it is wrong.
     """
-    # Looked for before the import, which few starts need, and which fails without a working directory (3.13).
+    # Checked before the import: few starts need it, and it fails without a working directory (Python 3.13).
     if "OSTLER_HANDOVER" not in os.environ:
         return None
     from ostler.supervisor.upgrade import handover
@@ -60,27 +64,28 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
     from ostler.cli import options
     from ostler.settings.declarations import declarations, flag
     from ostler.settings.sources import Sources
+    from ostler.system.working_directory import working_directory
 
-    request = _printed(lambda: options.read(arguments))
-    if request is None:
+    command_line = _printed(lambda: options.parse(arguments))
+    if command_line is None:
         return 0
-    secrets = [name for name in request.flags if declarations()[name].kind.secret]
+    secrets = [name for name in command_line.flags if declarations()[name].kind.secret]
     if secrets:
         from ostler.system.process_title import conceal
 
         conceal(flag(name) for name in secrets)
     sources = Sources(
-        flags=request.flags,
-        config=request.config,
-        env_file=request.env_file,
+        flags=command_line.flags,
+        config=command_line.config,
+        env_file=command_line.env_file,
         environ=dict(os.environ),
         directory=working_directory(),
     )
-    configuration = sources.load(complete=not request.show_settings)
-    if request.show_settings or configuration.settings.log_format == "text":
+    configuration = sources.load(complete=not command_line.show_settings)
+    if command_line.show_settings or configuration.settings.log_format == "text":
         for warning in configuration.warnings:
-            complain(f"Warning: {warning}")
-    if request.show_settings:
+            write_to_stderr(f"Warning: {warning}")
+    if command_line.show_settings:
         from ostler.cli import show_settings
 
         _printed(lambda: print(show_settings.table(configuration), end=""))
@@ -92,16 +97,19 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
 
 
 def _printed(action: Callable[[], T]) -> T | None:
-    """Do `action`, which prints, and make sure that what it prints is written.
+    """Call `action`, which prints to stdout, flush stdout, and return the result.
 
-    Returns None when the reader has gone, as in `ostler --help | head`, which is no failure.
+    Returns None if the reader has closed the pipe, as in `ostler --help | head`; that is no failure.
+
+    Raises:
+        OstlerError: stdout cannot be written for another reason.
     """
     try:
         result = action()
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        # The interpreter flushes stdout once more as it exits, and would complain at length.
+        # The interpreter flushes stdout again when it exits, and would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return None
@@ -110,48 +118,36 @@ def _printed(action: Callable[[], T]) -> T | None:
 
 
 def _fill_standard_descriptors() -> None:
-    """Open /dev/null on each standard descriptor that we were started without.
+    """Open /dev/null on each standard descriptor that is closed.
 
-    The next socket or pipe would become descriptor 0, 1 or 2 else, and what an application prints go there.
+    Otherwise the next socket or pipe would get descriptor 0, 1 or 2, and the application would print into it.
     """
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one, which is this
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
 
 
-def working_directory() -> str:
-    """Return where we were started.
-
-    Raises:
-        SettingsError: it is gone, or out of bounds.
-    """
-    try:
-        return os.getcwd()
-    except OSError as error:
-        raise SettingsError(f"the working directory cannot be used: {error.strerror}") from None
-
-
-def last_words(error: OstlerError) -> None:
-    """Say what has ended ostler, in the form that the log has."""
+def report_error(error: OstlerError) -> None:
+    """Write the error that ends ostler to stderr, in the format of the log."""
     from ostler.logging import setup as log_setup
 
     if log_setup.structured():
         import logging
 
-        # Whatever reads stderr expects JSON by now. Of no lower level: what was filtered would say nothing.
+        # The reader of stderr expects JSON. The highest level, so that no level setting hides the reason.
         logging.getLogger("ostler").critical("%s", error)
     else:
-        complain(f"Error: {error}")
+        write_to_stderr(f"Error: {error}")
 
 
-def complain(line: str) -> None:
+def write_to_stderr(line: str) -> None:
     """Write one line to stderr."""
-    # Where the line cannot be written, the exit code still says what it has to.
+    # If the line cannot be written, the exit code still tells what happened.
     with contextlib.suppress(OSError):
         if sys.stderr is None:
             return
-        # One write: print() makes two of it, between which a worker's line may come.
+        # One write: print() makes two, between which a worker may write a line.
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

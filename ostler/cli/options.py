@@ -1,4 +1,4 @@
-"""The options of `ostler`, made from the declarations of the settings."""
+"""The options of the command `ostler`, made from the declarations of the settings."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ostler.version import __version__
 
 INTRODUCTION = (
     "Serve the ASGI application APP, given as module:attribute, such as main:app. With --workers, "
-    "an arbiter looks after that many worker processes; without it, one plain server runs."
+    "an arbiter supervises that many worker processes; without it, one plain server runs."
 )
 CLOSING = (
-    "A setting is taken from its flag, else from its variable (in brackets), else from the --config "
+    "A setting is read from its flag, else from its variable (in brackets), else from the --config "
     "file, else from [tool.ostler] in ./pyproject.toml."
 )
 OTHERS = "Configuration"
-"""The group of the options that are no settings."""
+"""The group of the options that are not settings."""
 
 
 @record
-class Request:
-    """What the command line asks for."""
+class CommandLine:
+    """The options that were given."""
 
     flags: Mapping[str, tuple[str, ...]]
-    """Texts by field name, as `ostler.settings.sources.Sources` takes them."""
+    """Texts of the settings by field name, as in `ostler.settings.sources.Sources`."""
     config: str | None
     env_file: str | None
     show_settings: bool
 
 
-def read(arguments: Sequence[str]) -> Request | None:
-    """Return what `arguments` ask for; None when that was --help or --version, which is printed.
+def parse(arguments: Sequence[str]) -> CommandLine | None:
+    """Parse the command line; None if it was --help or --version, which this function has printed.
 
     Raises:
         SettingsError: an option is unknown, or lacks its value.
@@ -56,11 +56,11 @@ def read(arguments: Sequence[str]) -> Request | None:
         elif given not in (None, ()):
             flags[name] = (given,) if isinstance(given, str) else tuple(given)
     params = context.params
-    return Request(flags, params["config"], params["env_file"], params["show_settings"])
+    return CommandLine(flags, params["config"], params["env_file"], params["show_settings"])
 
 
 def _without_values(arguments: Sequence[str]) -> list[str]:
-    """Take the value that uvicorn wants behind one of its switches for what it says."""
+    """Replace the value that uvicorn requires after one of its switches by our form of the switch."""
     taken: list[str] = []
     rest = list(arguments)
     while rest:
@@ -80,7 +80,7 @@ _WITH_VALUE = "--ws-per-message-deflate"
 
 
 def build() -> click.Command:
-    """The command with an option for each setting; it only reads, and so has no callback."""
+    """Return the command, with an option for each setting. It only parses, and so has no callback."""
     parameters: list[click.Parameter] = [
         click.Argument(["app"], required=False, metavar="APP", type=click.UNPROCESSED)
     ]
@@ -92,13 +92,13 @@ def build() -> click.Command:
         _text_option(
             "env_file",
             "FILE",
-            "Set the variables of this file for the application, those already set excepted.  "
+            "Set the variables of this file for the application, except those already set.  "
             "[OSTLER_ENV_FILE]",
         ),
         click.Option(
             ["--show-settings"],
             is_flag=True,
-            help="Print every effective value and where it comes from, and exit.",
+            help="Print every effective value and its source, and exit.",
         ),
     ]
     version = click.version_option(
@@ -112,7 +112,7 @@ def _text_option(name: str, metavar: str, help: str) -> click.Option:
 
 
 def _option(name: str, declaration: Declaration) -> click.Option:
-    """Return the option of one setting; its value stays text, which `settings.sources` reads and checks."""
+    """Return the option of one setting. Its value stays text; `ostler.settings.sources` parses it."""
     long = flag(name)
     if isinstance(declaration.kind, Switch):
         names = [f"{long}/--no-{long[2:]}", name]
@@ -135,14 +135,14 @@ def _help(name: str, declaration: Declaration) -> str:
 
 
 class _Command(click.Command):
-    """`--help` by the groups of the declarations, in their order."""
+    """A command whose `--help` has a section for each group of the declarations."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         known = declarations()
         groups: dict[str, list[tuple[str, str]]] = {group: [] for group in (*GROUPS, OTHERS)}
         groups[known["app"].group].append(("APP", _help("app", known["app"])))
         for parameter in self.get_params(ctx):
-            # Whether an argument has a row of its own depends on click's version.
+            # In some versions of click an argument has a row too; APP already has one.
             row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
             if row is not None:
                 name = parameter.name or ""

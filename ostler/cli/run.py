@@ -1,4 +1,4 @@
-"""Composes the parts: sockets, then either a plain server in this process or an arbiter with workers."""
+"""Opens the sockets, then runs either a plain server in this process or an arbiter with workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from ostler.errors import OstlerError, SettingsError, StartupError
 from ostler.ipc.assignment import ARBITERS_OWN
 from ostler.logging import setup as log_setup
 from ostler.settings import libraries
-from ostler.settings.sources import DEFAULT, Configuration, Sources
+from ostler.settings.declarations import DEFAULT, Settings
+from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade import command as upgrade_command
 from ostler.supervisor.upgrade.handover import Inherited
 from ostler.system import privileges, sd_notify, socket_activation, sockets
@@ -22,48 +23,52 @@ from ostler.system.cpus import worker_count
 from ostler.system.privileges import Identity
 from ostler.system.sd_notify import Notifier
 from ostler.system.sockets import Listener
+from ostler.system.working_directory import working_directory
 
 if TYPE_CHECKING:
+    from ostler.supervisor.arbiter import Arbiter
+    from ostler.supervisor.balancing.queues import Queues
     from ostler.supervisor.reload.reloader import Reloader
     from ostler.system.pid_file import PidFile
 
 logger = logging.getLogger("ostler.error")
 
 # The settings that say where to listen.
-_PLACES = ("fd", "uds", "host", "port")
+_ADDRESSES = ("fd", "uds", "host", "port")
 
 
 def serve(sources: Sources, configuration: Configuration, inherited: Inherited | None = None) -> int:
-    """Run what the settings ask for until it is stopped, and return the exit code.
+    """Serve as the settings say until a signal stops it, and return the exit code.
 
-    `inherited` is what an arbiter hands over that is to be replaced.
+    Args:
+        sources: the sources of the settings, which SIGHUP reads again.
+        configuration: what they said at the start.
+        inherited: what the old arbiter hands over in an upgrade.
 
     Raises:
-        BindError: an address cannot be listened on.
+        BindError: the server cannot listen on an address.
         StartupError: the application failed to start.
-        SettingsError: a library is asked for that is not installed; certificate or key are wrong.
+        SettingsError: a library is not installed, the certificate or its key are wrong, or there is no such
+        user.
     """
     settings, listeners = configuration.settings, list[Listener]()
     directory = working_directory()
     pid_file = _pid_file(settings.pid_file, directory)
 
-    def let_go() -> None:
+    def release() -> None:
         for listener in listeners:
             listener.close()
         if pid_file is not None:
             pid_file.remove()
 
     def leave(*_: object) -> NoReturn:
-        """End at once, before anything is served; an exception could be swallowed by whatever runs now."""
-        let_go()
+        """Exit at once, before serving begins. The code that runs now could catch an exception."""
+        release()
         os._exit(0)
 
     if settings.umask is not None:
         os.umask(settings.umask)
-    orders = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for number in orders:
-        signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, orders)
+    _handle_stop_signals(leave)
     identity = privileges.wanted(settings)
     log_setup.configure(settings)
     privileges.give(identity, log_setup.descriptors())
@@ -73,14 +78,12 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
         for warning in configuration.warnings:
             logger.warning("%s", warning)
     command = upgrade_command.this_command(directory, dict(os.environ))
-    # For this process alone: neither the workers nor what the application starts are to see it.
+    # These variables are for this process only. Workers and processes of the application must not see them.
     environ = {name: os.environ.pop(name) for name in ARBITERS_OWN if name in os.environ}
     notifier = sd_notify.from_environment(environ, os.getpid())
     notifier.held = inherited is not None
     try:
-        libraries.event_loop(settings)
-        libraries.http_parser(settings)
-        libraries.websocket(settings)
+        _check_libraries(settings)
         tls.check(settings, directory)
         size = worker_count(settings)
         if inherited is not None and (size is None or settings.reload):
@@ -115,20 +118,48 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
             inherited=inherited,
             pid_file=pid_file,
         )
-        try:
-            outcome = arbiter.run()
-        finally:
-            if queues is not None:
-                queues.close()
-        if outcome.code == StartupError.exit_code:
-            raise StartupError(outcome.reason)
-        return outcome.code
+        return _run_arbiter(arbiter, queues)
     except OstlerError as error:
         notifier.send(*sd_notify.failure(error))
         raise
     finally:
         notifier.close()
-        let_go()
+        release()
+
+
+def _handle_stop_signals(leave: Callable[..., NoReturn]) -> None:
+    """Let SIGTERM, SIGINT and SIGQUIT call `leave`, also if this process was started with them blocked."""
+    stop_signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    for number in stop_signals:
+        signal.signal(number, leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+
+
+def _check_libraries(settings: Settings) -> None:
+    """Look up the libraries that the settings ask for.
+
+    Raises:
+        SettingsError: one of them is not installed.
+    """
+    libraries.event_loop(settings)
+    libraries.http_parser(settings)
+    libraries.websocket(settings)
+
+
+def _run_arbiter(arbiter: Arbiter, queues: Queues | None) -> int:
+    """Run the arbiter until it ends, close the workers' queues, and return the exit code.
+
+    Raises:
+        StartupError: the application failed to start.
+    """
+    try:
+        outcome = arbiter.run()
+    finally:
+        if queues is not None:
+            queues.close()
+    if outcome.code == StartupError.exit_code:
+        raise StartupError(outcome.reason)
+    return outcome.code
 
 
 def _pid_file(path: str | None, directory: str) -> PidFile | None:
@@ -140,10 +171,10 @@ def _pid_file(path: str | None, directory: str) -> PidFile | None:
 
 
 def _checked(configuration: Configuration, directory: str) -> Configuration:
-    """What is read anew at SIGHUP, unless it would fail in every worker.
+    """Return `configuration`, which SIGHUP has read, after checks of what would fail in every worker.
 
     Raises:
-        SettingsError: there is no such user or group; certificate or key are wrong.
+        SettingsError: there is no such user or group, or the certificate or its key are wrong.
     """
     privileges.wanted(configuration.settings)
     tls.check(configuration.settings, directory)
@@ -156,12 +187,13 @@ def _open(
     inherited: Inherited | None,
     identity: Identity | None,
 ) -> list[Listener]:
-    """Open what the settings ask for; where they ask for nothing, what the service manager has passed.
+    """Return the listening sockets: from the old arbiter, from the service manager, or newly opened.
 
-    What another arbiter hands over goes before, unless the settings ask for another place by now.
+    The old arbiter's sockets are used unless the settings now name another address. The service manager's are
+    used if the settings name no address.
     """
     settings, origins = configuration.settings, configuration.origins
-    asked = [f"{name} from {origins[name]}" for name in _PLACES if origins[name] != DEFAULT]
+    asked = [f"{name} from {origins[name]}" for name in _ADDRESSES if origins[name] != DEFAULT]
     if inherited is not None and inherited.suits(settings, asked=bool(asked)):
         listeners = inherited.listeners(settings.backlog)
         for listener in listeners:
@@ -211,17 +243,3 @@ def _reloader(sources: Sources, configuration: Configuration, directory: str) ->
     files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
     watch = Watch.of(settings, directory, files)
     return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
-
-
-def working_directory() -> str:
-    """Return where we were started, symbolic links kept.
-
-    A deploy often points a link (`current`) at the new release; a rolling restart is to follow it there.
-    """
-    logical = os.environ.get("PWD", "")
-    try:
-        if os.path.isabs(logical) and os.path.samefile(logical, "."):
-            return logical
-    except OSError:
-        pass
-    return os.getcwd()

@@ -1,4 +1,4 @@
-"""`--show-settings`: every effective value and where it comes from."""
+"""`--show-settings`: a table of every setting, its effective value, and the source of the value."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from ostler.settings.sources import Configuration
 
 
 def table(configuration: Configuration) -> str:
-    """One line for each setting: its name, its value, its origin; what is not set is a dash."""
+    """Return one line for each setting: its name, its value or a dash, and its origin."""
     settings, origins = configuration.settings, configuration.origins
     rows = [
         (name, _shown(declaration.kind.show(getattr(settings, name))), origins[name])
         for name, declaration in declarations().items()
     ]
     wide = max(len(name) for name, _, _ in rows)
-    # One long value, a list of networks say, must not push every origin off the screen.
+    # Long values, such as a list of networks, do not widen the column: origins stay on the screen.
     values = [len(value) for _, value, _ in rows if len(value) <= 30]
     middle = max(values, default=0)
     return "".join(f"{name:<{wide}}  {value:<{middle}}  {origin}\n" for name, value, origin in rows)
 
 
 def _shown(value: str) -> str:
-    # On one line, whatever is in it.
+    # Line breaks and control characters are escaped: each setting is one line.
     return value.encode("unicode_escape").decode("ascii") if not value.isprintable() else value or "-"

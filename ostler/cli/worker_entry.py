@@ -1,6 +1,7 @@
-"""The worker's entry point: a name that the arbiter hands on without importing what it stands for.
+"""The entry point of a worker process; the arbiter refers to it without importing a worker's modules.
 
-In a module of its own, as a worker imports the module that it finds the name in: not all of the command.
+It is a module of its own because a spawned worker imports the module of its entry point, and must not load
+the whole command.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from ostler.ipc.assignment import Assignment
 
 
 def run_worker(assignment: Assignment) -> None:
-    """Serve as one of the arbiter's workers, in the process that was spawned for it."""
+    """Serve as one of the arbiter's workers; called in the process that was spawned for it."""
     from ostler.worker import main
 
     main.run_worker(assignment)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
+from ostler.records import frozen_record
 from ostler.settings.declarations import App, Settings
 from ostler.settings.sources import Sources
 
@@ -13,6 +15,7 @@ from ostler.settings.sources import Sources
 _PLATFORMS = ("FORWARDED_ALLOW_IPS",)
 
 
+@frozen_record
 class Config(Settings):
     """The settings of a server, from keyword arguments.
 
@@ -20,14 +23,18 @@ class Config(Settings):
 
     Args:
         app: the application: an ASGI or WSGI callable, or its import string such as `"main:app"`.
-        env_file: the path of a file with environment variables. They are set for the application, except for
-            those that are set already.
+        env_file: the path of a file with environment variables. A `Server` sets them when it begins to serve,
+            except for those that are set already; the constructor sets none.
         **settings: every other setting by its name, or by the name that `uvicorn.Config` has for it. None
             means that the setting is not given.
 
     Raises:
         SettingsError: a name or value is wrong, two exclude each other, or `env_file` cannot be read.
     """
+
+    env_file: str | None = None
+    environment: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False)
+    """The variables of `env_file`; a `Server` sets them, unless they are set, when it begins to serve."""
 
     def __init__(
         self,
@@ -40,11 +47,20 @@ class Config(Settings):
             values={"app": app, **settings},
             environ=_real(os.environ),
             env_file=None if env_file is None else os.fspath(env_file),
+            repeated_defaults=True,
             pyproject=False,
         ).load()
-        for name, value in configuration.environment.items():
-            os.environ.setdefault(name, value)
         super().__init__(**vars(configuration.settings))
+        # Not by assignment, which a frozen record refuses.
+        environment = tuple(configuration.environment.items())
+        self.__dict__.update(env_file=configuration.env_file, environment=environment)
+
+
+def set_environment(settings: Settings) -> None:
+    """Set the variables of the `env_file` for the application, except for those that are set already."""
+    if isinstance(settings, Config):
+        for name, value in settings.environment:
+            os.environ.setdefault(name, value)
 
 
 def _real(environ: Mapping[str, str]) -> dict[str, str]:

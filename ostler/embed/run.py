@@ -14,12 +14,13 @@ from typing import Any
 
 from ostler import import_guard
 from ostler.cli import run as cli_run
-from ostler.cli.main import INTERRUPTED, complain, handover_to_us, last_words, working_directory
+from ostler.cli.main import INTERRUPTED, report_error, take_handover, write_to_stderr
 from ostler.errors import OstlerError, SettingsError
 from ostler.ipc.assignment import ARBITERS_OWN
 from ostler.settings.declarations import App
 from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade.handover import Inherited
+from ostler.system.working_directory import working_directory
 
 
 def run(
@@ -49,10 +50,10 @@ def run(
     import_guard.refuse("ostler.run()")
     inherited = None
     try:
-        inherited = handover_to_us()
+        inherited = take_handover()
         code = _run({"app": app, **settings}, _text(config), _text(env_file), inherited)
     except OstlerError as error:
-        last_words(error)
+        report_error(error)
         if inherited is not None:
             inherited.failed(str(error))
         code = error.exit_code
@@ -79,7 +80,7 @@ def _run(
     )
     configuration = sources.load()
     for warning in configuration.warnings:
-        complain(f"Warning: {warning}")
+        write_to_stderr(f"Warning: {warning}")
     _refuse_what_takes_processes(configuration)
     with _environment_restored(configuration):
         if threading.current_thread() is not threading.main_thread():
@@ -129,7 +130,7 @@ def _environment_restored(configuration: Configuration) -> Iterator[None]:
     """Restore what serving changes in `os.environ` and `sys.path`; the application's own changes stay."""
     taken = {name: os.environ[name] for name in ARBITERS_OWN if name in os.environ}
     added = [name for name in configuration.environment if name not in os.environ]
-    entry = os.path.join(cli_run.working_directory(), configuration.settings.app_dir)
+    entry = os.path.join(working_directory(), configuration.settings.app_dir)
     times = sys.path.count(entry)
     try:
         yield

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from ostler import import_guard, tls
+from ostler.embed.config import set_environment
 from ostler.embed.signal_capture import SignalCapture
 from ostler.embed.startup import Startup
 from ostler.errors import BindError
@@ -33,7 +34,7 @@ class Server:
 
     `await serve()` serves in the running event loop, `run()` in a new one. `started` can be awaited, tested,
     or waited for from another thread. `stop()` may be called from any thread at any time. At the end the
-    process is as before, except for the configuration of ostler's loggers.
+    process is as before, except for the configuration of ostler's loggers and the variables of `env_file`.
 
     Args:
         config: the settings, an `ostler.Config` or `ostler.Settings`. Settings about workers have no effect.
@@ -141,6 +142,7 @@ class Server:
         import_guard.refuse("ostler.Server.run()")
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("an event loop runs in this thread: await server.serve() instead of run()")
+        set_environment(self.config)
         loop = event_loops.new_event_loop(self.config)
         asyncio.set_event_loop(loop)
         try:
@@ -224,6 +226,7 @@ class Server:
             self.started.settle(up=False, failure=failure)
 
     async def _serve_application(self) -> None:
+        set_environment(self.config)
         app = application.load_or_say_why(self.config)
         serving = server.Server(self.config, app, self.sockets, _Watcher(self))
         self._server = serving

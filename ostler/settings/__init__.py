@@ -1,1 +1,1 @@
-"""What may be set: the declarations, what a value may be, and reading and checking them."""
+"""The settings: their declarations, the kinds of their values, and how they are read and checked."""

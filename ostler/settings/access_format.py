@@ -1,6 +1,6 @@
-"""The format of an access log line, in gunicorn's atoms: what is in one, without what fills it.
+"""Parses `--access-log-format`: a template for Python's % operator, and the names of gunicorn's atoms in it.
 
-Pure. `ostler.worker.http.access_format` fills the atoms from a request.
+Pure. `ostler.worker.http.access_format` fills in the values of a request.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ FORMATS: Mapping[str, str] = MappingProxyType(
         "combined": '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
     }
 )
-"""Formats that have a name, after Apache's; `combined` is gunicorn's default."""
+"""Formats with a name, as in Apache; `combined` is gunicorn's default."""
 
 NUMBERS = ("s", "B", "T", "M", "D")
 TEXTS = ("h", "l", "u", "t", "r", "m", "U", "q", "H", "st", "b", "f", "a", "L", "p")
 FIELDS = ("i", "o", "e")
-"""What `%({name}i)s` and its like end in: a request field, a response field, a variable."""
+"""The last letter of an atom such as `%({name}i)s`: request header, response header, environment variable."""
 
-# printf's way, as Python has it: name, flags, width, precision, conversion.
+# Python's printf-style formatting: name, flags, width, precision, conversion.
 _ITEM = re.compile(
     r"""%(?:
         (?P<percent>%)
@@ -33,14 +33,20 @@ _ITEM = re.compile(
 
 
 class WrongAtom(ValueError):
-    """A format that cannot be filled; its text says why."""
+    """The format is wrong; the message says why."""
 
 
 def parse(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return a template for Python's % with a tuple, and the names of the atoms that it takes, in order.
+    """Parse an access log format.
+
+    Args:
+        text: the format, or one of the names in `FORMATS`.
+
+    Returns:
+        A template for Python's % operator and a tuple of values, and the names of the atoms in that order.
 
     Raises:
-        WrongAtom: there is an atom that does not exist, or a % that begins none.
+        WrongAtom: an atom does not exist, or a % begins no atom.
     """
     template: list[str] = []
     names: list[str] = []

@@ -1,6 +1,6 @@
-"""The files that settings come from: TOML, with the line of each key, and `--env-file`.
+"""Reads the files that settings come from: TOML, with the line of each key, and `--env-file`.
 
-The parsers are imported only where there is a file to read: the arbiter stays small without one.
+The parsers are imported only when there is a file to read, to keep the arbiter small.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from ostler.errors import SettingsError
 from ostler.records import record
 
 DEFAULT_FILE = "pyproject.toml"
-"""Where settings may stand when nothing else is said: below `[tool.ostler]`."""
+"""The file that is read without `--config`, for its table `[tool.ostler]`."""
 
 
 @record
 class Table:
-    """What a TOML file says about ostler, and where."""
+    """The settings in a TOML file, and the line of each."""
 
     file: str
-    """As the person named it."""
+    """The path as the user gave it."""
     values: Mapping[str, Any]
     lines: Mapping[str, int]
-    """The line of each key; a key that was not found by the scan is missing."""
+    """The line of each key that the scan has found."""
 
     def origin(self, key: str) -> str:
-        """Where `key` stands, in words."""
+        """Return the file and line of `key`, for messages."""
         line = self.lines.get(key)
         return self.file if line is None else f"{self.file} line {line}"
 
 
 def read_table(directory: str, config: str | None) -> Table | None:
-    """Read `config`, or else `[tool.ostler]` in the pyproject.toml in `directory` where there is one.
+    """Read the settings in a TOML file; None if there is no such file, or nothing about ostler in it.
 
-    A file that has no `[tool.ostler]` is ostler's own, and its top level counts.
+    A file without the table `[tool.ostler]` is ostler's own: its keys stand at the top level.
+
+    Args:
+        directory: what `config` is relative to, and where pyproject.toml is looked for.
+        config: the path of the file; None for the pyproject.toml.
 
     Raises:
         SettingsError: the file cannot be read, or is not TOML.
@@ -45,7 +49,7 @@ def read_table(directory: str, config: str | None) -> Table | None:
     if config is None and not os.path.isfile(os.path.join(directory, file)):
         return None
     source = read_text(directory, file)
-    # Most pyproject.toml files do not mention ostler: those need not even be TOML.
+    # Most pyproject.toml files do not mention ostler. They are not parsed, and need not be valid.
     if config is None and "ostler" not in source:
         return None
     data = parse_toml(file, source)
@@ -63,10 +67,16 @@ def read_table(directory: str, config: str | None) -> Table | None:
 
 
 def read_env_file(directory: str, path: str) -> dict[str, str]:
-    """Read the NAME=value lines of `path`; `${NAME}` in a value is filled in, real variables first.
+    """Read the NAME=value lines of a file and return them by name.
+
+    `${NAME}` in a value is replaced by the environment variable, or else by the value in the file.
+
+    Args:
+        directory: what `path` is relative to.
+        path: the path of the file.
 
     Raises:
-        SettingsError: the file cannot be read or understood, or python-dotenv is not installed.
+        SettingsError: the file cannot be read or parsed, or python-dotenv is not installed.
     """
     try:
         from dotenv.main import DotEnv
@@ -77,7 +87,7 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
 
     source = read_text(directory, path)
     for binding in parse_stream(io.StringIO(source)):
-        # dotenv itself would skip such a line, and an application would miss a variable.
+        # python-dotenv skips such a line, and the application would lack a variable.
         if binding.error:
             raise SettingsError(f"{path} line {binding.original.line}: expected NAME=value")
     found = DotEnv(None, stream=io.StringIO(source), override=False).dict()
@@ -85,7 +95,7 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
 
 
 def read_text(directory: str, path: str) -> str:
-    """Return the text of a file that a person named; `path` may be relative to `directory`.
+    """Return the text of a file; `path` may be relative to `directory`.
 
     Raises:
         SettingsError: it cannot be read, or is not UTF-8.
@@ -101,7 +111,7 @@ def read_text(directory: str, path: str) -> str:
 
 
 def parse_toml(path: str, source: str) -> dict[str, Any]:
-    """Return what the TOML in `source` says; `path` is for messages.
+    """Parse the TOML text `source`; `path` is for messages.
 
     Raises:
         SettingsError: it is not TOML.
@@ -113,7 +123,7 @@ def parse_toml(path: str, source: str) -> dict[str, Any]:
     try:
         data: dict[str, Any] = tomllib.loads(source)
     except tomllib.TOMLDecodeError as error:
-        # Its text ends in "(at line 3, column 5)" or "(at end of document)".
+        # The message ends in "(at line 3, column 5)" or "(at end of document)".
         raise SettingsError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise SettingsError(f"{path}: not valid TOML: nested too deeply") from None
@@ -121,10 +131,10 @@ def parse_toml(path: str, source: str) -> dict[str, Any]:
 
 
 def _key_lines(source: str, table: str) -> Iterator[tuple[str, int]]:
-    """Yield each key of `table` with its line, as a scan finds them: tomllib keeps no lines.
+    """Yield each key of `table` with its line, found by a scan of the text: tomllib keeps no line numbers.
 
-    Only for messages. A multi-line text that looks like a key may fool it, and a key in an inline
-    table or a dotted one is not found.
+    Only for messages. The scan takes a line of a multi-line text for a key if it looks like one, and does not
+    find a dotted key or one in an inline table.
     """
     current = ""
     for number, line in enumerate(source.split("\n"), 1):

@@ -1,6 +1,6 @@
-"""What a setting takes: one class for each kind of value, read from text or from TOML.
+"""The kinds of values that settings have: each class parses, checks and shows the values of one kind.
 
-Pure, as `ostler.settings.declarations` is, which says which setting is of which kind.
+Pure. `ostler.settings.declarations` says which setting is of which kind.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from ostler.settings.access_format import parse as parse_access_format
 from ostler.settings.trusted_peers import read_peers
 
 _A_LONG_TIME = 1e9
-"""Seconds; some thirty years. Above it the C library's clocks overflow, which no one means."""
+"""In seconds: some thirty years. Beyond it the C library's clocks overflow."""
 
 
 class Kind:
-    """What a setting takes: `parse` reads text (flags, variables), `check` TOML's values, `take` code's."""
+    """A kind of value: `parse` takes a flag's or variable's text, `check` TOML's values, `take` code's."""
 
     metavar = "TEXT"
     expected = "a text"
-    many = False
     secret = False
-    """Whether values are to be hidden from whoever looks at settings."""
+    """Whether values are hidden where settings are printed or logged."""
 
     def parse(self, text: str) -> Any:
         """Return the value that `text` stands for.
 
         Raises:
-            ValueError: the text is not of this kind; `expected` says what would be.
+            ValueError: the text is not of this kind; `expected` says what is.
         """
         return self.check(text)
 
@@ -45,8 +44,9 @@ class Kind:
         return value
 
     def take(self, value: object) -> Any:
-        """Return `value`, given in code, as it is stored: what `check` takes, what is stored, and what only
-        Python can say.
+        """Return `value`, given in code, as it is stored in `Settings`.
+
+        Accepts what `check` accepts, what is stored, and Python objects that TOML cannot express.
 
         Raises:
             ValueError: the value is not of this kind.
@@ -54,12 +54,12 @@ class Kind:
         return self.check(value)
 
     def show(self, value: Any) -> str:
-        """Return `value` as a person would write it; nothing at all for None."""
+        """Return the text of `value`, which `parse` would read; "" for None."""
         return "" if value is None else str(value)
 
 
 class Text(Kind):
-    """Any text without NUL, with a metavar that hints at its meaning."""
+    """Any text without a NUL."""
 
     def __init__(self, metavar: str = "TEXT", expected: str = "a text", *, empty: bool = False) -> None:
         self.metavar = metavar
@@ -67,18 +67,18 @@ class Text(Kind):
         self.empty = empty
 
     def check(self, value: object) -> str:
-        # No path, address or name can hold a NUL: it would fail much later, and less clearly.
+        # No path, address or name can hold a NUL. It would fail later, with a less clear message.
         if not isinstance(value, str) or "\0" in value or not (value or self.empty):
             raise ValueError
         return value
 
     def take(self, value: object) -> str:
-        # os.PathLike, by its method: this module does without os.
+        # An os.PathLike, recognized by its method: a pure module does not import os.
         return self.check(value.__fspath__() if hasattr(value, "__fspath__") else value)
 
 
 class TargetPath(Kind):
-    """The path of a request, as it stands in the request line."""
+    """The path of a request, as in the request line."""
 
     metavar = "PATH"
     expected = "a path that starts with / and has neither spaces, ? nor #"
@@ -86,14 +86,14 @@ class TargetPath(Kind):
     def check(self, value: object) -> str:
         if not isinstance(value, str) or not value.startswith("/"):
             raise ValueError
-        # Compared byte for byte with request lines: what cannot stand in one would never be found.
+        # It is compared with request lines byte by byte: a character that cannot be in one would never match.
         if not all("!" <= c <= "~" and c not in "?#" for c in value):
             raise ValueError
         return value
 
 
 class ImportString(Kind):
-    """Where the application is: `module:attribute`, both possibly dotted."""
+    """An import string `module:attribute`; both parts may have dots."""
 
     metavar = "APP"
     expected = "module:attribute, such as main:app"
@@ -102,7 +102,7 @@ class ImportString(Kind):
         if not isinstance(value, str):
             raise ValueError
         module, _, attribute = value.partition(":")
-        # Not isidentifier() for the module: a file named my-app.py can be imported by name all the same.
+        # No isidentifier() for the module: a file named my-app.py can be imported by its name.
         if any(c.isspace() or c in "/\\" for c in module) or not all(module.split(".")):
             raise ValueError
         if not all(part.isidentifier() for part in attribute.split(".")):
@@ -110,12 +110,12 @@ class ImportString(Kind):
         return value
 
     def take(self, value: object) -> Any:
-        # The application itself. What it is called with is for the server to find out.
+        # The application object. The server finds out its interface.
         return value if callable(value) else self.check(value)
 
 
 class Host(Kind):
-    """A host to listen on; an IPv6 address may stand in brackets, as in a URL."""
+    """A host to listen on; an IPv6 address may be in brackets, as in a URL."""
 
     metavar = "HOST"
     expected = "a host name or an address"
@@ -130,7 +130,7 @@ class Host(Kind):
 
 
 class Switch(Kind):
-    """On or off; as a flag `--name/--no-name`, as a variable 1/0, true/false, yes/no or on/off."""
+    """On or off: `--name` and `--no-name` as flags; 1/0, true/false, yes/no or on/off as a variable."""
 
     metavar = ""
     expected = "true or false"
@@ -154,7 +154,7 @@ class Switch(Kind):
 
 
 class Integer(Kind):
-    """A whole number between bounds, both included."""
+    """A whole number from `minimum` to `maximum`, both included."""
 
     metavar = "INTEGER"
 
@@ -165,7 +165,7 @@ class Integer(Kind):
         self.expected = f"a whole number of at least {minimum}{upper}"
 
     def parse(self, text: str) -> Any:
-        # int() also takes "1_000" and other scripts' digits; what a person types as a number is 0 to 9.
+        # int() also accepts "1_000" and the digits of other scripts.
         digits = text.strip()
         if not digits.isascii() or not digits.isdigit():
             raise ValueError
@@ -180,7 +180,7 @@ class Integer(Kind):
 
 
 class Seconds(Kind):
-    """A time span in seconds, fractions allowed."""
+    """A duration in seconds, which may have fractions; `zero` says whether 0 is allowed."""
 
     metavar = "SECONDS"
 
@@ -189,7 +189,7 @@ class Seconds(Kind):
         self.expected = "a number of seconds, 0 or more" if zero else "a number of seconds above 0"
 
     def parse(self, text: str) -> float:
-        # float() also takes "1_000" and "infinity"; the latter `check` refuses.
+        # float() also accepts "1_000", and "infinity", which `check` refuses.
         if "_" in text or not text.isascii():
             raise ValueError
         return self.check(float(text))
@@ -197,7 +197,7 @@ class Seconds(Kind):
     def check(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError
-        # A NaN compares false with everything, so the bound is written to refuse it.
+        # Every comparison with NaN is false, so this form of the condition refuses it.
         if not (0 <= value <= _A_LONG_TIME) or (value == 0 and not self.zero):
             raise ValueError
         return float(value)
@@ -221,7 +221,7 @@ class Choice(Kind):
 
 
 class Loop(Choice):
-    """One of a few event loops, or where a function is that makes another."""
+    """One of a few event loops, or the import string of a function that makes one."""
 
     def __init__(self, *words: str) -> None:
         super().__init__(*words)
@@ -235,7 +235,7 @@ class Loop(Choice):
 
 
 class LogLevel(Choice):
-    """How serious a record must be; in code also one of the numbers of `logging`."""
+    """The least level that is logged; code may also give a number of `logging`."""
 
     numbers: Mapping[int, str] = MappingProxyType(
         {5: "trace", 10: "debug", 20: "info", 30: "warning", 40: "error", 50: "critical"}
@@ -247,7 +247,7 @@ class LogLevel(Choice):
     def take(self, value: object) -> str:
         if isinstance(value, bool) or not isinstance(value, int):
             return self.check(value)
-        # Between two levels nothing is logged, so that the next one above says the same.
+        # No record has a level between two of these, so the next one above has the same effect.
         return next((word for number, word in self.numbers.items() if value <= number), "critical")
 
 
@@ -267,13 +267,13 @@ class Octal(Kind):
         return mode
 
     def check(self, value: object) -> int:
-        # A TOML integer would be read as decimal: 660 there is a trap, so it is taken as text only.
+        # TOML reads an integer 660 as decimal, which is not meant. So only text is accepted.
         if not isinstance(value, str):
             raise ValueError
         return self.parse(value)
 
     def take(self, value: object) -> int:
-        # In code it is written 0o660. A decimal 660 or 600 is larger than any permissions.
+        # In code it is written 0o660. A decimal 660 or 600 by mistake is larger than 0o777, and refused.
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
             return value
         return self.check(value)
@@ -283,7 +283,7 @@ class Octal(Kind):
 
 
 class Bytes(Kind):
-    """An amount of memory in bytes; as text with K, M or G for 1024 of them, and so on."""
+    """An amount of memory in bytes; a text may end in K, M or G, the powers of 1024."""
 
     metavar = "BYTES"
     expected = "a number of bytes above 0, such as 512M (K, M and G are powers of 1024)"
@@ -309,7 +309,7 @@ class Bytes(Kind):
 
 
 class Workers(Integer):
-    """A number of workers, or `auto` for as many as there are CPUs to use."""
+    """A number of workers, or `auto`: one for each CPU that the process may use."""
 
     metavar = "INTEGER|auto"
 
@@ -336,7 +336,7 @@ class HeaderLine(Kind):
         if not isinstance(value, str):
             raise ValueError
         name, colon, content = value.partition(":")
-        # RFC 9110, section 5.6.2: a token; 5.5: a value has no control character but the tab.
+        # RFC 9110: a name is a token (section 5.6.2); a value has no control character but the tab (5.5).
         token = name.strip()
         if not colon or not token or not all(_in_token(c) for c in token):
             raise ValueError
@@ -346,7 +346,7 @@ class HeaderLine(Kind):
         return value
 
     def take(self, value: object) -> str:
-        # uvicorn's `headers` are pairs.
+        # uvicorn's `headers` are pairs of name and value.
         if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(x, str) for x in value):
             name, content = value
             return self.check(f"{name}:{content}" if ":" not in name else "")
@@ -358,13 +358,13 @@ def _in_token(c: str) -> bool:
 
 
 class Peers(Kind):
-    """Which peers to trust; kept as text, which `ostler.settings.trusted_peers` reads."""
+    """A list of peers to trust; stored as text, which `ostler.settings.trusted_peers` parses."""
 
     metavar = "LIST"
-    expected = "addresses, networks (10.0.0.0/8), unix: or *, split at commas"
+    expected = "addresses, networks (10.0.0.0/8), unix: or *, separated by commas"
 
     def check(self, value: object) -> str:
-        # A TOML list is the natural form there.
+        # In TOML and in code a list is natural.
         if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
             value = ",".join(value)
         if not isinstance(value, str):
@@ -374,7 +374,7 @@ class Peers(Kind):
 
 
 class AccessFormat(Kind):
-    """A format of access log lines, as gunicorn has it; a name stands for one."""
+    """A format of access log lines in gunicorn's notation, or the name of one."""
 
     metavar = "FORMAT"
     expected = "gunicorn's atoms, such as %(h)s, or the name common or combined"
@@ -388,18 +388,18 @@ class AccessFormat(Kind):
 
 @record
 class LogConfig:
-    """A log configuration: the name of its file, and what is in it once that is read."""
+    """A log configuration: the name of its file, and its content once the file is read."""
 
     name: str
     content: Mapping[str, Any] | str | None = None
-    """For `logging.config.dictConfig`, or as a text for `fileConfig`."""
+    """A table for `logging.config.dictConfig`, or a text for `fileConfig`."""
 
 
 class LogConfigFile(Kind):
-    """The file of a log configuration; from code also what `logging.config.dictConfig` takes."""
+    """The file of a log configuration; code may also give a mapping for `logging.config.dictConfig`."""
 
     metavar = "FILE"
-    expected = "a path, to a file that ends in .json, .toml, .yaml or .yml, or else is INI"
+    expected = "the path of a .json, .toml, .yaml or .yml file, or else of an INI file"
 
     def check(self, value: object) -> LogConfig:
         if isinstance(value, Mapping):
@@ -418,9 +418,9 @@ class LogConfigFile(Kind):
 
 
 class Many(Kind):
-    """Several of another kind: a flag given several times, a TOML list, a variable split at `separator`."""
+    """Several values of a kind: a flag given several times, a TOML list, a variable split at `separator`.
 
-    many = True
+    At least `least` of them must be given."""
 
     def __init__(self, item: Kind, *, separator: str = ",", least: int = 0) -> None:
         self.item = item
@@ -431,10 +431,6 @@ class Many(Kind):
 
     def parse(self, text: str) -> tuple[Any, ...]:
         return self._enough(self.item.parse(p.strip()) for p in text.split(self.separator) if p.strip())
-
-    def parse_each(self, texts: tuple[str, ...]) -> tuple[Any, ...]:
-        """Return the values that `texts` stand for, one each: a flag given several times is not split."""
-        return self._enough(self.item.parse(text) for text in texts)
 
     def check(self, value: object) -> tuple[Any, ...]:
         if isinstance(value, str):

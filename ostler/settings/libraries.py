@@ -1,4 +1,7 @@
-"""Which of the optional libraries serve: found without importing them, so that the arbiter may ask too."""
+"""Chooses the event loop, HTTP parser and WebSocket library that the settings ask for.
+
+The libraries are looked up without being imported, so that the arbiter can check the choice.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from ostler.settings.declarations import Settings
 
 
 def event_loop(settings: Settings) -> str:
-    """Return `uvloop`, `asyncio` or a `module:function`; `auto` takes uvloop where it is installed.
+    """Return `uvloop`, `asyncio` or a `module:function`; `auto` takes uvloop if it is installed.
 
     Raises:
         SettingsError: uvloop is asked for and not installed.
     """
     if ":" in settings.loop:
-        return settings.loop  # not imported: that is for the process that serves
+        return settings.loop  # the worker imports it, not the arbiter
     return _choose("--loop", settings.loop, "uvloop", "asyncio")
 
 
 def http_parser(settings: Settings) -> str:
-    """Return `httptools` or `h11`; `auto` takes httptools where it is installed.
+    """Return `httptools` or `h11`; `auto` takes httptools if it is installed.
 
     Raises:
         SettingsError: httptools is asked for and not installed.

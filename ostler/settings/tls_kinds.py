@@ -1,6 +1,6 @@
-"""What the settings of TLS take. Numbers are uvicorn's, which are the ssl module's.
+"""The kinds of the TLS settings' values. Numbers are accepted as in uvicorn, which takes those of `ssl`.
 
-Pure, as `ostler.settings.kinds` is.
+Pure, as `ostler.settings.kinds`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ostler.settings.kinds import ImportString, Kind, Text
 
 
 class Secret(Text):
-    """A text that is never shown, wherever settings are."""
+    """A text that is never shown where settings are printed or logged."""
 
     secret = True
 
@@ -23,11 +23,11 @@ class Secret(Text):
 
 
 MASK = "***"
-"""What stands for a secret, whatever its length."""
+"""Is shown in place of a secret, whatever its length."""
 
 
 class _Numbered(Kind):
-    """One of a few words, each with the numbers that mean the same."""
+    """One of a few words; each also has numbers that stand for it."""
 
     words: Mapping[str, str]
 
@@ -35,7 +35,7 @@ class _Numbered(Kind):
         return self._find(text.strip())
 
     def check(self, value: object) -> Any:
-        # The enumerations of the ssl module are ints; True is one too, and never meant.
+        # The enumerations of the ssl module are ints. True is an int too, but a mistake here.
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise ValueError
         return self._find(value.strip() if isinstance(value, str) else str(int(value)))
@@ -48,11 +48,11 @@ class _Numbered(Kind):
 
 
 class TlsVersion(_Numbered):
-    """The oldest version of TLS that is spoken; what is older than 1.2 is broken (RFC 8996)."""
+    """The oldest version of TLS that the server accepts; versions before 1.2 are deprecated (RFC 8996)."""
 
     metavar = "VERSION"
     expected = (
-        "TLSv1.2 or TLSv1.3, the oldest that is spoken, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
+        "TLSv1.2 or TLSv1.3, the oldest accepted version, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
     )
     # PROTOCOL_TLS is 2, PROTOCOL_TLSv1_2 is 5, PROTOCOL_TLS_SERVER is 17; 771 and 772 are ssl.TLSVersion's.
     words = MappingProxyType(
@@ -62,7 +62,7 @@ class TlsVersion(_Numbered):
 
 
 class CertificateDemand(_Numbered):
-    """Whether a client has to show a certificate."""
+    """Whether a client must present a certificate."""
 
     metavar = "[none|optional|required]"
     expected = "none, optional or required, or as numbers 0, 1 or 2"
@@ -73,7 +73,7 @@ class CertificateDemand(_Numbered):
 
 
 class Hook(ImportString):
-    """A function, as module:attribute; from code, the function itself."""
+    """A function as module:attribute; code may pass the function itself."""
 
     metavar = "MODULE:ATTR"
     expected = "module:attribute, or from code a function"
@@ -86,9 +86,9 @@ class Hook(ImportString):
 
 
 def _importable(function: Callable[..., Any]) -> str | Callable[..., Any]:
-    """Return where other processes find `function`; the function itself where they cannot."""
+    """Return the import string of `function`; the function itself if other processes cannot import it."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    # A worker does not run the parent's script, so what is in there is nowhere.
+    # A worker does not run the parent's script, and so cannot import a function from it.
     if not module or not name or module == "__main__":
         return function
     found: Any = sys.modules.get(module)

@@ -1,6 +1,7 @@
-"""Whom to trust with X-Forwarded-*: the list that `--forwarded-allow-ips` takes, read and checked.
+"""Parses `--forwarded-allow-ips`: the list of peers whose X-Forwarded-* headers are trusted.
 
-Pure. `ostler.settings.kinds` checks the setting with it, `ostler.worker.proxies.trusted` decides by it.
+Pure. `ostler.settings.kinds` checks the setting with it; `ostler.worker.proxies.trusted` looks peers up in
+it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class WrongPeer(ValueError):
-    """One entry of the list is wrong; the text names it."""
+    """One entry of the list is wrong; the message names it."""
 
 
 @record
 class TrustedPeers:
-    """`--forwarded-allow-ips`, read: IPv4-mapped IPv6 addresses and networks stand here as IPv4."""
+    """The parsed list. IPv4-mapped IPv6 addresses and networks are stored as IPv4."""
 
     everyone: bool
     addresses: frozenset[IPv4Address | IPv6Address]
@@ -28,10 +29,10 @@ class TrustedPeers:
 
 
 def read_peers(text: str) -> TrustedPeers:
-    """Read a comma-separated list of peers.
+    """Parse a comma-separated list of peers: addresses, networks, `unix:`, `*`, or any other literal.
 
     Raises:
-        WrongPeer: an entry looks like an address or a network and is none, or can match nothing.
+        WrongPeer: an entry looks like an address or a network and is none, or no peer can match it.
     """
     addresses: set[IPv4Address | IPv6Address] = set()
     networks: list[IPv4Network | IPv6Network] = []
@@ -56,13 +57,13 @@ def _like_an_address(entry: str) -> bool:
 
 
 def _literal(entry: str) -> str:
-    # "10.0.*" and "10.0.0.1 10.0.0.2" would match nothing, and no one would know why.
+    # "10.0.*" and "10.0.0.1 10.0.0.2" would match no peer, silently.
     if "*" in entry or any(c.isspace() for c in entry):
         raise WrongPeer(f"{entry!r} matches nothing")
     return entry
 
 
-# ipaddress costs 1 MB and 2 ms, so it is imported only where there is a list of one's own to read.
+# ipaddress costs 1 MB and 2 ms: it is imported only to parse a list that is not the default.
 
 
 def _address(entry: str) -> IPv4Address | IPv6Address:
@@ -81,7 +82,7 @@ def _network(entry: str) -> IPv4Network | IPv6Network:
     try:
         network = ipaddress.ip_network(entry)
     except ValueError as error:
-        # Trusting 10.0.0.7/8 as 10.0.0.0/8 would guess, about whom to believe; so it is refused.
+        # 10.0.0.7/8 is refused: to take it for 10.0.0.0/8 would be a guess about which peers to trust.
         why = "has bits set after its prefix" if "host bits" in str(error) else "is no network"
         raise WrongPeer(f"{entry!r} {why}") from None
     mapped = getattr(network.network_address, "ipv4_mapped", None)

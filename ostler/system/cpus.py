@@ -45,5 +45,5 @@ def _quotas(root: str) -> Iterator[int]:
 
 def _quota(*fields: str) -> Iterator[int]:
     # "max" in version 2 and -1 in version 1 stand for no quota.
-    if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]):
+    if len(fields) == 2 and all(field.isdecimal() for field in fields) and int(fields[1]):
         yield math.ceil(int(fields[0]) / int(fields[1]))

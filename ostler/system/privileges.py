@@ -53,12 +53,13 @@ def wanted(settings: Settings) -> Identity | None:
     uid, gid, name = os.geteuid(), os.getegid(), None
     if settings.user is not None:
         entry = None
-        with contextlib.suppress(KeyError, OverflowError):
-            by_id = settings.user.isdigit()
+        # ValueError: more digits than int() takes from a text; OverflowError: more than a uid_t holds.
+        with contextlib.suppress(KeyError, ValueError, OverflowError):
+            by_id = _is_number(settings.user)
             entry = pwd.getpwuid(int(settings.user)) if by_id else pwd.getpwnam(settings.user)
         if entry is not None:
             uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
-        elif not settings.user.isdigit():
+        elif not _is_number(settings.user):
             raise SettingsError(f"user is {settings.user!r}: there is no such user")
         elif settings.group is None:
             raise SettingsError(
@@ -79,7 +80,7 @@ def wanted(settings: Settings) -> Identity | None:
 
 
 def _group(text: str, grp: object) -> int:
-    if text.isdigit():
+    if _is_number(text):
         return _number(text, "group")
     try:
         found: int = grp.getgrnam(text).gr_gid  # type: ignore[attr-defined]
@@ -88,11 +89,17 @@ def _group(text: str, grp: object) -> int:
     return found
 
 
+def _is_number(text: str) -> bool:
+    # isdigit() alone is also true of digits such as a superscript two, which int() refuses.
+    return text.isascii() and text.isdigit()
+
+
 def _number(text: str, which: str) -> int:
-    # All ones is "leave it as it is" to the system (setresuid(2)).
-    if int(text) >= 2**32 - 1:
+    # To setresuid(2), 2**32 - 1 means "leave it as it is". int() refuses a text of more than 4300 digits.
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(2**32)) or int(digits) >= 2**32 - 1:
         raise SettingsError(f"{which} is {text}: expected a name or a number below {2**32 - 1}")
-    return int(text)
+    return int(digits)
 
 
 def give(identity: Identity | None, descriptors: Iterable[int]) -> None:

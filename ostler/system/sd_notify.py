@@ -122,7 +122,7 @@ def _watchdog(environ: Mapping[str, str], pid: int) -> float | None:
     if environ.get("WATCHDOG_PID", str(pid)) != str(pid):
         return None  # meant for another process
     text = environ.get("WATCHDOG_USEC", "")
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, OverflowError):
         if int(text) > 0:
             return int(text) / 1e6
     if text:

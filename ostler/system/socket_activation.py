@@ -15,6 +15,9 @@ from ostler.system.sockets import Listener, adopt
 FIRST = 3
 """The lowest descriptor that is passed (SD_LISTEN_FDS_START)."""
 
+_MOST_DIGITS = 30
+"""A number that is longer is neither a pid nor a count of descriptors."""
+
 
 @record
 class PassedSockets:
@@ -47,7 +50,8 @@ def read(environ: Mapping[str, str], pid: int) -> PassedSockets:
         return PassedSockets(ignored_because="LISTEN_PID is not set")
     for name in ("LISTEN_PID", "LISTEN_FDS"):
         value = environ[name]
-        if not (value.isascii() and value.isdigit()):
+        # int() refuses a text of more than 4300 digits.
+        if not (value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS):
             raise BindError(f"{name} is {value!r}: expected a number, as the service manager sets it")
     if int(environ["LISTEN_PID"]) != pid:
         return PassedSockets(

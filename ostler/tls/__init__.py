@@ -1,4 +1,4 @@
-"""Whether TLS is asked for, and a look at whether it can be had; without it, nobody loads Python's ssl."""
+"""Says whether the settings ask for TLS, and checks keys and certificates; imports `ssl` only for TLS."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from ostler.settings.declarations import Settings
 
 
 def wanted(settings: Settings) -> bool:
-    """Whether TLS is to be spoken at all."""
+    """Return whether the server speaks TLS."""
     return settings.ssl_certfile is not None or settings.ssl_context_factory is not None
 
 
 def check(settings: Settings, directory: str) -> None:
-    """Find what is wrong with keys and certificates before anybody is to serve with them.
+    """Check keys and certificates, so that a mistake is found before a worker starts with them.
 
-    What a factory would make is not looked at: it may be the application's.
+    An `ssl_context_factory` is not called: its module may be the application's, which only workers import.
+
+    Args:
+        settings: the settings to check.
+        directory: what relative paths in them are relative to.
 
     Raises:
         SettingsError: as `ostler.tls.context.make_context`.

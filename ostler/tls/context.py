@@ -1,7 +1,7 @@
-"""The server's SSLContext, made from settings: for the arbiter to check, and for a worker to serve with.
+"""Makes the server's SSLContext from the settings: the arbiter checks them with it, a worker serves with it.
 
-Everything that can be wrong with keys and certificates is found here, and said in one line. Nothing here
-imports the application, and nothing asks for a password on the terminal.
+Every mistake in keys and certificates becomes one line that names the setting and the file. Nothing here
+imports the application or asks for a password on the terminal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
 
 ALPN = ("http/1.1",)
-"""The protocols that are spoken, to clients that ask (RFC 7301)."""
+"""The protocols that the server offers to clients that negotiate one (RFC 7301)."""
 
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _CERTIFICATE_END = "-----END CERTIFICATE-----"
 _CERTIFICATES = (_CERTIFICATE, "-----BEGIN X509 CERTIFICATE-----", "-----BEGIN TRUSTED CERTIFICATE-----")
 _KEY = "PRIVATE KEY-----"
 
-# The last is what OpenSSL says of an RSA key beside an EC certificate.
+# OpenSSL's reasons for a key that does not belong to the certificate. The last one is for an RSA key with an
+# EC certificate.
 _MISMATCH = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 _VERSIONS = MappingProxyType({"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3})
@@ -34,34 +35,38 @@ _DEMANDS = MappingProxyType(
 
 
 class ServerContext(ssl.SSLContext):
-    """An SSLContext that knows which certificate it shows: the ssl module does not tell."""
+    """An SSLContext that remembers the certificate it serves, which the ssl module does not expose."""
 
     certificate: str | None = None
-    """The certificate as PEM; None when there are several to choose from."""
+    """The certificate as PEM; None if there are several to choose from."""
     suites: Mapping[str, int] = MappingProxyType({})
-    """Numbers of cipher suites by OpenSSL's names, once somebody has asked."""
+    """Cipher suite numbers by OpenSSL's names; `ostler.worker.tls.asgi_extension` fills it on first use."""
     _loaded = False
 
     def load_cert_chain(self, certfile: Any, keyfile: Any = None, password: Any = None) -> None:
-        """As the base class does, and remember the first certificate of the file."""
+        """Load a certificate chain as the base class does, and remember the first certificate of the file."""
         super().load_cert_chain(certfile, keyfile, password)
-        # A second chain stands beside the first, for clients of another kind (SSL_CTX_use_certificate(3)).
+        # A second chain does not replace the first if its key type differs (SSL_CTX_use_certificate(3)).
         self.certificate = None if self._loaded else _first_certificate(_read("ssl_certfile", certfile))
         self._loaded = True
 
 
 def make_context(settings: Settings, directory: str) -> ssl.SSLContext:
-    """Return the context that the settings ask for; relative paths are relative to `directory`.
+    """Return the context that the settings ask for.
+
+    Args:
+        settings: the settings; `ssl_certfile` must be given.
+        directory: what relative paths in them are relative to.
 
     Raises:
-        SettingsError: one line that names the setting and the file, and says what is wrong with it.
+        SettingsError: a file cannot be used, or a setting is wrong; the line names both.
     """
     if settings.ssl_certfile is None:
         raise SettingsError("ssl_certfile is not given: there is no certificate to make a context with")
     context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.ssl_version]
-    # Compression gives secrets away (CRIME). Renegotiation, which HTTP/1.1 has no use for, lets one client
-    # burn a server's CPU. Most of this is Python's default by now, and none of it may depend on that.
+    # Compression reveals secrets (CRIME). HTTP/1.1 does not need renegotiation, by which one client can use
+    # up the server's CPU. Newer versions of Python have most of this as defaults; older ones do not.
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(list(ALPN))
     if settings.ssl_ciphers is not None:
@@ -80,7 +85,7 @@ def make_context(settings: Settings, directory: str) -> ssl.SSLContext:
 
 
 class _PasswordNeeded(Exception):
-    """Out of the callback that stands where OpenSSL would ask on the terminal."""
+    """Raised by the password callback, in whose place OpenSSL would ask on the terminal."""
 
 
 def _load_identity(context: ssl.SSLContext, settings: Settings, directory: str) -> None:
@@ -118,7 +123,7 @@ def _load_identity(context: ssl.SSLContext, settings: Settings, directory: str) 
         raise _wrong(
             "ssl_certfile", certificate + place, f"OpenSSL cannot use it ({_words(error)})"
         ) from None
-    except (OSError, ValueError) as error:  # gone since it was read; or a password longer than OpenSSL takes
+    except (OSError, ValueError) as error:  # removed since it was read; a password too long for OpenSSL
         raise _wrong(what, key, getattr(error, "strerror", None) or str(error)) from None
 
 
@@ -135,7 +140,7 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
 
 def _read(name: str, path: str) -> str:
     try:
-        # A pipe would hold everything up, and could not be read a second time.
+        # Reading a pipe would block, and it could not be read a second time.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise _wrong(name, path, "it is no regular file")
         with open(path, encoding="ascii", errors="replace") as file:
@@ -156,7 +161,7 @@ def _first_certificate(text: str) -> str | None:
 
 
 def _words(error: ssl.SSLError) -> str:
-    """OpenSSL's reason, such as EE_KEY_TOO_SMALL or PEM lib, in words."""
+    """Return OpenSSL's reason, such as EE_KEY_TOO_SMALL or PEM lib, as words."""
     return (error.reason or error.strerror or "no reason given").replace("_", " ").lower()
 
 

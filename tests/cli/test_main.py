@@ -1,4 +1,4 @@
-"""The command as a person meets it: what it prints, what it refuses, and its exit codes."""
+"""The command line: what it prints, what it refuses, its exit codes, and what it imports."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty working directory, and none of our variables."""
+def empty_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty working directory, and no variables that ostler reads."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("OSTLER_") or name in ("WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"):
@@ -30,7 +30,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ostler(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the real thing."""
+    """Run the command in a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "ostler", *arguments]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(command, text=True, check=False, **options)
@@ -65,15 +65,15 @@ def test_version_is_one_line(capsys: Captured) -> None:
     assert capsys.readouterr().out == f"ostler {__version__}\n"
 
 
-# -- what the options come to
+# -- parsed options
 
 
 def test_options_stay_texts_under_the_names_of_the_fields() -> None:
-    request = options.read(
+    request = options.parse(
         ["main:app", "--port", "x", "--host=::1", "--host", "a", "--no-access-log", "--config", "o.toml"]
     )
 
-    assert request == options.Request(
+    assert request == options.CommandLine(
         flags={"app": ("main:app",), "port": ("x",), "host": ("::1", "a"), "access_log": ("false",)},
         config="o.toml",
         env_file=None,
@@ -86,21 +86,21 @@ def test_every_setting_has_an_option(name: str) -> None:
     long = flag(name)
     arguments = [long] if isinstance(declarations()[name].kind, Switch) else [long, "some text"]
 
-    request = options.read(arguments)
+    request = options.parse(arguments)
 
     assert request is not None
     assert request.flags == {name: ("true",) if len(arguments) == 1 else ("some text",)}
 
 
-def test_a_switch_can_be_turned_off_and_on_again() -> None:
-    request = options.read(["--no-access-log", "--access-log", "--no-use-colors"])
+def test_of_a_switch_and_its_opposite_the_last_one_counts() -> None:
+    request = options.parse(["--no-access-log", "--access-log", "--no-use-colors"])
 
     assert request is not None
     assert request.flags == {"access_log": ("true",), "use_colors": ("false",)}
 
 
 def test_values_may_look_like_options() -> None:
-    request = options.read(["--root-path=--x", "--", "main:app"])
+    request = options.parse(["--root-path=--x", "--", "main:app"])
 
     assert request is not None
     assert request.flags == {"app": ("main:app",), "root_path": ("--x",)}
@@ -140,7 +140,7 @@ def test_an_unknown_option_comes_with_a_suggestion(capsys: Captured) -> None:
     assert "--workers" in capsys.readouterr().err
 
 
-def test_a_real_process_refuses_without_a_traceback(tmp_path: Path) -> None:
+def test_a_process_refuses_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "o.toml").write_text("app = 'main:app'\nworkers = 0\n")
 
     done = ostler("--config", "o.toml")
@@ -149,7 +149,7 @@ def test_a_real_process_refuses_without_a_traceback(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"Error: {expected}\n")
 
 
-def test_a_working_directory_that_has_gone_is_one_line(tmp_path: Path) -> None:
+def test_a_working_directory_that_was_removed_is_one_line(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     code = (
@@ -162,7 +162,9 @@ def test_a_working_directory_that_has_gone_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == "Error: the working directory cannot be used: No such file or directory\n"
 
 
-def test_a_nearly_right_variable_is_warned_of(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_named_almost_like_a_setting_is_warned_of(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OSTLER_WORKER", "4")
 
     assert main(["--show-settings"]) == 0
@@ -174,7 +176,7 @@ def test_a_nearly_right_variable_is_warned_of(capsys: Captured, monkeypatch: pyt
 # -- --show-settings
 
 
-def test_show_settings_has_every_value_and_its_origin(
+def test_show_settings_prints_every_value_and_its_origin(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.ostler]\nuds_permissions = "600"\n')
@@ -196,7 +198,7 @@ def test_show_settings_has_every_value_and_its_origin(
     assert table["uds_permissions"] == ("600", "pyproject.toml line 2")
 
 
-def test_show_settings_is_aligned_whatever_is_in_it(capsys: Captured) -> None:
+def test_show_settings_is_aligned_and_escapes_control_characters(capsys: Captured) -> None:
     main(
         ["main:app", "--root-path", "a\nb\x1b", "--forwarded-allow-ips", "10.0.0.1," * 20, "--show-settings"]
     )
@@ -207,16 +209,16 @@ def test_show_settings_is_aligned_whatever_is_in_it(capsys: Captured) -> None:
     assert r"a\nb\x1b" in "".join(lines)
 
 
-def test_show_settings_refuses_what_serving_would_refuse(capsys: Captured) -> None:
+def test_show_settings_refuses_a_wrong_setting(capsys: Captured) -> None:
     assert main(["--port", "x", "--show-settings"]) == 2
     assert capsys.readouterr().out == ""
 
 
-# -- an output that cannot be written
+# -- stdout cannot be written
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version", "--show-settings"])
-def test_a_reader_that_has_read_enough_is_no_failure(argument: str) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_failure(argument: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = ostler(argument, stdout=writer)
@@ -234,10 +236,11 @@ def test_a_full_disk_is_one_line(argument: str) -> None:
     assert (done.returncode, done.stderr) == (1, "Error: cannot write to stdout: No space left on device\n")
 
 
-# -- what is loaded
+# -- imports
 
 
 def loaded_by(code: str) -> set[str]:
+    """Return the names of the modules that a new process has loaded after it ran `code`."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nsys.stdout.write(' '.join(sys.modules))"],
         capture_output=True,
@@ -247,28 +250,28 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_reading_the_command_line_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_parsing_the_command_line_imports_no_large_module(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     code = (
         "from ostler.cli import options\nfrom ostler.settings.sources import Sources\n"
-        "request = options.read(['main:app', '--workers', '4'])\n"
+        "request = options.parse(['main:app', '--workers', '4'])\n"
         "Sources(flags=request.flags, environ={}).load()"
     )
 
     loaded = loaded_by(code)
 
-    heavy = {"asyncio", "uvloop", "httptools", "h11", "websockets", "dotenv", "difflib", "multiprocessing"}
-    assert loaded & (heavy | {"tomllib", "tomli", "ipaddress", "psutil", "http"}) == set()
+    large = {"asyncio", "uvloop", "httptools", "h11", "websockets", "dotenv", "difflib", "multiprocessing"}
+    assert loaded & (large | {"tomllib", "tomli", "ipaddress", "psutil", "http"}) == set()
 
 
-def test_an_arbiter_loads_nothing_that_it_has_no_use_for() -> None:
+def test_the_arbiter_imports_no_module_that_it_does_not_use() -> None:
     loaded = loaded_by("import ostler.cli.run, ostler.supervisor.arbiter, ostler.supervisor.balancing.queues")
 
     unused = {"asyncio", "ssl", "tempfile", "random", "psutil", "watchfiles", "multiprocessing.connection"}
     assert loaded & unused == set()
 
 
-def test_a_spawned_worker_that_imports_the_entry_point_anew_does_not_load_the_command_line() -> None:
+def test_a_spawned_worker_that_imports_the_entry_point_does_not_import_click() -> None:
     assert "click" not in loaded_by("import ostler.cli.main, ostler.__main__")
 
 
@@ -283,8 +286,8 @@ def test_a_spawned_worker_that_imports_the_entry_point_anew_does_not_load_the_co
     ],
     ids=str,
 )
-def test_uvicorns_switch_with_a_value_is_taken(words: list[str], expected: str) -> None:
-    request = options.read([*words, "main:app"])
+def test_a_switch_that_has_a_value_in_uvicorn_may_have_one(words: list[str], expected: str) -> None:
+    request = options.parse([*words, "main:app"])
 
     assert request is not None
     assert request.flags["ws_per_message_deflate"] == (expected,)

@@ -1,4 +1,4 @@
-"""Formats of access log lines: which are understood, and what is said of those that are not."""
+"""Formats of access log lines: how they are parsed, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 from ostler.settings.access_format import FIELDS, FORMATS, NUMBERS, TEXTS, WrongAtom, parse
 
 
-def test_every_atom_is_understood() -> None:
+def test_every_atom_is_accepted() -> None:
     named = [f"{{x-y}}{kind}" for kind in FIELDS]
     for name in (*NUMBERS, *TEXTS, *named):
         assert parse(f"a %({name})s b") == ("a %s b", (name,))
 
 
-def test_a_format_becomes_a_template_and_its_atoms() -> None:
+def test_a_format_becomes_a_template_and_the_names_of_its_atoms() -> None:
     assert parse('%(h)s "%(r)s" %(s)d 100%% %(D)08d|%(a)-20.10s') == (
         '%s "%s" %d 100%% %08d|%-20.10s',
         ("h", "r", "s", "D", "a"),
@@ -27,7 +27,7 @@ def test_a_name_stands_for_a_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("%(nothing)s", "there is no atom %(nothing)s"),
         ("%(x)s", "there is no atom %(x)s"),
@@ -42,7 +42,7 @@ def test_a_name_stands_for_a_format() -> None:
         ("%(h)s\n%(m)s", "control characters"),
     ],
 )
-def test_a_format_that_cannot_be_filled_is_refused(text: str, said: str) -> None:
+def test_a_wrong_format_is_refused(text: str, message: str) -> None:
     with pytest.raises(WrongAtom) as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Every kind of setting by itself, and that the declarations hang together."""
+"""Every kind of value by itself, and the consistency of the declarations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ostler.settings.kinds import (
 )
 from ostler.settings.trusted_peers import WrongPeer, read_peers
 
-READ = [
+PARSED = [
     (Text(), " as it is ", " as it is "),
     (Text(empty=True), "", ""),
     (ImportString(), "main:app", "main:app"),
@@ -171,7 +171,7 @@ REFUSED_VALUES: list[tuple[Kind, object]] = [
 
 
 def refuses(action: Callable[[], object]) -> bool:
-    """Whether `action` raises ValueError: its text is of no interest, `expected` says it all."""
+    """Whether `action` raises ValueError; the message does not matter, because `expected` is shown."""
     try:
         action()
     except ValueError:
@@ -179,33 +179,33 @@ def refuses(action: Callable[[], object]) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("kind", "text", "value"), READ)
-def test_a_text_of_its_kind_is_read(kind: Kind, text: str, value: object) -> None:
+@pytest.mark.parametrize(("kind", "text", "value"), PARSED)
+def test_a_right_text_is_parsed(kind: Kind, text: str, value: object) -> None:
     assert kind.parse(text) == value
 
 
 @pytest.mark.parametrize(("kind", "text"), REFUSED_TEXTS)
-def test_a_text_of_another_kind_is_refused(kind: Kind, text: str) -> None:
+def test_a_wrong_text_is_refused(kind: Kind, text: str) -> None:
     assert refuses(lambda: kind.parse(text))
 
 
 @pytest.mark.parametrize(("kind", "value", "stored"), CHECKED)
-def test_a_native_value_of_its_kind_is_taken(kind: Kind, value: object, stored: object) -> None:
+def test_a_right_value_is_accepted(kind: Kind, value: object, stored: object) -> None:
     assert kind.check(value) == stored
 
 
 @pytest.mark.parametrize(("kind", "value"), REFUSED_VALUES)
-def test_a_native_value_of_another_kind_is_refused(kind: Kind, value: object) -> None:
+def test_a_wrong_value_is_refused(kind: Kind, value: object) -> None:
     assert refuses(lambda: kind.check(value))
 
 
-@pytest.mark.parametrize(("kind", "text", "value"), [row for row in READ if not isinstance(row[0], Many)])
-def test_what_is_shown_reads_back_as_the_same_value(kind: Kind, text: str, value: Any) -> None:
+@pytest.mark.parametrize(("kind", "text", "value"), [row for row in PARSED if not isinstance(row[0], Many)])
+def test_a_shown_value_can_be_parsed_again(kind: Kind, text: str, value: Any) -> None:
     assert kind.parse(kind.show(value)) == value
 
 
 @pytest.mark.parametrize("kind", [Text(), Switch(), Integer(), Seconds(), Octal(), Workers()])
-def test_nothing_is_shown_of_a_value_that_is_not_set(kind: Kind) -> None:
+def test_a_value_that_is_not_set_is_shown_as_nothing(kind: Kind) -> None:
     assert kind.show(None) == ""
 
 
@@ -230,20 +230,20 @@ def test_a_wrong_peer_is_named(entry: str) -> None:
     assert repr(entry) in str(refusal.value)
 
 
-def test_peers_may_be_literals_that_are_no_addresses() -> None:
+def test_a_peer_may_be_a_literal_that_is_no_address() -> None:
     assert read_peers("unix:, /run/proxy.sock,proxy").literals == {"unix:", "/run/proxy.sock", "proxy"}
 
 
 def test_every_default_is_of_its_own_kind() -> None:
     for name, declaration in declarations().items():
         default = defaults()[name]
-        # None is "not set", and "" of the application that none is given.
+        # None means "not set"; the default "" of app means that no application is given.
         if default is not None and name != "app":
             shown = declaration.kind.show(default)
             assert shown == "" or declaration.kind.parse(shown) == default, name
 
 
-def test_every_setting_has_a_help_and_a_group_that_is_shown() -> None:
+def test_every_setting_has_a_help_text_and_a_known_group() -> None:
     for name, declaration in declarations().items():
         assert declaration.help.endswith("."), name
         assert declaration.group in GROUPS, name

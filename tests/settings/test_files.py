@@ -1,4 +1,4 @@
-"""The files that settings come from, well and badly written."""
+"""The files that settings come from: right ones, and the messages for wrong ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.settings.test_sources import load, refusal
 # -- TOML
 
 
-def test_pyproject_in_the_working_directory_counts_where_it_speaks_of_us(tmp_path: Path) -> None:
+def test_the_ostler_table_of_pyproject_in_the_working_directory_counts(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nport = "x"\n\n[tool.ostler]\nworkers = 2\nport = 9\n'
     )
@@ -24,19 +24,19 @@ def test_pyproject_in_the_working_directory_counts_where_it_speaks_of_us(tmp_pat
     assert configuration.origins["port"] == "pyproject.toml line 6"
 
 
-def test_pyproject_is_not_even_parsed_where_it_does_not_speak_of_us(tmp_path: Path) -> None:
+def test_a_pyproject_that_does_not_mention_ostler_is_not_parsed(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("this is no TOML")
 
     assert load(tmp_path).settings == Settings()
 
 
-def test_pyproject_may_mention_us_without_settings(tmp_path: Path) -> None:
+def test_a_pyproject_may_mention_ostler_without_settings(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["ostler"]\n')
 
     assert load(tmp_path).settings == Settings()
 
 
-def test_a_config_file_takes_the_place_of_pyproject(tmp_path: Path) -> None:
+def test_a_config_file_replaces_pyproject(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.ostler]\nworkers = 2\n")
     (tmp_path / "o.toml").write_text("port = 9\n")
 
@@ -45,7 +45,7 @@ def test_a_config_file_takes_the_place_of_pyproject(tmp_path: Path) -> None:
     assert (settings.workers, settings.port) == (None, 9)
 
 
-def test_a_config_file_may_be_named_by_a_variable_and_have_our_table(tmp_path: Path) -> None:
+def test_a_variable_may_name_the_config_file_which_may_have_the_table_tool_ostler(tmp_path: Path) -> None:
     (tmp_path / "o.toml").write_text('[other]\nport = 1\n["tool" . ostler]\nport = 9\n')
 
     configuration = load(tmp_path, environ={"OSTLER_CONFIG": "o.toml"})
@@ -54,14 +54,14 @@ def test_a_config_file_may_be_named_by_a_variable_and_have_our_table(tmp_path: P
     assert configuration.origins["port"] == "o.toml line 4"
 
 
-def test_a_key_whose_line_is_not_found_is_from_the_file(tmp_path: Path) -> None:
+def test_the_origin_of_a_key_whose_line_is_not_found_is_the_file(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("tool = {ostler = {port = 9}}\n")
 
     assert load(tmp_path).origins["port"] == "pyproject.toml"
 
 
 @pytest.mark.parametrize("line", ['"port" = 9', "'port'=9", "  port   =   9  # why"])
-def test_a_key_is_found_however_it_is_written(line: str, tmp_path: Path) -> None:
+def test_the_line_of_a_key_is_found_in_every_notation(line: str, tmp_path: Path) -> None:
     (tmp_path / "o.toml").write_text(f"# port = 1\n{line}\n")
 
     assert load(tmp_path, config="o.toml").origins["port"] == "o.toml line 2"
@@ -93,7 +93,7 @@ def test_a_config_file_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert refusal(tmp_path, config="d") == "d: cannot be read: Is a directory"
 
 
-def test_a_pyproject_that_is_named_must_speak_of_us(tmp_path: Path) -> None:
+def test_a_pyproject_given_as_config_must_have_the_ostler_table(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[project]\n")
 
     assert refusal(tmp_path, config="pyproject.toml").startswith("pyproject.toml: no ostler settings in it")
@@ -102,7 +102,7 @@ def test_a_pyproject_that_is_named_must_speak_of_us(tmp_path: Path) -> None:
 # -- --env-file
 
 
-def test_an_env_file_is_for_the_application_and_hides_no_real_variable(
+def test_an_env_file_does_not_override_variables_that_are_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REAL", "real")
@@ -116,7 +116,7 @@ def test_an_env_file_is_for_the_application_and_hides_no_real_variable(
     assert dict(configuration.environment) == {"A": "one two", "B": "real/b", "OSTLER_PORT": "9"}
 
 
-def test_an_env_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
+def test_a_variable_may_name_the_env_file(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("WEB_CONCURRENCY=3\n")
 
     configuration = load(tmp_path, environ={"OSTLER_ENV_FILE": ".env"})
@@ -131,7 +131,7 @@ def test_a_wrong_env_file_is_one_line(tmp_path: Path) -> None:
     assert refusal(tmp_path, env_file="none") == "none: cannot be read: No such file or directory"
 
 
-def test_a_missing_dotenv_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_python_dotenv_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dotenv.main", None)
 
     assert refusal(env_file=".env") == "--env-file needs python-dotenv: pip install 'ostler[dotenv]'"

@@ -1,4 +1,4 @@
-"""Which of the optional C libraries serve."""
+"""The choice of event loop, HTTP parser and WebSocket library."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from ostler.settings.declarations import Settings
 
 
 @pytest.mark.c_libraries
-def test_auto_takes_the_fast_ones_where_they_are_installed() -> None:
+def test_auto_chooses_the_fast_libraries_if_they_are_installed() -> None:
     assert libraries.event_loop(Settings()) == "uvloop"
     assert libraries.http_parser(Settings()) == "httptools"
     assert libraries.websocket(Settings()) == "websockets"
 
 
-def test_the_pure_ones_can_be_asked_for() -> None:
+def test_the_pure_python_libraries_can_be_chosen() -> None:
     assert libraries.event_loop(Settings(loop="asyncio")) == "asyncio"
     assert libraries.http_parser(Settings(http="h11")) == "h11"
 
 
-def test_a_loop_of_the_users_own_is_not_looked_for_before_a_worker_runs() -> None:
+def test_an_event_loop_of_the_user_is_not_looked_up_before_a_worker_runs() -> None:
     assert libraries.event_loop(Settings(loop="nowhere:make_loop")) == "nowhere:make_loop"
 
 
@@ -34,11 +34,11 @@ def test_a_loop_of_the_users_own_is_not_looked_for_before_a_worker_runs() -> Non
         ("none", "none"),
     ],
 )
-def test_the_websocket_library_can_be_asked_for(asked: Any, found: str) -> None:
+def test_the_websocket_library_can_be_chosen(asked: Any, found: str) -> None:
     assert libraries.websocket(Settings(ws=asked)) == found
 
 
-def test_wsproto_serves_where_websockets_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_wsproto_if_websockets_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "find_spec", lambda name: None if name == "websockets" else name)
     assert libraries.websocket(Settings()) == "wsproto"
 
@@ -49,14 +49,14 @@ def without_c_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_c_libraries")
-def test_auto_falls_back_to_the_pure_ones() -> None:
+def test_auto_falls_back_to_the_pure_python_libraries() -> None:
     assert libraries.event_loop(Settings()) == "asyncio"
     assert libraries.http_parser(Settings()) == "h11"
     assert libraries.websocket(Settings()) == "none"
 
 
 @pytest.mark.usefixtures("without_c_libraries")
-def test_one_that_is_asked_for_and_missing_is_one_line() -> None:
+def test_a_chosen_library_that_is_not_installed_is_one_line() -> None:
     with pytest.raises(SettingsError, match="--loop uvloop: uvloop is not installed; pip install uvloop"):
         libraries.event_loop(Settings(loop="uvloop"))
     with pytest.raises(SettingsError, match="--http httptools: httptools is not installed"):

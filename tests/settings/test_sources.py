@@ -1,4 +1,4 @@
-"""Flags, variables and files become one Settings, and each mistake one line."""
+"""How flags, variables, files and code give the settings; each mistake is one line."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def refusal(directory: Path | str = "/nowhere", *, complete: bool = False, **sou
 
 
 def with_tls(name: str) -> dict[str, str]:
-    """What a setting of TLS is not taken without; a factory may want any of them."""
+    """Values without which a TLS setting is refused; an ssl_context_factory goes with any of them."""
     alone = name == "ssl_context_factory" or not name.startswith("ssl_")
     return {} if alone else {"ssl_context_factory": "main:tls"}
 
@@ -185,7 +185,7 @@ def shown(name: str, text: str) -> str:
     return "***" if declarations()[name].kind.secret else repr(text)
 
 
-def test_every_setting_is_tried_here() -> None:
+def test_every_setting_is_tested_here() -> None:
     assert list(GOOD) == list(BAD) == FIELDS
 
 
@@ -226,7 +226,7 @@ def test_a_toml_key_gives_the_setting(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_wrong_flag_is_one_line_that_says_all(name: str) -> None:
+def test_a_wrong_flag_is_one_line_that_names_setting_source_and_expectation(name: str) -> None:
     text, _ = BAD[name]
 
     line = refusal(flags={name: (text,)})
@@ -237,7 +237,7 @@ def test_a_wrong_flag_is_one_line_that_says_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_wrong_variable_is_one_line_that_says_all(name: str) -> None:
+def test_a_wrong_variable_is_one_line_that_names_setting_source_and_expectation(name: str) -> None:
     text, _ = BAD[name]
 
     line = refusal(environ={f"OSTLER_{name.upper()}": text})
@@ -247,7 +247,9 @@ def test_a_wrong_variable_is_one_line_that_says_all(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_wrong_toml_value_is_one_line_that_says_all(name: str, tmp_path: Path) -> None:
+def test_a_wrong_toml_value_is_one_line_that_names_setting_source_and_expectation(
+    name: str, tmp_path: Path
+) -> None:
     _, toml = BAD[name]
     (tmp_path / "o.toml").write_text(f"\n{name} = {toml}\n")
 
@@ -257,7 +259,7 @@ def test_a_wrong_toml_value_is_one_line_that_says_all(name: str, tmp_path: Path)
     assert line.endswith(f"expected {declarations()[name].kind.expected}")
 
 
-# -- which source counts
+# -- precedence
 
 
 def test_without_any_source_every_setting_has_its_default() -> None:
@@ -268,7 +270,7 @@ def test_without_any_source_every_setting_has_its_default() -> None:
     assert configuration.environment == {}
 
 
-def test_the_nearest_source_counts(tmp_path: Path) -> None:
+def test_the_source_of_highest_precedence_counts(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("OSTLER_BACKLOG=2\nOSTLER_LIMIT_CONCURRENCY=2\nOSTLER_WORKERS=2\n")
     environ = {"OSTLER_LIMIT_CONCURRENCY": "3", "OSTLER_WORKERS": "3"}
     (tmp_path / "o.toml").write_text("port = 1\nbacklog = 1\nlimit_concurrency = 1\nworkers = 1\n")
@@ -283,7 +285,7 @@ def test_the_nearest_source_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("WEB_CONCURRENCY", "3"), ("FORWARDED_ALLOW_IPS", "10.0.0.1")])
-def test_variables_that_platforms_set_count_after_our_own(name: str, value: str) -> None:
+def test_variables_that_platforms_set_count_after_those_of_ostler(name: str, value: str) -> None:
     field = {"WEB_CONCURRENCY": "workers", "FORWARDED_ALLOW_IPS": "forwarded_allow_ips"}[name]
     ours = GOOD[field][0]
 
@@ -295,11 +297,11 @@ def test_variables_that_platforms_set_count_after_our_own(name: str, value: str)
     assert getattr(both.settings, field) == GOOD[field][2]
 
 
-def test_an_empty_variable_is_no_variable() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     assert load(environ={"OSTLER_UDS": "", "WEB_CONCURRENCY": "", "OSTLER_CONFIG": ""}).settings == Settings()
 
 
-def test_of_a_flag_that_is_given_twice_the_last_counts() -> None:
+def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
     assert load(flags={"port": ("1", "2")}).settings.port == 2
 
 
@@ -314,7 +316,7 @@ def test_of_several_flags_the_wrong_one_is_named() -> None:
     assert "is 'nothing': " in refusal(flags={"header": ("A: 1", "nothing", "B: 3")})
 
 
-def test_a_value_given_in_code_stands_between_flags_and_variables() -> None:
+def test_a_value_given_in_code_counts_after_flags_and_before_variables() -> None:
     values = {"port": 1, "backlog": 1, "uds": None}
 
     configuration = load(values=values, flags={"port": ("2",)}, environ={"OSTLER_BACKLOG": "3"})
@@ -328,11 +330,11 @@ def test_a_wrong_or_unknown_value_given_in_code_is_refused() -> None:
     assert refusal(values={"prot": 80}) == "unknown setting 'prot', did you mean port?"
 
 
-def test_a_long_wrong_value_is_cut() -> None:
+def test_a_long_wrong_value_is_cut_in_the_message() -> None:
     assert len(refusal(environ={"OSTLER_PORT": "x" * 10_000})) < 300
 
 
-def test_files_are_read_anew_at_every_load(tmp_path: Path) -> None:
+def test_every_load_reads_the_files_again(tmp_path: Path) -> None:
     file = tmp_path / "o.toml"
     file.write_text("port = 1\n")
     sources = Sources(config="o.toml", directory=str(tmp_path))
@@ -342,76 +344,7 @@ def test_files_are_read_anew_at_every_load(tmp_path: Path) -> None:
     assert (before.settings.port, sources.load(complete=False).settings.port) == (1, 2)
 
 
-# -- together
-
-
-@pytest.mark.parametrize(
-    ("one", "other"), [("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")]
-)
-def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
-    flags = {one: (GOOD[one][0],)}
-    environ = {f"OSTLER_{other.upper()}": GOOD[other][0]}
-
-    line = refusal(flags=flags, environ=environ)
-
-    assert line.startswith(
-        f"{one} from flag --{one} and {other} from variable OSTLER_{other.upper()} exclude"
-    )
-
-
-@pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
-def test_a_star_among_other_peers_is_refused_where_it_would_widen_whom_one_trusts(peers: str) -> None:
-    environ = {"FORWARDED_ALLOW_IPS": peers}
-    with pytest.raises(SettingsError) as caught:
-        Sources(environ=environ).load(complete=False)
-    assert str(caught.value) == (
-        f"forwarded_allow_ips from variable FORWARDED_ALLOW_IPS is {peers!r}: * trusts everyone, so expected "
-        "* alone, or the others without it"
-    )
-    # There it has a meaning: the others are whom a PROXY header may name.
-    environ["OSTLER_PROXY_PROTOCOL"] = "1"
-    assert Sources(environ=environ).load(complete=False).settings.forwarded_allow_ips == peers
-
-
-@pytest.mark.parametrize("peers", ["*", " * ", "*,", "*,*"])
-def test_a_star_alone_is_everyone(peers: str) -> None:
-    assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
-
-
-def test_jitter_needs_a_limit() -> None:
-    line = refusal(flags={"limit_max_requests_jitter": ("5",)})
-
-    assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
-    assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
-    line = refusal(flags={"limit_worker_lifetime_jitter": ("0.5",)})
-    assert "limit_worker_lifetime_jitter from flag --limit-worker-lifetime-jitter is 0.5" in line
-
-
-def test_a_limit_of_requests_needs_no_workers() -> None:
-    assert load(flags={"limit_max_requests": ("9",)}).settings.workers is None
-
-
-def test_an_application_is_needed_to_serve() -> None:
+def test_an_application_must_be_given_to_serve() -> None:
     line = refusal(complete=True)
 
     assert line == "no application given: expected APP as module:attribute, such as main:app"
-
-
-@pytest.mark.parametrize(
-    ("name", "warnings"),
-    [
-        ("OSTLER_WORKER", 1),
-        ("OSTLER_LOGLEVEL", 1),
-        ("OSTLER_SLOT", 0),
-        ("OSTLER_GENERATION", 0),
-        ("OSTLER_CONFIG_DIR", 0),
-        ("OSTLER_SERVICE_HOST", 0),
-        ("OSTLER_PORT_80_TCP", 0),
-        ("OSTLER", 0),
-    ],
-)
-def test_a_variable_that_is_nearly_ours_is_warned_of(name: str, warnings: int) -> None:
-    found = load(environ={name: "x"}).warnings
-
-    assert len(found) == warnings
-    assert all(line.startswith(f"variable {name} is ignored: ") for line in found)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from ostler.system.process_title import masked
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 SHOW = "\nprint(open('/proc/self/cmdline').read(), end='')"
@@ -51,3 +53,15 @@ def test_where_the_kernel_has_no_such_files_nothing_changes(call: str) -> None:
     found = arguments_after(f"{refuse}process_title.{call}{restore}", "--password", "abc")
 
     assert found[3:] == ["--password", "abc", ""]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (b"ostler\0a:b\0--p\0s3cret\0--x\0", b"ostler\0a:b\0--p\0******\0--x\0"),
+        (b"ostler\0--p=s3cret\0a:b\0", b"ostler\0--p=******\0a:b\0"),
+        (b"ostler\0a:b\0", b"ostler\0a:b\0"),
+    ],
+)
+def test_the_value_of_a_secret_flag_becomes_asterisks(arguments: bytes, expected: bytes) -> None:
+    assert masked(arguments, [b"--p"]) == expected

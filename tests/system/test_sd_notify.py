@@ -99,6 +99,7 @@ def test_without_a_manager_nothing_is_sent() -> None:
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "8"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "often"}, None),
+        ({"WATCHDOG_USEC": "9" * 400}, None),
         ({}, None),
     ],
 )

@@ -51,6 +51,8 @@ def test_sockets_for_another_process_are_ignored() -> None:
         {"LISTEN_FDS": ""},
         {"LISTEN_FDS": "²"},
         {"LISTEN_FDS": "9" * 30},
+        {"LISTEN_FDS": "9" * 5000},
+        {"LISTEN_PID": "9" * 5000},
         {"LISTEN_PID": "me"},
         {"LISTEN_FDNAMES": "only-one"},
     ],

@@ -1,8 +1,7 @@
-"""The context that settings make: safe by default, and one line for whatever is wrong."""
+"""The SSLContext that settings make: safe by default, and each mistake in a file is one line."""
 
 from __future__ import annotations
 
-import pickle
 import ssl
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ import pytest
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
-from ostler.settings.sources import Sources
-from ostler.system.process_title import masked
 from ostler.tls import context as tls_context
 from tests.certificates import Authority
 
@@ -46,7 +43,7 @@ def test_the_defaults_are_safe(authority: Authority) -> None:
     assert not [name for name in names if any(weak in name for weak in ("RC4", "3DES", "NULL", "EXP", "MD5"))]
 
 
-def test_what_the_settings_say_is_in_the_context(authority: Authority) -> None:
+def test_the_context_has_what_the_settings_say(authority: Authority) -> None:
     context = make(
         authority,
         ssl_version="TLSv1.3",
@@ -101,32 +98,32 @@ def test_damaged_pem_is_one_line(authority: Authority, name: str) -> None:
     assert "bad.pem" in refusal(authority, **{name: "bad.pem"})
 
 
-def test_a_directory_is_no_file(authority: Authority) -> None:
+def test_a_directory_in_place_of_a_file_is_one_line(authority: Authority) -> None:
     assert refusal(authority, ssl_certfile=".").endswith("it is no regular file")
 
 
-def test_a_certificate_alone_lacks_its_key(authority: Authority) -> None:
+def test_a_certificate_without_a_key_is_one_line(authority: Authority) -> None:
     line = refusal(authority, ssl_keyfile=None)
 
     assert "no private key" in line
     assert "--ssl-keyfile" in line
 
 
-def test_another_certificates_key_is_one_line(authority: Authority) -> None:
+def test_a_key_of_another_certificate_is_one_line(authority: Authority) -> None:
     (authority.directory / "old.pem").write_bytes((authority.directory / "key.pem").read_bytes())
     authority.certify()
 
     assert "does not belong to the certificate" in refusal(authority, ssl_keyfile="old.pem")
 
 
-def test_an_encrypted_key_without_its_password_is_one_line_and_no_question(authority: Authority) -> None:
+def test_an_encrypted_key_without_a_password_is_one_line_and_no_prompt(authority: Authority) -> None:
     authority.encrypt_key(b"sesame")
 
     assert refusal(authority).endswith("the key is encrypted: give its password by ssl_keyfile_password")
 
 
 @pytest.mark.parametrize("password", ["simsim", "x" * 5000])
-def test_a_wrong_password_is_one_line_without_it(authority: Authority, password: str) -> None:
+def test_a_wrong_password_is_one_line_that_does_not_show_it(authority: Authority, password: str) -> None:
     authority.encrypt_key(b"sesame")
 
     line = refusal(authority, ssl_keyfile_password=password)
@@ -139,85 +136,10 @@ def test_ciphers_that_do_not_exist_are_one_line(authority: Authority) -> None:
     assert refusal(authority, ssl_ciphers="ROT13").startswith("ssl_ciphers is 'ROT13': ")
 
 
-def test_a_second_chain_makes_the_certificate_one_of_several(authority: Authority) -> None:
+def test_with_two_certificate_chains_there_is_no_single_certificate(authority: Authority) -> None:
     context = make(authority)
     assert isinstance(context, tls_context.ServerContext)
 
     context.load_cert_chain(authority.directory / "both.pem")
 
     assert context.certificate is None
-
-
-# -- settings
-
-
-def load(**values: object) -> Any:
-    return Sources(values={"app": "main:app", **values}).load()
-
-
-@pytest.mark.parametrize("given", [17, 5, 2, "17", "TLSv1.2", "tlsv1.2", ssl.PROTOCOL_TLS_SERVER])
-def test_what_uvicorn_takes_for_a_version_is_taken(given: object) -> None:
-    assert load(ssl_certfile="c", ssl_version=given).settings.ssl_version == "TLSv1.2"
-
-
-@pytest.mark.parametrize("given", [2, "2", "required", ssl.CERT_REQUIRED])
-def test_what_uvicorn_takes_for_cert_reqs_is_taken(given: object) -> None:
-    settings = load(ssl_certfile="c", ssl_ca_certs="a", ssl_cert_reqs=given).settings
-    assert settings.ssl_cert_reqs == "required"
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("ssl_keyfile", "k"), ("ssl_keyfile_password", "geheim"), ("ssl_ca_certs", "c")]
-)
-def test_half_of_tls_is_refused(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=rf"^{name} is given by .* expected ssl_certfile") as caught:
-        load(**{name: value})
-    assert "geheim" not in str(caught.value)
-
-
-def test_a_demand_without_authorities_is_refused() -> None:
-    with pytest.raises(SettingsError, match="expected ssl_ca_certs with it"):
-        load(ssl_certfile="c", ssl_cert_reqs="required")
-
-
-def test_authorities_that_nobody_is_checked_against_are_worth_a_warning() -> None:
-    [warning] = load(ssl_certfile="c", ssl_ca_certs="a").warnings
-    assert "checks nobody" in warning
-
-
-def test_a_password_is_not_in_the_repr() -> None:
-    assert "geheim" not in repr(load(ssl_certfile="c", ssl_keyfile_password="geheim").settings)
-
-
-def a_factory(settings: Settings, default: Any) -> ssl.SSLContext:
-    context: ssl.SSLContext = default()
-    return context
-
-
-def test_a_function_of_a_module_is_kept_as_where_it_is_found() -> None:
-    settings = load(ssl_context_factory=a_factory, workers=2).settings
-
-    assert settings.ssl_context_factory == "tests.tls.test_context:a_factory"
-    assert pickle.loads(pickle.dumps(settings)) == settings
-
-
-@pytest.mark.parametrize("fleet", [{"workers": 1}, {"reload": True}], ids=str)
-def test_a_function_that_workers_cannot_import_is_for_a_plain_server_only(fleet: dict[str, Any]) -> None:
-    def local(settings: Settings, default: Any) -> Any:
-        return default()
-
-    assert load(ssl_context_factory=local).settings.ssl_context_factory is local
-    with pytest.raises(SettingsError, match="top level of a module"):
-        load(ssl_context_factory=local, **fleet)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (b"ostler\0a:b\0--p\0geheim\0--x\0", b"ostler\0a:b\0--p\0******\0--x\0"),
-        (b"ostler\0--p=geheim\0a:b\0", b"ostler\0--p=******\0a:b\0"),
-        (b"ostler\0a:b\0", b"ostler\0a:b\0"),
-    ],
-)
-def test_a_password_is_hidden_in_the_process_list(arguments: bytes, expected: bytes) -> None:
-    assert masked(arguments, [b"--p"]) == expected

@@ -88,6 +88,6 @@ def oom_kills() -> int | None:
     for path in (f"{own}/memory.events", f"{own}/memory.oom_control", "/proc/vmstat"):
         for line in read(path).splitlines():
             name, _, count = line.partition(" ")
-            if name == "oom_kill" and count.strip().isdigit():
+            if name == "oom_kill" and count.strip().isdecimal():
                 return int(count)
     return None
