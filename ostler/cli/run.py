@@ -18,7 +18,7 @@ from ostler.settings.declarations import DEFAULT, Settings
 from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade import command as upgrade_command
 from ostler.supervisor.upgrade.handover import Inherited
-from ostler.system import privileges, sd_notify, socket_activation, sockets
+from ostler.system import privileges, sd_notify, sockets
 from ostler.system.cpus import worker_count
 from ostler.system.privileges import Identity
 from ostler.system.sd_notify import Notifier
@@ -201,15 +201,8 @@ def _open(
         return listeners
     if inherited is not None:
         inherited.decline()
-    passed = socket_activation.read(environ, os.getpid())
-    if passed.count and not asked:
-        listeners = socket_activation.listeners(passed, settings.backlog)
-    else:
-        if asked and any(fd != settings.fd for fd in passed.descriptors()):
-            why = f"{asked[0]} says where to listen; nobody answers on them"
-            logger.warning("Sockets from systemd are not used: %s", why)
-        elif passed.ignored_because and not asked:
-            logger.warning("Sockets from systemd are not used: %s", passed.ignored_because)
+    listeners = _passed_sockets(environ, settings, asked) if "LISTEN_FDS" in environ else []
+    if not listeners:
         owner = None if identity is None else (identity.uid, identity.gid)
         listeners = sockets.open_listeners(settings, owner)
     for listener in listeners:
@@ -217,6 +210,22 @@ def _open(
         scheme = "https" if tls.wanted(settings) else "http"
         logger.info("Ostler running on %s %s", listener.url(scheme), hint)
     return listeners
+
+
+def _passed_sockets(environ: Mapping[str, str], settings: Settings, asked: list[str]) -> list[Listener]:
+    """Return the sockets that the service manager has passed; none, with a warning, if they are not used."""
+    # Imported only if there are some: the arbiter stays small.
+    from ostler.system import socket_activation
+
+    passed = socket_activation.read(environ, os.getpid())
+    if passed.count and not asked:
+        return socket_activation.listeners(passed, settings.backlog)
+    if asked and any(fd != settings.fd for fd in passed.descriptors()):
+        why = f"{asked[0]} says where to listen; nobody answers on them"
+        logger.warning("Sockets from systemd are not used: %s", why)
+    elif passed.ignored_because and not asked:
+        logger.warning("Sockets from systemd are not used: %s", passed.ignored_because)
+    return []
 
 
 def _serve_plain(
