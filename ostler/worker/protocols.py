@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -14,22 +13,16 @@ from ostler.settings.declarations import Settings
 from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
 from ostler.worker.http.cycle import Cycle
 from ostler.worker.http.request import Head
-from ostler.worker.proxies.trusted import TrustedProxies
 from ostler.worker.server_state import ServerState
 
 
-def http_protocol(settings: Settings) -> Callable[[ServerState], asyncio.Protocol]:
-    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
+def http_protocol(settings: Settings) -> Callable[[ServerState], Connection]:
+    """Return what makes a connection once everything that comes before HTTP has been seen to.
 
     Raises:
-        SettingsError: one of them is not installed.
+        SettingsError: one of the libraries that the settings name is not installed.
     """
-    make = http_connection(settings)
-    if not settings.proxy_protocol:
-        return make
-    from ostler.worker.accept.introduction import Introduction
-
-    return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
 
 
 def _connection(settings: Settings) -> Callable[..., Connection]:
@@ -46,15 +39,6 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
 
         kind = traced(kind)
     return partial(kind, **options)
-
-
-def http_connection(settings: Settings) -> Callable[[ServerState], Connection]:
-    """Return what makes a connection once everything that comes before HTTP has been seen to.
-
-    Raises:
-        SettingsError: one of the libraries that the settings name is not installed.
-    """
-    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
 
 
 def _parser(settings: Settings) -> MakeParser:

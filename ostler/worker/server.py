@@ -18,11 +18,11 @@ from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.memory import resident
-from ostler.worker.accept.acceptor import Acceptor
+from ostler.worker.accept.acceptor import Acceptor, Connect, connector
 from ostler.worker.asgi import Application
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits
-from ostler.worker.protocols import http_connection, http_protocol
+from ostler.worker.protocols import http_protocol
 from ostler.worker.proxies.trusted import TrustedProxies
 from ostler.worker.server_state import ServerState
 
@@ -217,11 +217,11 @@ class Server:
         self._limits = Limits(settings, self._loop.time(), random.random())
         server_state.retire_after = request_limit(settings)
         server_state.on_served = self._requests_answered
-        welcome = _welcome(server_state, self._credentials)
+        connect = connector(server_state, http_protocol(settings), self._credentials)
         self._server_state = server_state
-        self._acceptors += [Acceptor(self._loop, sock, welcome) for sock in self._sockets]
+        self._acceptors += [Acceptor(self._loop, sock, connect) for sock in self._sockets]
         if self._shared_queues is not None:
-            self._meet_neighbours(self._shared_queues, server_state, welcome)
+            self._meet_neighbours(self._shared_queues, server_state, connect)
         self._ticked(self._loop.time())
         for own in self._acceptors[: len(self._sockets)]:
             own.start()
@@ -234,12 +234,12 @@ class Server:
         self,
         place: SharedQueues,
         server_state: ServerState,
-        welcome: Callable[[socket], Coroutine[Any, Any, object]],
+        connect: Connect,
     ) -> None:
         # Imported here: only some workers have any.
         from ostler.worker.balancing import Balancer
 
-        self._balancer = Balancer(place, server_state, lambda sock: Acceptor(self._loop, sock, welcome))
+        self._balancer = Balancer(place, server_state, lambda sock: Acceptor(self._loop, sock, connect))
         self._acceptors += self._balancer.acceptors
         for each in self._acceptors:
             each.balancer = self._balancer
@@ -356,17 +356,3 @@ def _credentials(settings: Settings) -> Credentials | None:
     from ostler.worker.tls.credentials import Credentials
 
     return Credentials(settings)
-
-
-def _welcome(
-    server_state: ServerState, credentials: Credentials | None
-) -> Callable[[socket], Coroutine[Any, Any, object]]:
-    """Return what makes a connection of an accepted socket."""
-    settings, loop = server_state.settings, server_state.loop
-    if credentials is None:
-        protocol = http_protocol(settings)
-        return lambda sock: loop.connect_accepted_socket(lambda: protocol(server_state), sock)
-    from ostler.worker.accept.handshake import Handshakes
-
-    peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
-    return Handshakes(server_state, credentials, http_connection(settings), peers).welcome

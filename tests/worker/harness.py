@@ -16,11 +16,9 @@ from typing import Any, TypeVar
 
 from ostler import tls
 from ostler.settings.declarations import Settings
-from ostler.worker.accept.acceptor import Acceptor
-from ostler.worker.accept.handshake import Handshakes
+from ostler.worker.accept.acceptor import Acceptor, connector
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.protocols import http_connection, http_protocol
-from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.protocols import http_protocol
 from ostler.worker.server_state import Proxies, ServerState
 from ostler.worker.tls.credentials import Credentials
 
@@ -140,6 +138,7 @@ class Server:
         self.credentials: Credentials | None = None
         if tls.wanted(self.settings):
             self.credentials = Credentials(self.settings)
+        if self.credentials is not None or self.settings.proxy_protocol:
             self._server = self.call(self._accept)
         else:
             factory = http_protocol(self.settings)
@@ -148,17 +147,18 @@ class Server:
             )
 
     def _accept(self) -> Acceptor:
-        """Accept as a server does that speaks TLS."""
-        assert self.credentials is not None
-        settings = self.settings
-        peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
-        connection = http_connection(settings)
+        """Accept as a server does where a PROXY header or TLS comes first."""
+        connection = http_protocol(self.settings)
 
         def make(server_state: ServerState) -> Any:
-            return Tap(connection(server_state), self) if peers is None else connection(server_state)
+            # A tap would hide what a PROXY header sets.
+            return (
+                connection(server_state)
+                if self.settings.proxy_protocol
+                else Tap(connection(server_state), self)
+            )
 
-        handshakes = Handshakes(self.server_state, self.credentials, make, peers)
-        acceptor = Acceptor(self.loop, self.socket, handshakes.welcome)
+        acceptor = Acceptor(self.loop, self.socket, connector(self.server_state, make, self.credentials))
         acceptor.start()
         return acceptor
 
