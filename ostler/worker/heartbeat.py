@@ -17,12 +17,13 @@ import threading
 
 from ostler.ipc import messages
 from ostler.ipc.assignment import Assignment
+from ostler.ipc.contract import WORKER_EXIT_MARGIN
 from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.logging import setup as log_setup
 from ostler.system.cgroups import Throttling
 from ostler.worker.server import tick_seconds
 from ostler.worker.server_state import ServerState
-from ostler.worker.signal_handlers import MARGIN, SignalHandlers
+from ostler.worker.signal_handlers import SignalHandlers
 
 logger = logging.getLogger("ostler.error")
 
@@ -58,7 +59,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Watch the lifeline from now on, and beat once the server is ready."""
-        threading.Thread(target=self._run, name="ostler-pulse", daemon=True).start()
+        threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True).start()
 
     def ready(self, server_state: ServerState) -> None:
         """Tell the arbiter that this worker accepts connections."""
@@ -154,7 +155,7 @@ class Heartbeat:
 
     def _orphaned(self) -> None:
         # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
-        grace = self._grace + MARGIN
+        grace = self._grace + WORKER_EXIT_MARGIN
         self._signal_handlers.set_deadline(grace + _LAST_RESORT)
         self._withdraw()
         os.kill(os.getpid(), signal.SIGTERM)

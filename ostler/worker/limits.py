@@ -16,6 +16,21 @@ PATIENCE = 60.0
 """Seconds to serve for a worker that had too much memory from the start: its successor will have, too."""
 
 
+def request_limit(settings: Settings, choose: Callable[[int, int], int]) -> int | None:
+    """Return how many requests a worker answers before it is replaced, jitter included; None for no limit.
+
+    `choose` returns a random number between two numbers, both included (random.randint).
+    """
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+def requests_exceeded(limit: int) -> str:
+    """Return why a worker is replaced that has answered `limit` requests, in uvicorn's words."""
+    return f"Maximum request limit of {limit} exceeded."
+
+
 class Limits:
     """Says when one worker should be replaced, and why. Times are monotonic seconds, `chance` is in [0, 1].
 

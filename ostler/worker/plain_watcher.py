@@ -6,11 +6,12 @@ import logging
 import os
 import time
 
+from ostler.ipc.contract import WORKER_EXIT_MARGIN
 from ostler.settings.declarations import Settings
 from ostler.system.request_rate import RequestRate
 from ostler.system.sd_notify import Notifier, microseconds
 from ostler.worker.server_state import ServerState
-from ostler.worker.signal_handlers import MARGIN, SignalHandlers
+from ostler.worker.signal_handlers import SignalHandlers
 
 logger = logging.getLogger("ostler.error")
 
@@ -25,7 +26,8 @@ class PlainWatcher:
         self._notifier = notifier
         self._signal_handlers = signal_handlers
         self._startup = settings.timeout_worker_startup
-        self._time_to_stop = settings.drain_delay + settings.timeout_graceful_shutdown + MARGIN + _TICK
+        grace = settings.drain_delay + settings.timeout_graceful_shutdown
+        self._time_to_stop = grace + WORKER_EXIT_MARGIN + _TICK
         # The loop's own tick answers: a loop that is blocked does not.
         self._interval = None if notifier.watchdog is None else notifier.watchdog / 2
         self._next_watchdog = 0.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from ostler.settings.declarations import Settings
-from ostler.worker.limits import PATIENCE, Limits
+from ostler.worker.limits import PATIENCE, Limits, request_limit
 
 MIB = 2**20
 
@@ -60,3 +61,22 @@ def test_a_limit_that_even_a_new_worker_exceeds_is_warned_of_and_replaces_once_a
 def test_where_nobody_tells_of_memory_its_limit_does_nothing() -> None:
     limits = Limits(Settings(limit_worker_rss=100 * MIB), 100.0, 0.0)
     assert looks(limits, [None] * 10) == [None] * 10
+
+
+def test_without_a_limit_of_requests_there_is_none() -> None:
+    assert request_limit(Settings(), random.randint) is None
+
+
+def test_the_jitter_of_requests_is_between_nothing_and_all_of_it() -> None:
+    settings = Settings(limit_max_requests=10, limit_max_requests_jitter=3)
+    bounds: list[tuple[int, int]] = []
+
+    def highest(low: int, high: int) -> int:
+        bounds.append((low, high))
+        return high
+
+    assert request_limit(settings, highest) == 13
+    assert bounds == [(0, 3)]
+    assert {request_limit(settings, random.Random(seed).randint) for seed in range(100)} == {10, 11, 12, 13}
+    assert {request_limit(settings, random.randint) for _ in range(1000)} == {10, 11, 12, 13}
+    assert request_limit(Settings(limit_max_requests=10), random.randint) == 10

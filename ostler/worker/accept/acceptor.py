@@ -121,7 +121,8 @@ class Acceptor:
     def abort(self) -> None:
         """Close the accepted connections that have no protocol yet."""
         for task in self._connecting:
-            task.cancel()
+            # Not at once: a task that is cancelled before its first step would not close its socket.
+            self._loop.call_soon(task.cancel)
 
     def _stop_reading(self) -> None:
         self._started = False

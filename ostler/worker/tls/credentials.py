@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from ostler.errors import OstlerError, StartupError
 from ostler.settings.declarations import Settings
 from ostler.tls import context as tls_context
 from ostler.worker.importer import import_from_string, one_line
+
+logger = logging.getLogger("ostler.error")
 
 
 class Credentials:
@@ -30,12 +33,15 @@ class Credentials:
         self.context = self._make()
 
     def renew(self) -> None:
-        """Read the files again, or ask the factory; where that fails, everything stays as it was.
-
-        Raises:
-            SettingsError, StartupError: as at first.
-        """
-        self.context = self._make()
+        """Read the files again, or call the factory; log what came of it. A failure changes nothing else."""
+        try:
+            self.context = self._make()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def _make(self) -> ssl.SSLContext:
         default = partial(tls_context.make_context, self._settings, self._directory)
