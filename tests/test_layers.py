@@ -52,13 +52,15 @@ ROOMS: Mapping[str, frozenset[str]] = {
     # a worker
     "ostler.worker": BELOW | {"ostler.import_guard", "ostler.worker.*"},
     "ostler.worker.asgi": frozenset(),
-    "ostler.worker.access_log": BELOW | {"ostler.worker.asgi"},
+    "ostler.worker.patched_logging": frozenset(),
+    "ostler.worker.access_log": BELOW | {"ostler.worker.asgi", "ostler.worker.patched_logging"},
     "ostler.worker.eager_tasks": BELOW | {"ostler.worker.asgi"},
     "ostler.worker.server_state": BELOW
     | {"ostler.worker.asgi", "ostler.worker.access_log", "ostler.worker.eager_tasks"},
     "ostler.worker.proxies": BELOW,
     "ostler.worker.importer": COMMON,
-    "ostler.worker.tls": BELOW | {"ostler.worker.importer"},
+    "ostler.worker.tracebacks": COMMON,
+    "ostler.worker.tls": BELOW | {"ostler.worker.importer", "ostler.worker.tracebacks"},
     "ostler.worker.interfaces": BELOW | {"ostler.worker.asgi"},
     "ostler.worker.http": BELOW | HTTP_NEEDS,
     "ostler.worker.websocket": BELOW | HTTP_NEEDS | {"ostler.worker.http"},

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from ostler.logging.formatters import ACCESS_LOGGER, AccessFormatter
 from ostler.logging.line_handler import LineHandler
+from ostler.worker.patched_logging import is_patched
 
 MESSAGE = '%s - "%s %s HTTP/%s" %d'
 
@@ -114,8 +114,7 @@ class AccessLog:
             and not logger.propagate
             and logger.isEnabledFor(logging.INFO)
             and logging.getLogRecordFactory() is logging.LogRecord
-            and _genuine(logging.Logger.handle)
-            and _genuine(logging.Logger.callHandlers)
+            and not is_patched()
         )
 
     def _start_anew(self) -> None:
@@ -165,12 +164,6 @@ def _remember(known: dict[Any, Any], key: object, part: object) -> None:
 
 def _made(logger: logging.Logger, args: tuple[str, str, str, str, int]) -> logging.LogRecord:
     return logger.makeRecord(logger.name, logging.INFO, __file__, 0, MESSAGE, args, None, "log")
-
-
-def _genuine(method: Callable[..., Any]) -> bool:
-    """Whether this is logging's own: error trackers put theirs in its place, to see every record."""
-    code = getattr(method, "__code__", None)
-    return code is not None and code.co_filename == logging.addLevelName.__code__.co_filename
 
 
 def log_handshake(logger: logging.Logger, scope: dict[str, Any], outcome: int | None) -> None:

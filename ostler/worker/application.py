@@ -13,7 +13,8 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.cpus import usable_cpus
 from ostler.worker.asgi import Application
-from ostler.worker.importer import import_from_string, one_line, own_traceback
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line, own_traceback
 
 logger = logging.getLogger("ostler.error")
 

@@ -7,7 +7,8 @@ import asyncio
 from ostler.errors import StartupError
 from ostler.settings import libraries
 from ostler.settings.declarations import Settings
-from ostler.worker.importer import import_from_string, one_line
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line
 
 
 def new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:

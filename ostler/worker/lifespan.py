@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ostler.errors import StartupError
 from ostler.logging import setup as log_setup
 from ostler.worker.asgi import Application, Message
-from ostler.worker.importer import one_line
+from ostler.worker.tracebacks import one_line
 
 logger = logging.getLogger("ostler.error")
 

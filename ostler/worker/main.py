@@ -177,8 +177,8 @@ def _take_terminal() -> None:
     """Read from the terminal, as a debugger does: multiprocessing has replaced stdin by /dev/null.
 
     A process that reads from a terminal has to be in its foreground process group (termios(3)), which is the
-    arbiter's. So Ctrl+C reaches this process, too, although it is meant for the arbiter. SIGINT is blocked and
-    not ignored, because pdb installs a handler of its own.
+    arbiter's. So Ctrl+C reaches this process, too, although it is meant for the arbiter. SIGINT is blocked
+    and not ignored, because pdb installs a handler of its own.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115

@@ -13,7 +13,7 @@ import pytest
 
 from ostler.errors import StartupError
 from ostler.settings.declarations import Settings
-from ostler.worker import application, importer
+from ostler.worker import application, tracebacks
 from ostler.worker.asgi import Application
 from ostler.worker.interfaces.wsgi import WsgiAdapter
 
@@ -203,6 +203,6 @@ def test_an_error_in_the_applications_own_code_is_told_with_its_line(
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each case raises another
         load(app)
     assert not isinstance(caught.value, StartupError)
-    line = importer.one_line(caught.value)
+    line = tracebacks.one_line(caught.value)
     assert "\n" not in line
     assert re.search(says, line)

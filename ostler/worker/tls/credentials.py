@@ -12,7 +12,8 @@ from typing import Any
 from ostler.errors import OstlerError, StartupError
 from ostler.settings.declarations import Settings
 from ostler.tls import context as tls_context
-from ostler.worker.importer import import_from_string, one_line
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line
 
 logger = logging.getLogger("ostler.error")
 
