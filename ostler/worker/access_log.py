@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from ostler.logging.formatters import ACCESS_LOGGER, AccessFormatter
 from ostler.logging.line_handler import LineHandler
-from ostler.worker.patched_logging import is_patched
+from ostler.worker.patched_logging import is_original
 
 MESSAGE = '%s - "%s %s HTTP/%s" %d'
 
@@ -114,7 +114,8 @@ class AccessLog:
             and not logger.propagate
             and logger.isEnabledFor(logging.INFO)
             and logging.getLogRecordFactory() is logging.LogRecord
-            and not is_patched()
+            and is_original(logging.Logger.handle)
+            and is_original(logging.Logger.callHandlers)
         )
 
     def _start_anew(self) -> None:

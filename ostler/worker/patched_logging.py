@@ -13,11 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def is_patched() -> bool:
-    """Whether a record would pass through code that is not logging's own."""
-    return not (_is_original(logging.Logger.handle) and _is_original(logging.Logger.callHandlers))
-
-
-def _is_original(method: Callable[..., Any]) -> bool:
+def is_original(method: Callable[..., Any]) -> bool:
+    """Whether a method of a logging class is logging's own."""
     code = getattr(method, "__code__", None)
     return code is not None and code.co_filename == logging.addLevelName.__code__.co_filename

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ostler.worker.interfaces.wsgi import HIGH_WATER
+from ostler.worker.interfaces.wsgi_channel import HIGH_WATER
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, Server, get, post
 from tests.worker.interfaces.wsgi_apps import MB, TEXT, Closing, Environ, StartResponse, giving, wsgi
