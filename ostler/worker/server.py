@@ -243,7 +243,7 @@ class Server:
         now = self._loop.time()
         self._server_state.tick(time.monotonic())
         if self._balancer is not None:
-            self._balancer.look()
+            self._balancer.tick()
         log_setup.revive()
         if self._limits is not None and self._limits.watched:
             self._check_limits(now, self._limits)
