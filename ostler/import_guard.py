@@ -51,7 +51,7 @@ def refuse(call: str) -> None:
 
 
 def _importer() -> str:
-    """Return the file name of the module that is being imported, from whose top level the call comes."""
+    """Return the file name of the module that is being imported and makes the call."""
     if not hasattr(sys, "_getframe"):
         return "the module"
     frame = sys._getframe(1)

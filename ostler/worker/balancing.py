@@ -15,7 +15,7 @@ fewest connections. If that has fewer by MIN_DIFFERENCE, this worker writes the 
 other's pipe, and leaves the connection in the queue for a moment (`Acceptor` sees to that, and then accepts
 the connection itself if it is still there). The other worker accepts it (`_take_calls`).
 
-What must never happen: that a connection belongs to nobody. It is always either in a queue or accepted, so
+What must never happen: that a connection has no place. It is always either in a queue or accepted, so
 nothing is lost when a call is not answered, or when the worker that was called dies.
 
 The board has no lock. A number there may be old by a moment, and two workers may call the same third one:

@@ -189,7 +189,7 @@ class WsgiRequest(ResponseChannel):
                         break
             self._end()
         finally:
-            # PEP 3333: whether or not the iteration came to its end.
+            # PEP 3333: also if the iteration did not come to its end.
             close = getattr(blocks, "close", None)
             if close is not None:
                 close()
@@ -197,7 +197,7 @@ class WsgiRequest(ResponseChannel):
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        """PEP 3333, "The start_response() Callable"."""
+        """Take status and header fields from the application (PEP 3333, "The start_response() Callable")."""
         if exc_info:
             try:
                 if self._opened:
@@ -218,11 +218,11 @@ class WsgiRequest(ResponseChannel):
         return self._write
 
     def _write(self, block: bytes) -> None:
-        """What start_response returns: for applications that cannot give an iterable."""
+        """Send a block; start_response returns this, for applications that cannot return an iterable."""
         self._send_block(block)
 
     def _send_known(self, blocks: list[bytes]) -> None:
-        """Send blocks that are all here already, so that their length is known, too."""
+        """Send a body whose blocks are all there, so that its length is known."""
         size = sum(len(_checked(block)) for block in blocks)
         if not self._opened and self._response is not None and size:
             self._open(size)
@@ -249,7 +249,7 @@ class WsgiRequest(ResponseChannel):
         if left == _BODILESS:
             if not self._ended:
                 self._put(b"", True)
-                return True  # once more, so that what the application does behind its last block is done
+                return True  # go on once more, for what the application does after its last block
             return False
         if size > left:
             if not self._beyond:
@@ -263,20 +263,20 @@ class WsgiRequest(ResponseChannel):
         return True
 
     def _end(self) -> None:
-        """The application gave all it had."""
+        """End the response: the application has returned its last block."""
         if not self._opened:
             self._open(0)
         if not self._ended:
             self._put(b"", True)
 
     def _open(self, size: int | None = None) -> None:
-        """Let the head go. `size` is the length of the whole body, where that is known."""
+        """Let the head be sent. `size` is the length of the whole body, where that is known."""
         if self._response is None:
             raise RuntimeError("The WSGI application did not call start_response() before its body")
         status, fields = self._response
         announced = next((value for name, value in fields if name.lower() == b"content-length"), None)
         bodiless = status in (204, 304) or status < 200
-        # RFC 9110, section 8.6: to HEAD, the length is that of the answer to GET, or not there.
+        # RFC 9110, section 8.6: a response to HEAD has the length of the response to GET, or none.
         if size is not None and announced is None and not bodiless and (size or not self._head_only):
             announced = b"%d" % size
             fields = [*fields, (b"Content-Length", announced)]
@@ -285,7 +285,7 @@ class WsgiRequest(ResponseChannel):
         elif announced is not None and announced.isdigit():
             self._left = int(announced)
         self._opened = True
-        self._head = status, fields  # seen by the task with the first chunk, or with the end
+        self._head = status, fields  # the task takes it with the first chunk, or with the end
 
 
 def _checked(block: bytes) -> bytes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-# Section 4, and what is widely sent besides: white space around ";", addresses with ports left unquoted.
+# Section 4, and what is widely sent although it is not valid: white space around ";", unquoted addresses with
+# ports.
 _PAIR = re.compile(
     r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;\\]+))[ \t]*(?:;|\Z)""", re.DOTALL
 )
@@ -16,15 +17,15 @@ Element = dict[str, str]
 
 
 def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
-    """Yield what each hop says, the nearest first: values by lower-case name; None, and the end, at garbage.
+    """Yield each hop's element, the nearest first: values by lower-case name. Garbage is None, and ends it.
 
-    From the right, for that end is the proxies'. A client that sends an opening quote alone would make all
-    of it garbage to who reads from the left, what its proxy has appended included.
+    The field is read from its right end, where the proxies append. A client that sends a single opening quote
+    would make all of it garbage if it were read from the left, including what its proxy has appended.
     """
     pieces = b",".join(values).decode("latin-1").split(",")
     while pieces:
-        # A comma splits unless it is quoted, and quotes come in pairs. The shortest piece with pairs only is
-        # the element: a cut within a quoted string leaves one quote without its other.
+        # A comma separates elements unless it is quoted, and quotes come in pairs. The shortest piece with an
+        # even number of quotes is the element: a cut within a quoted string would leave an odd number.
         taken = [pieces.pop()]
         quotes = _quotes(taken[0])
         while quotes % 2 and pieces:
@@ -39,7 +40,7 @@ def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
 
 
 def node(element: Element) -> str:
-    """Return who the element is for, with its port unless that is obfuscated; empty where it does not say."""
+    """Return the value of `for`, without an obfuscated port; an empty string if there is none."""
     return _OBFUSCATED_PORT.sub("", element.get("for", ""))
 
 

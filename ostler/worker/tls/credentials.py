@@ -1,4 +1,4 @@
-"""The SSLContext that a server's new connections get, and how it is renewed."""
+"""Holds the SSLContext for a server's new connections, renews it, and logs what came of that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("ostler.error")
 
 
 class Credentials:
-    """Holds the current context; connections that have begun keep the one that they began with."""
+    """Holds the current context. Existing connections keep the context that they started with."""
 
     def __init__(self, settings: Settings) -> None:
         """Make the context.
@@ -29,7 +29,7 @@ class Credentials:
             StartupError: the function that --ssl-context-factory names is not there, or fails.
         """
         self._settings = settings
-        # The application may go elsewhere before the files are read again.
+        # The application may change the working directory before the files are read again.
         self._directory = os.getcwd()
         self.context = self._make()
 
@@ -45,18 +45,20 @@ class Credentials:
             logger.info("SIGHUP: certificates read again, new connections get them")
 
     def _make(self) -> ssl.SSLContext:
-        default = partial(tls_context.make_context, self._settings, self._directory)
+        make_default = partial(tls_context.make_context, self._settings, self._directory)
         factory = self._settings.ssl_context_factory
-        return default() if factory is None else _ask(factory, self._settings, default)
+        if factory is None:
+            return make_default()
+        return _call_factory(factory, self._settings, make_default)
 
 
-def _ask(
-    factory: str | Callable[..., Any], settings: Settings, default: Callable[[], ssl.SSLContext]
+def _call_factory(
+    factory: str | Callable[..., Any], settings: Settings, make_default: Callable[[], ssl.SSLContext]
 ) -> ssl.SSLContext:
     name = f"ssl_context_factory {factory}"
     try:
         make = import_from_string(factory) if isinstance(factory, str) else factory
-        context: object = make(settings, default)
+        context: object = make(settings, make_default)
     except OstlerError as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:
