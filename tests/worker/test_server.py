@@ -32,7 +32,7 @@ class Watcher:
 
 
 @pytest.mark.parametrize("first", ["TLS", "PROXY"])
-def test_a_connection_that_has_not_said_a_word_does_not_outlive_its_server(
+def test_a_connection_that_has_sent_nothing_does_not_outlive_its_server(
     way: Way, tmp_path: Path, first: str
 ) -> None:
     options: dict[str, Any] = {"proxy_protocol": True} if first == "PROXY" else Authority(tmp_path).files

@@ -1,4 +1,4 @@
-"""TLS itself: what the scope says, who is turned away and how, and the PROXY protocol before it."""
+"""The TLS handshake: which clients are refused and how, and the PROXY header before it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_missing_certificate_that_is_required_is_one_line(serve: Serve, author
     assert server.errors.lines == ["Connection from 127.0.0.1 closed: it shows no certificate"]
 
 
-def test_a_certificate_of_somebody_elses_is_one_line(serve: Serve, authority: Authority) -> None:
+def test_a_certificate_of_an_unknown_authority_is_one_line(serve: Serve, authority: Authority) -> None:
     server = serve(hello, **authority.mutual)
     stranger = trustme.CA().issue_cert("client.example")
     assert TlsClient(server.address, authority.client(stranger)).refused()
@@ -71,7 +71,7 @@ def test_httpx_and_alpn(serve: Serve, authority: Authority) -> None:
     peer.close()
 
 
-def test_plain_http_is_told_so(serve: Serve, authority: Authority) -> None:
+def test_a_plain_http_request_gets_a_400_that_says_why(serve: Serve, authority: Authority) -> None:
     server = serve(hello, **authority.files)
     client = server.connect()
     answer = client.ask(post("/", body=b"x" * 100_000))
@@ -81,7 +81,7 @@ def test_plain_http_is_told_so(serve: Serve, authority: Authority) -> None:
     assert len(server.errors.lines) == 1
 
 
-def test_noise_an_old_version_and_a_client_that_leaves_make_no_noise(
+def test_garbage_an_old_version_and_a_client_that_leaves_are_not_logged(
     serve: Serve, authority: Authority
 ) -> None:
     server = serve(hello, trust=authority.client(), **authority.files)
@@ -118,7 +118,7 @@ def test_a_silent_client_and_half_a_handshake_are_closed_in_time(serve: Serve, a
     assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
 
 
-def test_slow_handshakes_do_not_hold_up_others_nor_a_drain_for_long(
+def test_slow_handshakes_do_not_delay_other_connections_nor_a_drain_for_long(
     serve: Serve, authority: Authority
 ) -> None:
     server = serve(hello, trust=authority.client(), **authority.files)
@@ -136,9 +136,7 @@ def test_slow_handshakes_do_not_hold_up_others_nor_a_drain_for_long(
         peer.close()
 
 
-def test_what_is_refused_is_read_by_a_client_that_is_still_sending(
-    serve: Serve, authority: Authority
-) -> None:
+def test_a_refusal_is_read_by_a_client_that_is_still_sending(serve: Serve, authority: Authority) -> None:
     server = serve(hello, trust=authority.client(), limit_request_head=1024, **authority.files)
     client = server.connect()
     client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -212,7 +210,7 @@ def test_a_unix_socket_speaks_tls(serve: Serve, authority: Authority, tmp_path: 
 
 
 @pytest.fixture
-def introduced(serve: Serve, authority: Authority) -> Any:
+def behind_proxy(serve: Serve, authority: Authority) -> Any:
     def start(app: Any, allowed: str = "127.0.0.1", **options: Any) -> Server:
         options = {**authority.files, **options}
         return serve(app, proxy_protocol=True, forwarded_allow_ips=allowed, **options)
@@ -231,10 +229,10 @@ def introduced(serve: Serve, authority: Authority) -> Any:
     ],
     ids=["v1", "v1 over IPv6", "v2", "v2 with TLVs", "v2 over IPv6"],
 )
-def test_the_client_is_who_the_header_before_the_handshake_says(
-    introduced: Any, authority: Authority, header: bytes, client: object
+def test_the_header_before_the_handshake_gives_the_client(
+    behind_proxy: Any, authority: Authority, header: bytes, client: object
 ) -> None:
-    server = introduced(tell)
+    server = behind_proxy(tell)
     peer = TlsClient(server.address, authority.client(), before=header)
     assert peer.ask(get()).body == repr((client, "https")).encode()
     assert peer.ask(get()).body == repr((client, "https")).encode()
@@ -243,9 +241,9 @@ def test_the_client_is_who_the_header_before_the_handshake_says(
 
 @pytest.mark.parametrize("header", [V1, v2(V4 + tlv(0), 0x11)], ids=["v1", "v2"])
 def test_a_header_in_pieces_is_read_to_its_last_byte_and_no_further(
-    introduced: Any, authority: Authority, header: bytes
+    behind_proxy: Any, authority: Authority, header: bytes
 ) -> None:
-    server = introduced(tell)
+    server = behind_proxy(tell)
     hello_bytes = ssl.MemoryBIO()
     other = authority.client().wrap_bio(ssl.MemoryBIO(), hello_bytes, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -269,8 +267,8 @@ def test_a_header_in_pieces_is_read_to_its_last_byte_and_no_further(
         (b"PROXY TCP4 a b c d\r\n", "its PROXY line is malformed"),
     ],
 )
-def test_a_wrong_or_slow_header_is_closed_with_one_line(introduced: Any, data: bytes, reason: str) -> None:
-    server = introduced(hello, timeout_request_header=0.3)
+def test_a_wrong_or_slow_header_is_closed_with_one_line(behind_proxy: Any, data: bytes, reason: str) -> None:
+    server = behind_proxy(hello, timeout_request_header=0.3)
     client = server.connect()
     client.send(data)
     with suppress(ConnectionError):
@@ -279,8 +277,8 @@ def test_a_wrong_or_slow_header_is_closed_with_one_line(introduced: Any, data: b
     assert server.errors.lines == [f"Connection from 127.0.0.1 closed: {reason}"]
 
 
-def test_a_header_that_ends_early_and_a_look_at_the_port(introduced: Any) -> None:
-    server = introduced(hello)
+def test_a_header_that_ends_early_is_one_line_and_a_check_of_the_port_none(behind_proxy: Any) -> None:
+    server = behind_proxy(hello)
     for sent in (b"", V1[:20]):
         client = server.connect()
         client.send(sent)
@@ -290,8 +288,8 @@ def test_a_header_that_ends_early_and_a_look_at_the_port(introduced: Any) -> Non
     assert server.errors.lines == ["Connection from 127.0.0.1 closed: it ended within the PROXY header"]
 
 
-def test_a_peer_that_is_not_trusted_gets_no_handshake(introduced: Any) -> None:
-    server = introduced(hello, allowed="10.0.0.0/8")
+def test_a_peer_that_is_not_trusted_gets_no_handshake(behind_proxy: Any) -> None:
+    server = behind_proxy(hello, allowed="10.0.0.0/8")
     client = server.connect()
     client.send(V1)
     with suppress(ConnectionError):

@@ -58,7 +58,7 @@ def test_the_threads_end_with_the_adapter() -> None:
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("short-lived")])
 
 
-def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> None:
+def test_past_the_grace_a_thread_is_left_behind_and_its_stack_is_logged(serve: Serve) -> None:
     go = threading.Event()
     ended = threading.Event()
 
@@ -87,7 +87,7 @@ def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> 
     assert ended.wait(PATIENCE)
 
 
-def test_a_thread_that_waits_for_the_body_is_let_go_when_its_request_is_cancelled(serve: Serve) -> None:
+def test_a_thread_that_waits_for_the_body_gets_an_error_when_its_request_is_cancelled(serve: Serve) -> None:
     raised = threading.Event()
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What the scope tells of TLS: the ASGI TLS extension."""
+"""The ASGI TLS extension in the scope."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scopes:
         await respond(send, repr((scope["client"], scope["scheme"])).encode())
 
 
-def test_the_scope_tells_of_tls_once_for_each_connection(serve: Serve, authority: Authority) -> None:
+def test_the_extension_is_made_once_for_each_connection(serve: Serve, authority: Authority) -> None:
     app = Scopes()
     server = serve(app, trust=authority.client(), **authority.files)
     client = server.connect()
@@ -68,7 +68,7 @@ def test_without_tls_there_is_no_such_extension(serve: Serve) -> None:
     assert "extensions" not in app.seen[0]
 
 
-def test_tls_1_2_is_told_with_its_cipher(serve: Serve, authority: Authority) -> None:
+def test_tls_1_2_and_its_cipher_have_their_numbers(serve: Serve, authority: Authority) -> None:
     app = Scopes()
     trust = authority.client()
     trust.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -79,14 +79,14 @@ def test_tls_1_2_is_told_with_its_cipher(serve: Serve, authority: Authority) -> 
     assert (told["tls_version"], told["cipher_suite"]) == (0x0303, 0xC02B)  # RFC 5289, section 3.2
 
 
-def test_a_clients_certificate_is_told(serve: Serve, authority: Authority) -> None:
+def test_a_clients_certificate_is_in_the_extension(serve: Serve, authority: Authority) -> None:
     app = Scopes()
     certificate = authority.ca.issue_cert("client.example", common_name="Löwe, the #1")
     serve(app, trust=authority.client(certificate), **authority.mutual).ask(get())
 
     told = app.seen[0]["extensions"]["tls"]
     sent = certificate.cert_chain_pems[0].bytes()
-    # Clients send the authority along that they trust themselves; it can be had since Python 3.13.
+    # Clients also send the authority that they trust themselves; Python 3.13 and newer give it.
     chain = (sent.decode(), authority.ca.cert_pem.bytes().decode())
     assert told["client_cert_chain"] == (chain if sys.version_info >= (3, 13) else chain[:1])
     assert told["client_cert_name"].startswith("CN=Löwe\\, the #1,OU=")

@@ -30,7 +30,7 @@ from ostler.worker.tls.distinguished_name import subject
         ([], ""),
     ],
 )  # fmt: skip
-def test_a_name_is_as_rfc_4514_writes_it(parts: list[tuple[str, str]], expected: str) -> None:
+def test_a_name_has_the_form_of_rfc_4514(parts: list[tuple[str, str]], expected: str) -> None:
     attributes = [x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in parts]
     assert subject(certificate(x509.Name(attributes))) == expected
 
@@ -45,7 +45,7 @@ def test_the_parts_of_one_rdn_are_joined_by_a_plus() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"\x30", b"\x30\x82", b"\x30\x02\x30\x00", b"\x02\x01\x00", b"\x30\x05\x01"]
 )
-def test_what_is_no_certificate_has_no_name(data: bytes) -> None:
+def test_bytes_that_are_no_certificate_have_no_name(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         subject(data)
 
