@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from socket import socket
 from typing import NoReturn
@@ -22,7 +21,7 @@ from ostler.system import privileges
 from ostler.system.pipes import PipeEnd
 from ostler.system.process_title import set_title
 from ostler.system.sd_notify import Notifier
-from ostler.worker import application, event_loops, fresh_bytecode
+from ostler.worker import application, event_loops, executor_exit, fresh_bytecode
 from ostler.worker.heartbeat import Heartbeat
 from ostler.worker.plain_watcher import PlainWatcher
 from ostler.worker.protocols import http_protocol
@@ -74,10 +73,7 @@ def run_worker(assignment: Assignment) -> NoReturn:
     except OstlerError as exc:
         heartbeat.failed(str(exc))
         code = exc.exit_code
-    # concurrent.futures ends the processes of an idle ProcessPoolExecutor in a hook of threading._shutdown.
-    # multiprocessing's exit handler, which runs first, would join those processes for ever (Python 3.10 to
-    # 3.12). Where the function is gone, nothing is called.
-    getattr(threading, "_shutdown", lambda: None)()
+    executor_exit.end_idle_executors()
     sys.exit(code)
 
 

@@ -56,7 +56,7 @@ class Watcher(Protocol):
         """The server is going to stop, at once or after its drain delay. May be called again."""
 
     def retire(self, reason: str) -> None:
-        """A limit is reached, for `reason`: the server should be replaced. Called at most once for each."""
+        """The server should be replaced, for `reason`: a limit is reached. May be called for each limit."""
 
 
 class Server:

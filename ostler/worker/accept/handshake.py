@@ -92,7 +92,7 @@ class Handshake:
             self._warn(peer, reason)
         elif self._credentials is not None:
             log = self._server_state.log
-            log.debug("Connection from %s closed: TLS handshake failed: %s", _shown(peer), _words(error))
+            log.debug("Connection from %s closed: TLS handshake failed: %s", _shown(peer), _describe(error))
 
     def _warn(self, peer: str, reason: str) -> None:
         self._server_state.log.warning("Connection from %s closed: %s", _shown(peer), reason)
@@ -160,7 +160,7 @@ def _refused_certificate(error: OSError) -> str:
     return ""
 
 
-def _words(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return str(error) or type(error).__name__

@@ -13,10 +13,10 @@ _PAIR = re.compile(
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _OBFUSCATED_PORT = re.compile(r":_[0-9A-Za-z._-]+\Z")  # section 6.3
 
-Element = dict[str, str]
+ForwardedElement = dict[str, str]
 
 
-def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
+def elements(values: Iterable[bytes]) -> Iterator[ForwardedElement | None]:
     """Yield each hop's element, the nearest first: values by lower-case name. Garbage is None, and ends it.
 
     The field is read from its right end, where the proxies append. A client that sends a single opening quote
@@ -39,7 +39,7 @@ def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
                 return
 
 
-def node(element: Element) -> str:
+def node(element: ForwardedElement) -> str:
     """Return the value of `for`, without an obfuscated port; an empty string if there is none."""
     return _OBFUSCATED_PORT.sub("", element.get("for", ""))
 
@@ -48,8 +48,8 @@ def _quotes(piece: str) -> int:
     return _ESCAPED.sub("", piece).count('"') if "\\" in piece else piece.count('"')
 
 
-def _element(text: str) -> Element | None:
-    found: Element = {}
+def _element(text: str) -> ForwardedElement | None:
+    found: ForwardedElement = {}
     at, end = 0, len(text.rstrip())
     while at < end:
         match = _PAIR.match(text, at)

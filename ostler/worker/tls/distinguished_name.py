@@ -45,7 +45,7 @@ _ENCODINGS = MappingProxyType(
     | {0x1C: "utf-32-be", 0x1E: "utf-16-be"}
 )
 
-Element = tuple[int, bytes, bytes]
+DerElement = tuple[int, bytes, bytes]
 """Tag; content; and the whole element: tag, length and content, as they stand in the certificate."""
 
 
@@ -111,11 +111,11 @@ def _dotted(content: bytes) -> str:
     return ".".join(str(n) for n in (first, numbers[0] - 40 * first, *numbers[1:]))
 
 
-def _one(data: bytes) -> Element:
+def _one(data: bytes) -> DerElement:
     return next(_elements(data))
 
 
-def _elements(data: bytes) -> Iterator[Element]:
+def _elements(data: bytes) -> Iterator[DerElement]:
     """Yield the elements of `data`, one after the other."""
     at = 0
     while at < len(data):
