@@ -5,8 +5,8 @@ and only then calls `threading._shutdown`, whose hooks end the idle processes of
 3.10 to 3.12): the worker would wait for its children for ever.
 
 Relies on `threading._shutdown`, a private function, which may be called twice. Where it is gone, nothing is
-called, and a worker with an idle ProcessPoolExecutor is killed at its deadline; tests/live/test_hostile_places.py
-then fails.
+called, and a worker with an idle ProcessPoolExecutor is killed at its deadline.
+tests/live/test_hostile_places.py then fails.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ostler.worker.accept.peek import peek
-from ostler.worker.accept.proxy_header import NoHeader, ProxyPeers, apply_origin, take_header
+from ostler.worker.accept.proxy_header import NoOrigin, ProxyPeers, apply_origin, take_header
 from ostler.worker.http.connection import Connection
 from ostler.worker.proxies.proxy_protocol import Origin
 from ostler.worker.proxies.trusted import TrustedProxies
@@ -58,7 +58,7 @@ class Handshake:
             self._proxy_peers = TrustedProxies(settings.forwarded_allow_ips)
         self._timeout = settings.timeout_request_header
         self._tls_timeouts: dict[str, Any] = {"ssl_handshake_timeout": self._timeout}
-        # asyncio has it since 3.11; before, only the connection's own deadline ends a TLS shutdown.
+        # asyncio has this option since 3.11; before, only the connection's own deadline ends a TLS shutdown.
         if sys.version_info >= (3, 11) or not isinstance(self._loop, asyncio.BaseEventLoop):
             self._tls_timeouts["ssl_shutdown_timeout"] = _SHUTDOWN
 
@@ -75,7 +75,7 @@ class Handshake:
                 await self._open(sock, origin)
             else:
                 await self._open_tls(sock, origin, self._credentials)
-        except NoHeader as error:
+        except NoOrigin as error:
             if str(error):
                 self._warn(peer, str(error))
             sock.close()
@@ -102,7 +102,7 @@ class Handshake:
         if self._proxy_peers is None:
             return None
         if not self._proxy_peers.trusts(peer):
-            raise NoHeader("the peer is not in --forwarded-allow-ips")
+            raise NoOrigin("the peer is not in --forwarded-allow-ips")
         return await take_header(self._loop, sock, self._loop.time() + self._timeout)
 
     async def _open_tls(self, sock: socket.socket, origin: Origin | None, credentials: Credentials) -> None:

@@ -25,8 +25,11 @@ class ProxyPeers(Protocol):
         """Whether the list has an entry for this peer, other than `*`."""
 
 
-class NoHeader(Exception):
-    """There is no valid PROXY header; the text says why, and is empty where that is not worth a log line."""
+class NoOrigin(Exception):
+    """A connection has no valid PROXY header from a trusted peer, and is to be closed.
+
+    The text says why. It is empty where that is not worth a log line.
+    """
 
 
 async def take_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, deadline: float) -> Origin:
@@ -38,7 +41,7 @@ async def take_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, dead
         deadline: when to give up, by the loop's clock.
 
     Raises:
-        NoHeader: it is malformed, or it did not come in time or not to its end.
+        NoOrigin: it is malformed, or it did not come in time or not to its end.
         OSError: the peer has reset the connection.
     """
     received = b""
@@ -46,15 +49,15 @@ async def take_header(loop: asyncio.AbstractEventLoop, sock: socket.socket, dead
         try:
             ahead = await peek(loop, sock, LONGEST, deadline)
         except TimeoutError:
-            raise NoHeader("the PROXY header took too long" if received else "") from None
+            raise NoOrigin("the PROXY header took too long" if received else "") from None
         if not ahead:
             # A proxy's check of the port connects and leaves: that is not worth a line.
-            raise NoHeader("it ended within the PROXY header" if received else "")
+            raise NoOrigin("it ended within the PROXY header" if received else "")
         try:
             found = read_header(received + ahead)
         except Malformed as error:
             sock.recv(len(ahead))  # close(2) resets a connection with unread bytes
-            raise NoHeader(str(error)) from None
+            raise NoOrigin(str(error)) from None
         if found is not None:
             origin, size = found
             sock.recv(size - len(received))
