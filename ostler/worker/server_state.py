@@ -107,7 +107,7 @@ class ServerState:
         self.retire_after: int | None = None
         """How many requests may be answered before the server should be replaced."""
         self.on_change: Callable[[], None] | None = None
-        """Called while the server drains, when no connection is left and each time a request has ended."""
+        """Called when a connection or a request has ended, the server drains, and no connection is left."""
         self.on_served: Callable[[], None] | None = None
         """Called once `retire_after` requests are answered."""
         self.on_left: Callable[[], None] | None = None
