@@ -1,10 +1,9 @@
-"""Starts the tasks of requests without a turn of the loop for each (Python 3.12 and newer).
+"""Tasks that begin without a turn of the loop for each (Python 3.12 and newer).
 
-A task that is made as usual waits in the loop's queue for its first step, and most requests need no other
-step. Here the requests of one turn wait in a list of ours. The next turn starts them all, one after the
-other, in eager tasks: the loop does not queue these, and asyncio does not note those that end in their first
-step among the tasks that wait. They do not start as they are read: answers that leave together wake their
-clients up once, and an application in the parser's call stack could make it parse on.
+A task that is made as usual waits in the loop's queue for its first step, and most requests need no other.
+Here the requests of one turn wait in a list of ours; the next turn begins them all, one after the other, in
+tasks that nobody need queue, or note among those that wait. They do not begin as they are read: answers that
+leave together wake their clients up once, and an app in the parser's call stack could make it parse on.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from ostler.worker.asgi import Application
 MakeTask = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-class StartableRequest(Protocol):
-    """A request that an application answers in a task."""
+class Request(Protocol):
+    """What an app answers in a task."""
 
     task: asyncio.Task[None] | None
 
     def run(self, app: Application) -> Coroutine[Any, Any, None]:
-        """Let the application answer."""
+        """Let the app answer."""
 
 
 class EagerTasks:
-    """Starts requests in the loop's next turn, in the order in which they came."""
+    """Begins requests in the loop's next turn, in the order in which they came."""
 
     def __init__(
         self,
@@ -41,31 +40,27 @@ class EagerTasks:
         make_task: MakeTask,
         make_usual_task: MakeTask,
     ) -> None:
-        """Make tasks in copies of `context`.
+        """Make tasks with `make_task`, or with the usual one where the application has set a task factory.
 
-        Args:
-            loop: the loop of the tasks.
-            context: what the tasks see of context variables.
-            make_task: makes an eager task.
-            make_usual_task: makes a task where the application has set a task factory on the loop.
+        That is done in `context`.
         """
         self._loop = loop
         self._context = context
         self._make_task = make_task
         self._make_usual_task = make_usual_task
-        self._waiting: list[tuple[StartableRequest, Application]] = []
-        """Those that the next turn starts."""
-        self._beginning: list[tuple[StartableRequest, Application]] = []
-        """Those that this turn has still to start; the last one first."""
+        self._waiting: list[tuple[Request, Application]] = []
+        """For the next turn."""
+        self._beginning: list[tuple[Request, Application]] = []
+        """Of this turn; the last one first."""
 
-    def add(self, request: StartableRequest, app: Application) -> None:
-        """Let `app` start to answer once everything that this turn has brought is read."""
+    def add(self, request: Request, app: Application) -> None:
+        """Let `app` begin to answer once all that this turn has brought is read."""
         if not self._waiting:
             self._begin_soon()
         self._waiting.append((request, app))
 
-    def remove(self, request: StartableRequest) -> bool:
-        """Do not start `request`; return whether it had not started yet."""
+    def remove(self, request: Request) -> bool:
+        """Do not begin `request`; return whether it was still to begin."""
         for pairs in (self._waiting, self._beginning):
             for pair in pairs:
                 if pair[0] is request:
@@ -88,18 +83,18 @@ class EagerTasks:
                 request, app = beginning.pop()
                 request.task = make_task(request.run(app))
         finally:
-            if beginning:  # a signal's handler has raised something, which must not cost the other requests
+            if beginning:  # a signal's handler has raised something: that is not for the others to pay
                 self._begin_soon()
 
 
 def eager_tasks(
     loop: asyncio.AbstractEventLoop, context: Context, make_usual_task: MakeTask, *, fresh: bool
 ) -> EagerTasks | None:
-    """Return what starts the requests of one server, or None where only `make_usual_task` can.
+    """Return what begins the requests of one service, or None where `make_usual_task` has to do.
 
-    Each request runs in a copy of `context`, or in an empty context if `fresh`.
+    Each runs in a copy of `context`, or in an empty one if `fresh`.
     """
-    # A loop of any other kind may have a way of its own to make tasks.
+    # A loop of the user's own may make tasks in its own way.
     if sys.version_info >= (3, 12) and type(loop).__module__.partition(".")[0] in ("asyncio", "uvloop"):
 
         def make_in_fresh_context(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
