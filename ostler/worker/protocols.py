@@ -13,7 +13,7 @@ from ostler.settings import libraries
 from ostler.settings.declarations import Settings
 from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
 from ostler.worker.http.cycle import Cycle
-from ostler.worker.http.request import Head
+from ostler.worker.http.request import RequestHead
 from ostler.worker.proxies.trusted import TrustedProxies
 from ostler.worker.server_state import ServerState
 
@@ -42,9 +42,9 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
         kind = CompletedConnection
         options["log_completed"] = logger_of_completed(settings)
     if logging.getLogger("ostler.error").isEnabledFor(log_setup.TRACE):
-        from ostler.worker.http.tracing import traced
+        from ostler.worker.http.tracing import with_trace_log
 
-        kind = traced(kind)
+        kind = with_trace_log(kind)
     return partial(kind, **options)
 
 
@@ -82,7 +82,7 @@ def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
     """Return what loads a library at the first handshake: most workers never see one."""
     loaded: list[TakeUpgrade | None] = []
 
-    def take(stream: Connection, head: Head) -> Cycle | None:
+    def take(stream: Connection, head: RequestHead) -> Cycle | None:
         if not loaded:
             if b"websocket" not in head.upgrade:
                 return None

@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ostler.settings.access_format import parse
-from ostler.worker.http.request import Head
+from ostler.worker.http.request import RequestHead
 
 
 class Exchange(NamedTuple):
     """One request, and what became of it."""
 
-    head: Head
+    head: RequestHead
     scope: dict[str, Any]
     status: int
     fields: Iterable[tuple[bytes, bytes]]

@@ -16,7 +16,7 @@ from ostler.worker.access_log import MESSAGE, arguments, log_handshake
 from ostler.worker.http.access_format import Exchange, compile_format
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import Cycle, Stream
-from ostler.worker.http.request import Head
+from ostler.worker.http.request import RequestHead
 
 CLIENT_CLOSED_REQUEST = 499
 """What nginx logs for a client that left before its response began; no such status is ever sent."""
@@ -29,7 +29,7 @@ class CompletedCycle(Cycle):
 
     stream: CompletedConnection
 
-    def __init__(self, stream: Stream, head: Head) -> None:
+    def __init__(self, stream: Stream, head: RequestHead) -> None:
         super().__init__(stream, head)
         self.began = time.perf_counter()
         self.status = CLIENT_CLOSED_REQUEST
@@ -37,8 +37,8 @@ class CompletedCycle(Cycle):
         self.sent = 0
         """Bytes of the body that were sent, framing apart."""
 
-    def _close(self) -> None:
-        super()._close()
+    def _finish(self) -> None:
+        super()._finish()
         if self.scope:
             self.stream.log_completed(self)
 
@@ -65,7 +65,7 @@ class CompletedConnection(Connection):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         if isinstance(cycle, CompletedCycle):
             cycle.sent += len(data)
-        elif self._pending and self.server_state.log_handshakes:
+        elif self._pending_head and self.server_state.log_handshakes:
             log_handshake(self.server_state.log, cycle.scope, self._status)
         super().body(cycle, data, more)
 

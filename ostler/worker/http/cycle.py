@@ -12,12 +12,9 @@ from typing import Any, Protocol
 
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
-from ostler.worker.http.request import Head, split_target
+from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
 from ostler.worker.server_state import ServerState
-
-HIGH_WATER = 64 * 1024
-"""Bytes of a body held for an app that does not read; above it, the socket is not read either."""
 
 # Where the response is. Each message is legal in exactly one or two of these.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
@@ -64,26 +61,26 @@ class Cycle:
     """Waits in the connection's queue until `run_in_task`; then lives until the app returns."""
 
     __slots__ = (
-        "_body", "_left", "_told", "_waiters", "arrived", "gone", "head", "held", "hung_up", "scope", "state",
-        "stream", "task",
+        "_body", "_end_received", "_remaining", "_waiters", "body_complete", "body_held", "disconnected",
+        "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, head: Head) -> None:
+    def __init__(self, stream: Stream, head: RequestHead) -> None:
         self.stream = stream
         self.head = head
         self.state = EXPECTING
-        self.arrived = False
+        self.body_complete = False
         """The request's body is here to its end."""
-        self.gone = False
+        self.disconnected = False
         """Nobody reads the response any more."""
-        self.hung_up = False
+        self.half_closed = False
         """The client sends nothing more, and may be gone: the app is told so, and may still answer."""
-        self.held = 0
+        self.body_held = 0
         """Bytes of the body that the app has not taken."""
         self._body: bytes | bytearray = b""
-        self._told = False
+        self._end_received = False
         """The app has seen the end of the body."""
-        self._left = UNKNOWN
+        self._remaining = UNKNOWN
         """Bytes that the response still owes, UNKNOWN or BODILESS."""
         self._waiters: list[asyncio.Future[None]] | None = None
         self.scope: dict[str, Any] = {}
@@ -92,12 +89,12 @@ class Cycle:
 
     def __repr__(self) -> str:
         state = ("expecting", "started", "sending", "complete")[self.state]
-        return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
+        return f"<Cycle {self.head!r} {state}{' gone' if self.disconnected else ''}>"
 
     @property
     def streaming(self) -> bool:
         """Whether the response is under way and its length is not known."""
-        return self.state == SENDING and self._left == UNKNOWN
+        return self.state == SENDING and self._remaining == UNKNOWN
 
     def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
@@ -152,38 +149,38 @@ class Cycle:
         """A piece of the request's body is here."""
         if self.state == COMPLETE:
             return
-        if not self.held:
+        if not self.body_held:
             self._body = data
         else:
             # Many small pieces as objects would weigh many times their bytes.
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        self.held += len(data)
+        self.body_held += len(data)
         if self._waiters is not None:
             self._wake()
 
     def take_body(self) -> bytes:
         """Return what is held of the body, which is then held no more."""
         body, self._body = self._body, b""
-        self.held = 0
+        self.body_held = 0
         return bytes(body)
 
-    def end(self) -> None:
+    def end_body(self) -> None:
         """The request's body is complete."""
-        self.arrived = True
+        self.body_complete = True
         if self._waiters is not None:
             self._wake()
 
-    def hang_up(self) -> None:
+    def half_close(self) -> None:
         """The client closed its sending side."""
-        self.hung_up = True
+        self.half_closed = True
         if self._waiters is not None:
             self._wake()
 
     def disconnect(self) -> None:
         """The client is gone, or cannot be answered any more."""
-        self.gone = True
+        self.disconnected = True
         if self._waiters is not None:
             self._wake()
 
@@ -218,15 +215,20 @@ class Cycle:
         if self.head.expect:
             self.head.expect = False
             # RFC 9110, section 10.1.1: not once the body or the response is under way.
-            if not self.held and not self.arrived and self.state < SENDING and not self.gone:
+            if (
+                not self.body_held
+                and not self.body_complete
+                and self.state < SENDING
+                and not self.disconnected
+            ):
                 stream.proceed()
-        while not self.held:
-            if self.gone or self.state == COMPLETE:
+        while not self.body_held:
+            if self.disconnected or self.state == COMPLETE:
                 return {"type": "http.disconnect"}
-            if self.arrived and not self._told:
-                self._told = True
+            if self.body_complete and not self._end_received:
+                self._end_received = True
                 return {"type": "http.request", "body": b"", "more_body": False}
-            if self.hung_up:
+            if self.half_closed:
                 return {"type": "http.disconnect"}
             # One future for each caller: a shared one would be cancelled with the first of them.
             waiter: asyncio.Future[None] = stream.server_state.loop.create_future()
@@ -236,8 +238,8 @@ class Cycle:
                 self._waiters.append(waiter)
             await waiter
         body = self.take_body()
-        self._told = self.arrived
-        message = {"type": "http.request", "body": body, "more_body": not self._told}
+        self._end_received = self.body_complete
+        message = {"type": "http.request", "body": body, "more_body": not self._end_received}
         stream.taken(self)  # which may bring more at once
         return message
 
@@ -254,45 +256,45 @@ class Cycle:
         if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
             if kind != "http.response.start" or state != EXPECTING:
                 raise _out_of_order(kind, state)
-            if self.gone:
+            if self.disconnected:
                 raise ClientDisconnected("The client is gone.")
             # Not written yet: the ASGI specification keeps the head back until the first of the body.
-            self._left = stream.start(self, message["status"], message.get("headers", ()))
+            self._remaining = stream.start(self, message["status"], message.get("headers", ()))
             self.state = STARTED
             return
         if stream.write_paused:
             await stream.drain()
-        if self.gone:
+        if self.disconnected:
             raise ClientDisconnected("The client is gone.")
         data = message.get("body", b"")
         more = message.get("more_body", False)
         if type(data) is not bytes:
             data = as_bytes(data)
-        left = self._left
+        left = self._remaining
         if left >= 0:
             left -= len(data)
             if left < 0:
-                self._left = 0
+                self._remaining = 0
                 raise RuntimeError("Response content longer than Content-Length")
-            self._left = left
+            self._remaining = left
         elif left == BODILESS:
             data = b""
         self.state = SENDING
         stream.body(self, data, more)
         if more:
             return
-        self._close()
+        self._finish()
         if left > 0:
             stream.server_state.log.error("Response content shorter than Content-Length")
             stream.cut(self)
         else:
             stream.complete(self)
 
-    def _close(self) -> None:
+    def _finish(self) -> None:
         """Nothing more is to be sent, for whatever reason."""
         self.state = COMPLETE
         self._body = b""
-        self.held = 0
+        self.body_held = 0
         if self._waiters is not None:
             self._wake()
         self.stream.server_state.count()
@@ -303,7 +305,7 @@ class Cycle:
         """Let the app answer, and see to what it leaves undone."""
         server_state = self.stream.server_state
         try:
-            # A WSGI-minded app returns something: uvicorn's users know the message it gets.
+            # An app may return something by mistake: it is then logged, in uvicorn's words.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
         except BaseException as error:  # noqa: BLE001 - whatever an app raises, the worker lives on
             self._failed(error, server_state)
@@ -319,14 +321,14 @@ class Cycle:
         if server_state.cancelled and isinstance(error, asyncio.CancelledError):
             self._give_up(503, "Service Unavailable")
             return
-        if not (self.gone and _says_disconnected(error)):
+        if not (self.disconnected and _says_disconnected(error)):
             server_state.log.error("Exception in ASGI application\n", exc_info=error)
         self._give_up(500, "Internal Server Error")
 
     def _returned_early(self, result: object, server_state: ServerState) -> None:
         if result is not None:
             server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
-        elif self.gone:
+        elif self.disconnected:
             pass  # it was told, and stopped
         elif self.state == EXPECTING:
             server_state.log.error("ASGI callable returned without starting response.")
@@ -339,15 +341,15 @@ class Cycle:
         state = self.state
         if state == COMPLETE:
             return
-        if not self.gone and state != SENDING:
+        if not self.disconnected and state != SENDING:
             body = text.encode()
             length = self.stream.start(self, status, error_fields(len(body)))
             self.stream.body(self, b"" if length == BODILESS else body, False)
-            self._close()
+            self._finish()
             self.stream.complete(self)
             return
-        self._close()
-        if not self.gone:
+        self._finish()
+        if not self.disconnected:
             self.stream.cut(self)
 
 

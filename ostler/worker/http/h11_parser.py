@@ -11,7 +11,7 @@ import re
 
 import h11
 
-from ostler.worker.http.parser import Sink
+from ostler.worker.http.parser import RequestSink
 from ostler.worker.http.request import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 
 _REQUEST_LINE = re.compile(
@@ -30,7 +30,7 @@ class H11Parser:
 
     __slots__ = ("_buffer", "_h11", "_limit", "_lines", "_scanned", "_sink", "_taken", "in_head")
 
-    def __init__(self, sink: Sink, limit: int) -> None:
+    def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import httptools
 
-from ostler.worker.http.parser import PIECE, Sink
-from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Head, Refusal, oversize
+from ostler.worker.http.parser import PIECE, RequestSink
+from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Refusal, RequestHead, oversize
 
 
 class HttptoolsParser:
@@ -19,7 +19,7 @@ class HttptoolsParser:
         "_silent", "_sink", "_target", "_upgrading", "in_head",
     )  # fmt: skip
 
-    def __init__(self, sink: Sink, limit: int) -> None:
+    def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False
@@ -32,7 +32,7 @@ class HttptoolsParser:
         self._reading_body = False
         self._silent = 0
         """Bytes of a body since it was last heard of: endless trailer fields and chunk extensions are not."""
-        self._upgrading: Head | None = None
+        self._upgrading: RequestHead | None = None
         self._replaying = False
         self._parser = self._fresh()
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ostler.worker.http.request import Fields, Head
+from ostler.worker.http.request import Fields, RequestHead
 
 PIECE = 16 * 1024
 """Most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""
 
 
-class Sink(Protocol):
+class RequestSink(Protocol):
     """Where a parser pushes what it finds, in order: a head, any number of bodies, an end; the next head."""
 
-    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
+    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
         """Take a complete head; field names are lower case, values without white space around them.
 
         Where the length of what is returned is ENDLESS, every later byte is passed to `on_body` as it is.
@@ -46,12 +46,12 @@ class Parser(Protocol):
         """Let go of what refers back to the parser; nothing is fed any more."""
 
 
-class Raw:
+class PassthroughParser:
     """Stands in for a connection's parser once an upgrade is under way: what comes is no longer HTTP."""
 
     __slots__ = ("_parser", "_sink", "in_head")
 
-    def __init__(self, parser: Parser, sink: Sink) -> None:
+    def __init__(self, parser: Parser, sink: RequestSink) -> None:
         self._parser = parser
         self._sink = sink
         self.in_head = False

@@ -14,9 +14,9 @@ MAX_FIELDS = 256
 """Header fields of one request; beyond it, 431. Field count is a cost of its own besides their size."""
 
 CHUNKED = -1
-"""`Head.length` of a body whose length only its chunks tell."""
+"""`RequestHead.length` of a body whose length only its chunks tell."""
 ENDLESS = -2
-"""`Head.length` where all that follows is another protocol's: the request was taken for its upgrade."""
+"""`RequestHead.length` where all that follows is of another protocol: the request was upgraded."""
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -63,7 +63,7 @@ class Refusal(Exception):
         """Fields for a client that should have asked for another protocol, or for another version of it."""
 
 
-class Head:
+class RequestHead:
     """The head of one request: small enough to queue many; the ASGI scope is built when it is served."""
 
     __slots__ = (
@@ -95,7 +95,7 @@ class Head:
         )
 
     def __repr__(self) -> str:
-        return f"<Head {self.method} {self.target!r} HTTP/{self.version}>"
+        return f"<RequestHead {self.method} {self.target!r} HTTP/{self.version}>"
 
 
 def oversize(target_length: int, limit: int) -> Refusal:
@@ -105,7 +105,7 @@ def oversize(target_length: int, limit: int) -> Refusal:
     return Refusal(431, "The request header fields are too large.")
 
 
-def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> Head:
+def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
     """Return what a complete head says; names in `headers` are lower case already, and may be replaced in it.
 
     Raises:
@@ -118,7 +118,7 @@ def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> He
         raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(headers) > MAX_FIELDS:
         raise Refusal(431, "There are too many request header fields.")
-    head = Head(known, target, version, headers)
+    head = RequestHead(known, target, version, headers)
     hosts = 0
     for name, value in headers:
         if name in _SEMANTIC:
@@ -136,7 +136,7 @@ def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> He
     return head
 
 
-def _read_field(head: Head, name: bytes, value: bytes) -> None:
+def _read_field(head: RequestHead, name: bytes, value: bytes) -> None:
     """Take in one of the fields that frame the message."""
     if name == b"content-length":
         _read_length(head, value)
@@ -158,7 +158,7 @@ def _read_field(head: Head, name: bytes, value: bytes) -> None:
         head.forwarded = True
 
 
-def _read_length(head: Head, value: bytes) -> None:
+def _read_length(head: RequestHead, value: bytes) -> None:
     # RFC 9112, section 6.3: anything but one plain number is how requests are smuggled.
     if [name for name, _ in head.headers].count(b"content-length") > 1:
         raise Refusal(400, "The Content-Length header field is there more than once.")
@@ -169,7 +169,7 @@ def _read_length(head: Head, value: bytes) -> None:
     head.length = int(value)
 
 
-def _read_coding(head: Head, value: bytes) -> None:
+def _read_coding(head: RequestHead, value: bytes) -> None:
     # RFC 9112, section 6.1. HTTP/1.0 has no transfer codings: there the framing cannot be trusted.
     if head.version == "1.0":
         raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
@@ -185,7 +185,7 @@ def _read_coding(head: Head, value: bytes) -> None:
     head.length = CHUNKED
 
 
-def _says_close(head: Head) -> bool:
+def _says_close(head: RequestHead) -> bool:
     # "close" wins over "keep-alive", in whatever order and in however many fields they come.
     return any(
         option.strip() == b"close"
@@ -199,7 +199,7 @@ def _first(headers: Fields, wanted: bytes) -> bytes:
     return next((value.lower() for name, value in headers if name == wanted), b"")
 
 
-def _read_odd_target(head: Head) -> None:
+def _read_odd_target(head: RequestHead) -> None:
     """Reduce the absolute form to the origin form; let the asterisk form pass for OPTIONS alone."""
     if head.target == b"*" and head.method == "OPTIONS":
         return

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from ostler.worker.http.request import Head
+from ostler.worker.http.request import RequestHead
 
 UNKNOWN = -1
 """Length of a body that the app did not announce."""
@@ -48,11 +48,11 @@ _STATUS_LINES = MappingProxyType({int(status): status_line(status) for status in
 # CR and LF end each line once; all others RFC 9110, section 5.5 forbids in a value, the tab excepted.
 _CONTROLS = bytes({*range(32), 127} - {9})
 
-Names = dict[bytes, tuple[bytes, int]]
+FieldNameCache = dict[bytes, tuple[bytes, int]]
 """Field names that were found valid: how each begins its line, and what it is to the server."""
 
 
-def _learn(names: Names, name: bytes) -> tuple[bytes, int]:
+def _learn(names: FieldNameCache, name: bytes) -> tuple[bytes, int]:
     """Return how `name` is sent and what it is, and remember that: each is checked once, and then known.
 
     Raises:
@@ -67,15 +67,15 @@ def _learn(names: Names, name: bytes) -> tuple[bytes, int]:
     return known
 
 
-Block = tuple[bytes, int, int, bool]
+RenderedFields = tuple[bytes, int, int, bool]
 """An app's fields as they are sent, the length that they announce, which of the server's own they stand in
 for, and whether they ask for the end of the connection."""
 
 # What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
 # whether the connection is kept. A bare tuple: this is made for every request.
-Rendering = tuple[bytes, int, bool, bool]
+RenderedHead = tuple[bytes, int, bool, bool]
 
-Heads = dict[object, Rendering]
+HeadCache = dict[object, RenderedHead]
 """What was rendered before, by status and fields: most responses begin as another one did."""
 _MOST_HEADS = 256
 _LONGEST_HEAD = 1024
@@ -84,12 +84,12 @@ _LONGEST_HEAD = 1024
 def render_head(
     status: int,
     fields: Iterable[tuple[bytes, bytes]],
-    request: Head,
+    request: RequestHead,
     keep_alive: bool,
-    names: Names,
-    heads: Heads,
+    names: FieldNameCache,
+    heads: HeadCache,
     static: tuple[bytes, bytes, bytes, bytes],
-) -> Rendering:
+) -> RenderedHead:
     """Render the head of the response to `request`.
 
     `static` holds the server's own fields: all of them, without Server, without Date, without both. While it
@@ -118,11 +118,11 @@ def render_head(
 def _render(
     status: int,
     fields: tuple[tuple[bytes, bytes], ...],
-    request: Head,
+    request: RequestHead,
     keep_alive: bool,
-    names: Names,
+    names: FieldNameCache,
     static: tuple[bytes, bytes, bytes, bytes],
-) -> Rendering:
+) -> RenderedHead:
     line = _STATUS_LINES.get(status) or status_line(status)
     bodiless = status < 200 or status == 204
     block, length, own, closing = _render_fields(fields, names, bodiless=bodiless)
@@ -145,7 +145,9 @@ def _render(
     return line + static[own] + block + framing, length, chunked, keep_alive
 
 
-def _render_fields(fields: tuple[tuple[bytes, bytes], ...], names: Names, *, bodiless: bool) -> Block:
+def _render_fields(
+    fields: tuple[tuple[bytes, bytes], ...], names: FieldNameCache, *, bodiless: bool
+) -> RenderedFields:
     length = UNKNOWN
     own = 0
     closing = False

@@ -9,10 +9,6 @@ import struct
 import sys
 import termios
 
-HUSH = 0.5
-"""Seconds without another byte after which a client that was refused is taken to have stopped sending.
-Over TLS only: asyncio's TLS transports have no half-closed state."""
-
 _SIOCOUTQNSD = 0x894B
 
 _ACKNOWLEDGED = struct.Struct("=120xQ")

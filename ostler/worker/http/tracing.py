@@ -11,10 +11,10 @@ from ostler.worker.http.connection import Connection
 _logger = logging.getLogger("ostler.error")
 
 
-def traced(base: type[Connection]) -> type[Connection]:
+def with_trace_log(base: type[Connection]) -> type[Connection]:
     """Return `base`, with these lines."""
 
-    class Traced(base):  # type: ignore[misc, valid-type]  # a class is what is passed
+    class TracedConnection(base):  # type: ignore[misc, valid-type]  # a class is what is passed
         __slots__ = ()
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -33,4 +33,4 @@ def traced(base: type[Connection]) -> type[Connection]:
             prefix = f"{self.client[0]}:{self.client[1]} - " if self.client else ""
             _logger.log(TRACE, "%sHTTP connection %s", prefix, what)
 
-    return Traced
+    return TracedConnection

@@ -15,7 +15,7 @@ _ENOUGH = 64 * 1024
 """Bytes that are worth a write."""
 
 
-class Burst:
+class WriteBuffer:
     """What one response has gathered of its body.
 
     That leaves as soon as it is enough, with a short piece, with the last one, or when the event loop runs
@@ -62,11 +62,11 @@ class Burst:
     def flush(self) -> None:
         """Write what is gathered."""
         gathered = b"".join(self._parts)
-        self.drop()
+        self.clear()
         if gathered:
             self._transport.write(gathered)
 
-    def drop(self) -> None:
+    def clear(self) -> None:
         """Forget what is gathered."""
         self._parts.clear()
         self._size = 0

@@ -18,7 +18,7 @@ class Failure(Exception):
 
 
 @record
-class Limits:
+class CodecOptions:
     """What the settings say about messages."""
 
     max_size: int
@@ -27,7 +27,7 @@ class Limits:
     """Agree to permessage-deflate (RFC 7692)."""
 
 
-class Sink(Protocol):
+class MessageSink(Protocol):
     """Where a codec pushes what it finds, in order."""
 
     def on_message(self, message: str | bytes) -> None:
@@ -67,7 +67,7 @@ class Codec(Protocol):
         """Return a close frame. Nothing can be sent after it."""
 
 
-MakeCodec = Callable[[Sink, Limits, Sequence[str]], Codec]
+MakeCodec = Callable[[MessageSink, CodecOptions, Sequence[str]], Codec]
 """From sink, limits and what the client has in Sec-WebSocket-Extensions, to an open connection's codec."""
 
 

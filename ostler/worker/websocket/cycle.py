@@ -14,9 +14,9 @@ from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
-from ostler.worker.http.request import Head, split_target
+from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import Limits, MakeCodec
+from ostler.worker.websocket.codec import CodecOptions, MakeCodec
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.upgrade import asks, check, render_accept, subprotocols, values
 
@@ -33,7 +33,7 @@ class WebSocketCycle(Cycle):
 
     stream: Connection
 
-    def __init__(self, stream: Connection, head: Head, make_codec: MakeCodec) -> None:
+    def __init__(self, stream: Connection, head: RequestHead, make_codec: MakeCodec) -> None:
         super().__init__(stream, head)
         self._make_codec = make_codec
         self._socket: WebSocket | None = None
@@ -78,14 +78,14 @@ class WebSocketCycle(Cycle):
 
     # -- told by the connection
 
-    def notice(self) -> None:
+    def on_message_queued(self) -> None:
         """There is a message more."""
         if self._waiters is not None:
             self._wake()
 
-    def over(self, code: int, reason: str) -> None:
+    def on_disconnect(self, code: int, reason: str) -> None:
         """The WebSocket is closed or lost; only the first call counts."""
-        if self.gone:
+        if self.disconnected:
             return
         self._code, self._reason = code, reason
         self.disconnect()
@@ -96,7 +96,7 @@ class WebSocketCycle(Cycle):
         """ASGI: the next message; after the last one, the disconnect, as often as it is asked for."""
         messages = self.messages
         while not messages:
-            if self.gone or self.state == COMPLETE:
+            if self.disconnected or self.state == COMPLETE:
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             # Only woken, it takes the message itself: a receive that is cancelled meanwhile loses none.
             waiter: asyncio.Future[None] = self.stream.server_state.loop.create_future()
@@ -107,8 +107,8 @@ class WebSocketCycle(Cycle):
             await waiter
         message = messages.popleft()
         socket = self._socket
-        if socket is not None and socket.paused and len(messages) <= socket.low:
-            socket.unclog()
+        if socket is not None and socket.reading_paused and len(messages) <= socket.low_water:
+            socket.resume_input()
         return message
 
     async def send(self, message: Message) -> None:
@@ -124,7 +124,7 @@ class WebSocketCycle(Cycle):
             return
         kind = message["type"]
         if socket.write_paused:
-            await socket.writable()
+            await socket.drain()
         if not socket.is_open:
             raise self._closed(kind)
         if kind == "websocket.send":
@@ -139,7 +139,7 @@ class WebSocketCycle(Cycle):
         elif kind == "websocket.close":
             code, reason = _close_of(message)
             self._sent_close = True
-            self.over(code, reason)
+            self.on_disconnect(code, reason)
             socket.close(code, reason)
         else:
             raise RuntimeError(
@@ -164,7 +164,7 @@ class WebSocketCycle(Cycle):
             if self.state != EXPECTING:
                 wanted = "'websocket.http.response.body'"
             raise RuntimeError(f"Expected ASGI message {wanted}, but got '{kind}'.")
-        elif self.gone:
+        elif self.disconnected:
             raise ClientDisconnected("The client is gone.")
         elif kind == "websocket.accept":
             self._accept(message)
@@ -176,10 +176,10 @@ class WebSocketCycle(Cycle):
         stream, head = self.stream, self.head
         server_state = stream.server_state
         settings = server_state.settings
-        socket = WebSocket(server_state, self)
+        socket = WebSocket(server_state, self, stream.tls)
         codec = self._make_codec(
             socket,
-            Limits(settings.ws_max_size, settings.ws_per_message_deflate),
+            CodecOptions(settings.ws_max_size, settings.ws_per_message_deflate),
             [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
         )
         response = render_accept(
@@ -200,7 +200,7 @@ class WebSocketCycle(Cycle):
     def _end(self, code: int) -> None:
         self.state = COMPLETE
         assert self._socket is not None
-        self.over(code, "")
+        self.on_disconnect(code, "")
         self._socket.close(code, "")
 
     # -- the app's run
@@ -227,7 +227,7 @@ class Upgrades:
     def __init__(self, make_codec: MakeCodec) -> None:
         self._make_codec = make_codec
 
-    def __call__(self, stream: Connection, head: Head) -> WebSocketCycle | None:
+    def __call__(self, stream: Connection, head: RequestHead) -> WebSocketCycle | None:
         """Return the cycle of a WebSocket's handshake, or None for a request that wants something else.
 
         Raises:

@@ -15,7 +15,7 @@ _LONGEST_HEADER = 14
 _MASKED = 0x80
 
 
-class Shortcut:
+class FastPath:
     """Follows where frames begin, and takes whole messages where one surely does."""
 
     __slots__ = ("_fragmented", "_header", "_max_size", "_owed", "_unmask", "between")

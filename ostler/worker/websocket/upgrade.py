@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from ostler.worker.http.request import Head, Refusal
+from ostler.worker.http.request import Refusal, RequestHead
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -21,14 +21,14 @@ _OWN = frozenset(
 )  # fmt: skip
 
 
-def asks(head: Head) -> bool:
+def asks(head: RequestHead) -> bool:
     """Whether the upgrade asked for is a WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
     if head.version != "1.1":
         return False
     return any(protocol.strip() == b"websocket" for protocol in head.upgrade.split(b","))
 
 
-def check(head: Head) -> None:
+def check(head: RequestHead) -> None:
     """Check what the handshake demands of a request.
 
     Raises:
@@ -49,12 +49,12 @@ def check(head: Head) -> None:
         raise Refusal(400, "The Sec-WebSocket-Key header field must be there once, with 16 bytes in base64.")
 
 
-def values(head: Head, wanted: bytes) -> list[bytes]:
+def values(head: RequestHead, wanted: bytes) -> list[bytes]:
     """Return the values of one field, in order."""
     return [value for name, value in head.headers if name == wanted]
 
 
-def subprotocols(head: Head) -> list[str]:
+def subprotocols(head: RequestHead) -> list[str]:
     """Return the subprotocols that the client offers, in its order of preference."""
     offered = b",".join(values(head, b"sec-websocket-protocol")).decode("latin-1")
     return [entry for entry in (part.strip() for part in offered.split(",")) if entry]
@@ -68,7 +68,7 @@ def _is_key(key: bytes) -> bool:
 
 
 def render_accept(
-    head: Head,
+    head: RequestHead,
     subprotocol: str | None,
     agreed: str,
     fields: Iterable[tuple[bytes, bytes]],

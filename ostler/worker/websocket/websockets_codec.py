@@ -12,8 +12,8 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.fast_path import Shortcut, decode
+from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, Failure, MessageSink, header
+from ostler.worker.websocket.fast_path import FastPath, decode
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
@@ -22,18 +22,18 @@ _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
 class WebsocketsCodec:
     """One per connection."""
 
-    __slots__ = ("_is_text", "_parts", "_plain", "_protocol", "_shortcut", "_sink", "agreed")
+    __slots__ = ("_fast_path", "_is_text", "_parts", "_plain", "_protocol", "_sink", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
+    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
         # A window of 4 KiB instead of 32 costs little compression and saves most of the memory that zlib
         # takes for each connection.
         deflate = ServerPerMessageDeflateFactory(
             server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
         )
         self._protocol = protocol = ServerProtocol(
-            extensions=[deflate] if limits.deflate and offers else None,
+            extensions=[deflate] if options.deflate and offers else None,
             state=OPEN,
-            max_size=limits.max_size,
+            max_size=options.max_size,
         )
         self._sink = sink
         self.agreed = ""
@@ -47,17 +47,17 @@ class WebsocketsCodec:
             else:
                 self.agreed = agreed or ""
         self._plain = not protocol.extensions
-        self._shortcut = Shortcut(limits.max_size, apply_mask)
+        self._fast_path = FastPath(options.max_size, apply_mask)
         self._is_text = False
         self._parts: bytearray | None = None
         """What is there of a message in several frames."""
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        shortcut = self._shortcut
-        if shortcut.between and (message := shortcut.take(data)) is not None:
+        fast_path = self._fast_path
+        if fast_path.between and (message := fast_path.take(data)) is not None:
             self._sink.on_message(message)
             return b""
-        shortcut.follow(data)
+        fast_path.follow(data)
         protocol = self._protocol
         protocol.receive_data(data)  # type: ignore[arg-type]  # it adds to a bytearray, which takes a view
         answers = False

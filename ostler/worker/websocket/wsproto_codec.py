@@ -10,8 +10,8 @@ from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 from wsproto.handshake import server_extensions_handshake
 
-from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.fast_path import Shortcut, unmask
+from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, Failure, MessageSink, header
+from ostler.worker.websocket.fast_path import FastPath, unmask
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are
@@ -21,25 +21,25 @@ looked at after each step."""
 class WsprotoCodec:
     """One per connection."""
 
-    __slots__ = ("_connection", "_max_size", "_parts", "_plain", "_shortcut", "_sink", "_size", "agreed")
+    __slots__ = ("_connection", "_fast_path", "_max_size", "_parts", "_plain", "_sink", "_size", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
-        self.agreed, extensions = _negotiate(offers) if limits.deflate else ("", [])
+    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
+        self.agreed, extensions = _negotiate(offers) if options.deflate else ("", [])
         self._connection = Connection(ConnectionType.SERVER, extensions)
         self._plain = not extensions
-        self._shortcut = Shortcut(limits.max_size, unmask)
+        self._fast_path = FastPath(options.max_size, unmask)
         self._sink = sink
-        self._max_size = limits.max_size
+        self._max_size = options.max_size
         self._parts: list[str | bytes] = []
         """What is there of a message, and its size in bytes."""
         self._size = 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        shortcut = self._shortcut
-        if shortcut.between and (message := shortcut.take(data)) is not None:
+        fast_path = self._fast_path
+        if fast_path.between and (message := fast_path.take(data)) is not None:
             self._sink.on_message(message)
             return b""
-        shortcut.follow(data)
+        fast_path.follow(data)
         if self._plain or len(data) <= _STEP:
             return self._feed(data)
         return b"".join([self._feed(data[start : start + _STEP]) for start in range(0, len(data), _STEP)])

@@ -209,5 +209,5 @@ def test_at_trace_level_connections_are_logged(serve: Serve) -> None:
         protocol: Any = http_protocol(before.settings)(before.server_state)
     finally:
         logging.getLogger("ostler.error").setLevel(logging.DEBUG)
-    assert type(protocol).__name__ == "Traced"
+    assert type(protocol).__name__ == "TracedConnection"
     assert before.errors.lines == []

@@ -53,7 +53,7 @@ def test_a_request_after_a_paused_body_sees_nothing_when_it_is_reset(serve: Serv
     sender = threading.Thread(target=client.send, args=(post("/first", body=body),))
     sender.start()
     # Reading is taken up again in the first request's task: asyncio then reads in that one's context.
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     go.set()
     assert client.answer().body == b"nothing nothing"
     sender.join()

@@ -107,7 +107,7 @@ def test_thousands_of_pipelined_requests_are_answered_and_few_are_held(serve: Se
     total = 20_000
     sender = threading.Thread(target=client.send, args=(get("/x") * total,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     (connection,) = server.server_state.connections
     assert len(connection._queue) < 600  # type: ignore[attr-defined]
     gate.open.add("/x")

@@ -15,8 +15,9 @@ import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import HIGH_WATER, Cycle
-from ostler.worker.http.request import Head
+from ostler.worker.http.cycle import Cycle
+from ostler.worker.http.flow_control import HIGH_WATER
+from ostler.worker.http.request import RequestHead
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
 
@@ -123,7 +124,7 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
         target=client.send, args=(get("/", f"Content-Length: {total}", method="POST") + b"x" * total,)
     )
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     # What the last reads brought is kept; a loop reads 256 KiB at once, at most.
     assert HIGH_WATER < server.received < HIGH_WATER + 2 * 256 * 1024
     go.set()
@@ -188,7 +189,7 @@ def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collector(serv
                     client.answer()
                 client.close()
         server.until(lambda: not server.server_state.connections)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, Head))]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, RequestHead))]
         assert len(left) < 5, "the last one may still be on somebody's stack"
     finally:
         gc.enable()

@@ -11,7 +11,7 @@ import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http import write_buffer
-from ostler.worker.http.write_buffer import Burst
+from ostler.worker.http.write_buffer import WriteBuffer
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, get, part, start
 
@@ -37,14 +37,14 @@ class Bench:
         monkeypatch.setattr(write_buffer, "monotonic", lambda: self.now)
         self.loop = asyncio.new_event_loop()
         self.wire = Wire()
-        self.burst = Burst(self.wire, self.loop)
+        self.buffer = WriteBuffer(self.wire, self.loop)
 
     @property
     def sizes(self) -> list[int]:
         return [len(data) for data in self.wire.writes]
 
     def add(self, data: bytes, *, more: bool = True) -> None:
-        self.burst.add(b"", data, b"", more=more)
+        self.buffer.add(b"", data, b"", more=more)
 
     def turn(self) -> None:
         """Let the loop run once."""
@@ -98,7 +98,7 @@ def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) 
 def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) -> None:
     bench.add(LONG)
     huge = bytes(100_000)
-    bench.burst.add(b"186a0\r\n", huge, b"\r\n", more=True)
+    bench.buffer.add(b"186a0\r\n", huge, b"\r\n", more=True)
     assert bench.wire.writes == [LONG + b"186a0\r\n", huge, b"\r\n"]
     bench.turn()
     assert len(bench.wire.writes) == 3
@@ -106,7 +106,7 @@ def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) 
 
 def test_what_is_dropped_is_not_written(bench: Bench) -> None:
     bench.add(LONG)
-    bench.burst.drop()
+    bench.buffer.clear()
     bench.turn()
     assert bench.wire.writes == []
 

@@ -264,7 +264,9 @@ def test_an_app_that_does_not_receive_costs_no_connection(serve: Serve) -> None:
     peer = opened(server)
     peer.text("x")
     peer.text("y")
-    server.until(lambda: any(getattr(each, "paused", False) for each in server.server_state.connections))
+    server.until(
+        lambda: any(getattr(each, "reading_paused", False) for each in server.server_state.connections)
+    )
     for _ in range(5):
         server.advance(21)
     assert {peer.read().opcode for _ in range(5)} == {9}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler.worker.websocket.codec import Codec, Failure, Limits, MakeCodec
-from ostler.worker.websocket.fast_path import Shortcut, unmask
+from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MakeCodec
+from ostler.worker.websocket.fast_path import FastPath, unmask
 from ostler.worker.websocket.websockets_codec import WebsocketsCodec
 from ostler.worker.websocket.wsproto_codec import WsprotoCodec
 from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame
@@ -31,7 +31,7 @@ class Sink:
 
 def made(make: MakeCodec, max_size: int = 1 << 20) -> tuple[Sink, Codec]:
     sink = Sink()
-    return sink, make(sink, Limits(max_size, True), [])
+    return sink, make(sink, CodecOptions(max_size, True), [])
 
 
 messages = st.lists(
@@ -100,14 +100,14 @@ def test_garbage_is_a_failure_or_nothing(make: MakeCodec, reads: list[bytes]) ->
 
 def test_the_shortcut_takes_no_frame_of_the_longest_form_for_a_short_one() -> None:
     long = frame(TEXT, b"x" * 70_000)
-    assert Shortcut(1 << 20, unmask).take(long[:133]) is None
+    assert FastPath(1 << 20, unmask).take(long[:133]) is None
 
 
 @pytest.mark.parametrize(
     "data", [frame(TEXT, b"x", masked=False), frame(PING), frame(TEXT, b"x", rsv=4), b"\x81"]
 )
 def test_the_shortcut_leaves_all_else_to_the_library(data: bytes) -> None:
-    assert Shortcut(1 << 20, unmask).take(data) is None
+    assert FastPath(1 << 20, unmask).take(data) is None
 
 
 @pytest.mark.parametrize("make", CODECS)

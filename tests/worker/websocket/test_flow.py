@@ -100,7 +100,7 @@ def test_tiny_messages_in_one_read_are_not_all_taken_at_once(serve: Serve) -> No
     server = serve(app, ws_max_queue=1)
     peer = opened(server)
     peer.send(frame(TEXT, b"x") * 30_000)
-    server.until(lambda: any(each.paused for each in sockets(server)))
+    server.until(lambda: any(each.reading_paused for each in sockets(server)))
     assert max(held(server)) <= 16 * 1024 // 7 + 2
     app.go = True
     server.until(lambda: len(app.sizes) == 30_000)
@@ -179,7 +179,7 @@ def test_a_close_behind_what_nobody_receives_gets_through_when_the_app_closes(se
     server = serve(app, ws_max_queue=1)
     peer = opened(server)
     peer.send(frame(TEXT, b"x" * 1000) * 1000)
-    server.until(lambda: any(each.paused for each in sockets(server)))
+    server.until(lambda: any(each.reading_paused for each in sockets(server)))
     go.append(True)
     assert peer.read_close() == (1000, "")
     peer.send(close(1000))
