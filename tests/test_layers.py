@@ -84,6 +84,7 @@ PURE = {
     "ostler.settings.access_format",
     "ostler.settings.consistency",
     "ostler.settings.declarations",
+    "ostler.settings.field_grammar",
     "ostler.settings.kinds",
     "ostler.settings.tls_kinds",
     "ostler.settings.trusted_peers",

@@ -11,15 +11,16 @@ import re
 
 import h11
 
+from ostler.settings.field_grammar import TOKEN_CHARACTERS
 from ostler.worker.http.parser import RequestSink
 from ostler.worker.http.request import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 
 _REQUEST_LINE = re.compile(
     rb"([A-Z-]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"
 )
-_FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z")
+_FIELD_LINE = re.compile(rb"[%b]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z" % TOKEN_CHARACTERS)
 _PARTIAL_REQUEST_LINE = re.compile(rb"[A-Z-]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z")
-_PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z")
+_PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[%b]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z" % TOKEN_CHARACTERS)
 _PARTIAL_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\Z")
 _SHORT = 1024
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Iterable
 
+from ostler.settings.field_grammar import is_field_value, is_token
 from ostler.worker.http.request import Refusal, RequestHead
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 # The handshake's own fields; what an app gives of them cannot be meant.
 _OWN = frozenset(
     (
@@ -87,15 +86,15 @@ def render_accept(
         parts.append(b"sec-websocket-extensions: %b\r\n" % agreed.encode("ascii"))
     if subprotocol:
         chosen = subprotocol.encode("latin-1", "replace") if isinstance(subprotocol, str) else b""
-        if not _TOKEN.match(chosen):
+        if not is_token(chosen):
             raise RuntimeError(f"Invalid subprotocol: {subprotocol!r}.")
         parts.append(b"sec-websocket-protocol: %b\r\n" % chosen)
     own = 0
     for name, value in fields:
-        if not isinstance(name, bytes) or not _TOKEN.match(name):
+        if not isinstance(name, bytes) or not is_token(name):
             raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
-        if b"\r" in value or b"\n" in value or b"\0" in value:
-            raise RuntimeError("Invalid HTTP header value: CR, LF or NUL in it.")
+        if not is_field_value(value):
+            raise RuntimeError("Invalid HTTP header value: a control character is in it.")
         lower = name.lower()
         # The subprotocol has a key of its own in the message; some apps put it here all the same.
         if lower in _OWN or (subprotocol and lower == b"sec-websocket-protocol"):

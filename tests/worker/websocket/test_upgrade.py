@@ -100,6 +100,8 @@ def test_subprotocol_and_headers_of_the_app_are_in_the_response(serve: Serve) ->
         {"subprotocol": "ä b"},
         {"headers": [(b"a b", b"c")]},
         {"headers": [(b"a", b"b\r\nc: d")]},
+        {"headers": [(b"a", b"b\x01c")]},
+        {"headers": [(b"a", b"b\x7f")]},
     ],
 )
 def test_what_would_break_the_response_is_the_apps_error(serve: Serve, fields: dict[str, Any]) -> None:
