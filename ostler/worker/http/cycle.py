@@ -85,7 +85,7 @@ class Cycle:
         self._waiters: list[asyncio.Future[None]] | None = None
         self.scope: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
-        """None until it has begun, and maybe until its first step is done."""
+        """The task in which the app runs; None until it exists."""
 
     def __repr__(self) -> str:
         state = ("expecting", "started", "sending", "complete")[self.state]
@@ -185,12 +185,12 @@ class Cycle:
             self._wake()
 
     def cancel(self) -> None:
-        """Cancel the app's task."""
+        """Cancel the app's task; a request whose task has not begun will not begin."""
         eager = self.stream.server_state.eager_tasks
         task = self.task
-        if task is None and eager is not None and not eager.remove(self):
-            task = asyncio.current_task()  # the app is in its first step, and is the one who cancels
         if task is None:
+            if eager is not None:
+                eager.remove(self)
             self._cancelled()
         else:
             # A task that never ran its first step is cancelled without `run` seeing it.
@@ -304,6 +304,8 @@ class Cycle:
     async def run(self, app: Application) -> None:
         """Let the app answer, and see to what it leaves undone."""
         server_state = self.stream.server_state
+        if self.task is None:  # the task began eagerly: it runs before its creator has it
+            self.task = asyncio.current_task()
         try:
             # An app may return something by mistake: it is then logged, in uvicorn's words.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]

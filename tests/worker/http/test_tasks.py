@@ -16,7 +16,7 @@ from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.eager_tasks import EagerTasks
 from ostler.worker.server_state import ServerState
 from tests.worker.conftest import Serve
-from tests.worker.harness import get, hello, respond
+from tests.worker.harness import PATIENCE, get, hello, respond
 
 
 def test_each_request_has_a_task_of_its_own(serve: Serve) -> None:
@@ -83,6 +83,32 @@ def test_an_app_that_cancels_everything_is_cancelled_itself_and_what_waits_never
     server.until(lambda: server.server_state.in_flight == 0)
     assert entered == ["/"]
     assert server.errors.lines == []
+
+
+def test_a_request_is_cancelled_in_its_first_step_although_another_task_cancels(serve: Serve) -> None:
+    ended: list[str] = []
+
+    async def cancel_all() -> None:
+        server.server_state.cancel()
+        await asyncio.sleep(0)
+        ended.append("the task that cancels")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        # Where tasks can begin eagerly, as those of requests do, this is the current task when it cancels.
+        eager: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+        other = asyncio.Task(cancel_all(), loop=loop, **eager)
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            await other
+            ended.append("the request")
+
+    server = serve(app)
+    client = server.connect()
+    assert client.ask(get()).status == 503
+    server.until(lambda: server.server_state.in_flight == 0)
+    assert ended == ["the task that cancels", "the request"]
 
 
 @pytest.mark.parametrize("reset", [False, True])
