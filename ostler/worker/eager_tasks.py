@@ -43,7 +43,7 @@ class EagerTasks:
     ) -> None:
         """Make tasks in copies of `context`.
 
-        They are made with `make_task`, or with `make_usual_task` while the application has set a task factory.
+        That is done with `make_task`, or with `make_usual_task` while the application has set a task factory.
         """
         self._loop = loop
         self._context = context

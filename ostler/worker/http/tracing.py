@@ -1,4 +1,4 @@
-"""`--log-level trace`: a line when a connection is made and one when it is lost, in uvicorn's words."""
+"""With `--log-level trace`: logs when a connection is made and when it is lost, in uvicorn's words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _logger = logging.getLogger("ostler.error")
 
 
 def with_trace_log(base: type[Connection]) -> type[Connection]:
-    """Return `base`, with these lines."""
+    """Return a subclass of `base` that logs these lines."""
 
     class TracedConnection(base):  # type: ignore[misc, valid-type]  # a class is what is passed
         __slots__ = ()

@@ -87,10 +87,10 @@ def test_a_short_piece_is_written_at_once_with_what_came_before_it(bench: Bench)
 
 def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) -> None:
     bench.add(LONG)
-    bench.now += write_buffer.TOGETHER
+    bench.now += write_buffer.GATHER_TIME
     bench.add(LONG)
     assert bench.sizes == [2 * len(LONG)]
-    bench.now += write_buffer.TOGETHER
+    bench.now += write_buffer.GATHER_TIME
     bench.add(LONG)
     assert bench.sizes == [2 * len(LONG), len(LONG)]
 
