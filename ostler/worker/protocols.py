@@ -1,4 +1,4 @@
-"""HTTP/1.1: one connection class, one request/response cycle, two parsers behind one face."""
+"""Composes the protocol of accepted connections: parser, upgrades and logging, as the settings say."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ostler.worker.server_state import ServerState
 
 
 def http_protocol(settings: Settings) -> Callable[[ServerState], asyncio.Protocol]:
-    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
+    """Return the factory of protocols for accepted connections, with the libraries that the settings name.
 
     Raises:
         SettingsError: one of them is not installed.
@@ -33,7 +33,7 @@ def http_protocol(settings: Settings) -> Callable[[ServerState], asyncio.Protoco
 
 
 def _connection(settings: Settings) -> Callable[..., Connection]:
-    """Return the class of connections, or one that logs more where that is asked for."""
+    """Return the class of connections: one that logs more, if the settings ask for that."""
     kind: type[Connection] = Connection
     options: dict[str, Any] = {}
     if log_setup.at_completion(settings):
@@ -49,7 +49,7 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
 
 
 def http_connection(settings: Settings) -> Callable[[ServerState], Connection]:
-    """Return what makes a connection once everything that comes before HTTP has been seen to.
+    """Return the factory of HTTP connections, for the time after a PROXY header and a TLS handshake.
 
     Raises:
         SettingsError: one of the libraries that the settings name is not installed.
@@ -58,7 +58,7 @@ def http_connection(settings: Settings) -> Callable[[ServerState], Connection]:
 
 
 def _parser(settings: Settings) -> MakeParser:
-    # Imported here: either library may be absent, and an unused one should cost no memory.
+    # Imported here: either library may not be installed, and one that is not used should cost no memory.
     if libraries.http_parser(settings) == "httptools":
         from ostler.worker.http.httptools_parser import HttptoolsParser
 
@@ -79,7 +79,7 @@ def _upgrades(settings: Settings) -> TakeUpgrade | None:
 
 
 def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
-    """Return what loads a library at the first handshake: most workers never see one."""
+    """Return a TakeUpgrade that loads the WebSocket library at the first handshake: most workers get none."""
     loaded: list[TakeUpgrade | None] = []
 
     def take(stream: Connection, head: RequestHead) -> Cycle | None:

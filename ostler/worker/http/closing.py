@@ -109,7 +109,7 @@ class ClosingMixin(FlowControlMixin):
         return False
 
     def _mark_closed(self) -> None:
-        """The transport is lost, or another protocol's: no deadline, no phase, nobody waits to send."""
+        """The transport is lost, or another protocol's: clear the deadline and wake all that wait to send."""
         self._state = CLOSED
         self._closing_phase = None
         self._deadline = inf

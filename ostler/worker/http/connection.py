@@ -15,8 +15,8 @@ State machines:
   handed over. `closing` has the phases of CLOSING, `flow_control` the pausing of either direction.
 - Input. `_reading` is the cycle whose request is arriving, `_active` the cycle whose response is next on the
   wire. They are the same cycle, unless requests are pipelined: these wait in `_queue`, and too much of them,
-  or of one body, pauses reading. `_last` says that no further request is taken (the client or the response
-  said "close", or a request was refused), `_half_closed` that the client has closed its sending side.
+  or of one body, pauses reading. `_last` says that no further request is taken (the client said
+  "close", a request was refused, or the server is leaving), `_half_closed` that the client has closed its sending side.
 - Output. `start` renders a head, which waits in `_pending_head` for the first piece of its body.
   `_keep_alive`, `_chunked` and `_write_buffer` belong to the response that is being sent.
 - The deadline: one number. In NEW and IDLE it ends the wait for a request, or for the rest of a head that has
@@ -72,7 +72,7 @@ class Connection(ClosingMixin):
     _parser: Parser
 
     make_cycle: ClassVar[type[Cycle]] = Cycle
-    """The class of cycles; `access_log_at_end` has a connection whose cycles know more."""
+    """The class of the connection's cycles."""
 
     def __init__(
         self, server_state: ServerState, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
@@ -89,7 +89,7 @@ class Connection(ClosingMixin):
         self._half_closed = False
         """The client has closed its sending side."""
         self._last = False
-        """No further request is taken: the client or the response said "close", or a request was refused."""
+        """No further request is taken: the client said "close", one was refused, or the server is leaving."""
         self._refusal: Refusal | None = None
         """What to answer once the requests before the refused one are answered."""
         self._pending_head = b""
@@ -437,7 +437,7 @@ class Connection(ClosingMixin):
             self._transport.write(head + data)
 
     def _stream(self, head: bytes, data: bytes, more: bool) -> None:
-        """Write a piece of a body that comes in several, or whose length the head does not say."""
+        """Write a piece of a body that comes in several, or whose length the head does not announce."""
         tail = b""
         if self._chunked:
             if data:
@@ -549,7 +549,7 @@ class Connection(ClosingMixin):
         # Else it is NEW, with its first request on the way, or is closing already.
 
     def on_drain(self) -> None:
-        """Nothing to do: each response tells its client, and an idle connection waits out its time."""
+        """Do nothing: responses close their connections, and an idle connection has its deadline."""
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""

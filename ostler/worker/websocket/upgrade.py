@@ -1,4 +1,4 @@
-"""The opening handshake (RFC 6455, section 4.2): what a client has to ask, and what it is answered."""
+"""The opening handshake (RFC 6455, section 4.2): checks the request, renders the response that accepts it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ostler.settings.field_grammar import is_field_value, is_token
 from ostler.worker.http.request import Refusal, RequestHead
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-# The handshake's own fields; what an app gives of them cannot be meant.
+# The fields of the handshake itself, which the server sends; those of an app are dropped.
 _OWN = frozenset(
     (
         b"connection", b"content-length", b"keep-alive", b"sec-websocket-accept", b"sec-websocket-extensions",
@@ -20,15 +20,15 @@ _OWN = frozenset(
 )  # fmt: skip
 
 
-def asks(head: RequestHead) -> bool:
-    """Whether the upgrade asked for is a WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
+def is_handshake(head: RequestHead) -> bool:
+    """Whether the request asks to upgrade to WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
     if head.version != "1.1":
         return False
     return any(protocol.strip() == b"websocket" for protocol in head.upgrade.split(b","))
 
 
-def check(head: RequestHead) -> None:
-    """Check what the handshake demands of a request.
+def check_handshake(head: RequestHead) -> None:
+    """Check that the request is a valid handshake.
 
     Raises:
         Refusal: 400, or 426 where another version of the protocol is asked for.
@@ -73,7 +73,7 @@ def render_accept(
     fields: Iterable[tuple[bytes, bytes]],
     static: tuple[bytes, bytes, bytes, bytes],
 ) -> bytes:
-    """Render the response that opens the WebSocket; `agreed` are extensions, `static` as for `render_head`.
+    """Render the 101 response; `agreed` are the extensions, `static` is as in `render_head`.
 
     Raises:
         RuntimeError: the app gave a subprotocol, a name or a value that cannot be sent.
@@ -96,7 +96,7 @@ def render_accept(
         if not is_field_value(value):
             raise RuntimeError("Invalid HTTP header value: a control character is in it.")
         lower = name.lower()
-        # The subprotocol has a key of its own in the message; some apps put it here all the same.
+        # The subprotocol has a key of its own in the message; some apps also give it as a field.
         if lower in _OWN or (subprotocol and lower == b"sec-websocket-protocol"):
             continue
         own |= (lower == b"server") | (lower == b"date") << 1

@@ -10,7 +10,7 @@ from ostler.worker.http.finished_message import message_with_arguments
 class PlainLogger(logging.Logger):
     """A logger whose records format their message otherwise than CPython's `LogRecord` does."""
 
-    def makeRecord(self, *args: object, **options: object) -> logging.LogRecord:  # type: ignore[override]
+    def makeRecord(self, *args: object, **options: object) -> logging.LogRecord:
         return BraceRecord(*args, **options)  # type: ignore[arg-type]
 
 
