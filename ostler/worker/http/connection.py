@@ -16,7 +16,8 @@ State machines:
 - Input. `_reading` is the cycle whose request is arriving, `_active` the cycle whose response is next on the
   wire. They are the same cycle, unless requests are pipelined: these wait in `_queue`, and too much of them,
   or of one body, pauses reading. `_last` says that no further request is taken (the client said
-  "close", a request was refused, or the server is leaving), `_half_closed` that the client has closed its sending side.
+  "close", a request was refused, or the server is leaving), `_half_closed` that the client has closed its
+  sending side.
 - Output. `start` renders a head, which waits in `_pending_head` for the first piece of its body.
   `_keep_alive`, `_chunked` and `_write_buffer` belong to the response that is being sent.
 - The deadline: one number. In NEW and IDLE it ends the wait for a request, or for the rest of a head that has

@@ -1,4 +1,4 @@
-"""A request's body: how it comes, what becomes of it unread, and how its end and the client's are told."""
+"""Request bodies: how they arrive, what is done with unread ones, how the app learns of their end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_receive_after_the_response_says_disconnect(serve: Serve) -> None:
     assert client.ask(get()).body == b"early"
 
 
-def test_several_callers_of_receive_are_all_told(serve: Serve) -> None:
+def test_all_callers_of_receive_get_the_disconnect(serve: Serve) -> None:
     told: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +102,7 @@ def test_several_callers_of_receive_are_all_told(serve: Serve) -> None:
     assert told[1:] == [GONE, GONE]
 
 
-def test_a_client_that_leaves_amid_its_body_is_told_to_the_app(serve: Serve) -> None:
+def test_an_app_is_told_when_its_client_leaves_within_the_body(serve: Serve) -> None:
     app = Listener()
     server = serve(app)
     client = server.connect()
@@ -263,5 +263,5 @@ def test_a_body_in_very_many_pieces_is_joined_in_linear_time() -> None:
         return time.perf_counter() - began
 
     few = min(seconds(10_000) for _ in range(5))
-    # Twenty times as many: ten times what that needs, and still half of what quadratic time would come to.
+    # Twenty times as many pieces: the limit is ten times the linear time, and half of the quadratic time.
     assert seconds(200_000) < 200 * few

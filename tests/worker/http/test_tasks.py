@@ -1,4 +1,4 @@
-"""The task in which an app answers a request: when it begins, who makes it, and how it is cancelled."""
+"""The task in which an app answers a request: when it begins, how it is made, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_request_is_cancelled_in_its_first_step_although_another_task_cancels(
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_task_factory_is_heard_from_when_the_application_sets_it(serve: Serve, reset: bool) -> None:
+def test_a_task_factory_is_used_once_the_application_sets_it(serve: Serve, reset: bool) -> None:
     made: list[str] = []
 
     def factory(
@@ -134,7 +134,7 @@ def test_a_task_factory_is_heard_from_when_the_application_sets_it(serve: Serve,
 
 
 class OwnLoop(asyncio.SelectorEventLoop):
-    """One that makes tasks in its own way."""
+    """An event loop that is neither asyncio's nor uvloop's own class."""
 
 
 def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
@@ -147,7 +147,7 @@ def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
 
 
 class Named:
-    """A request that is nothing but its name."""
+    """A request that only has a name."""
 
     def __init__(self, name: str, begun: list[str]) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -158,7 +158,7 @@ class Named:
         self.begun.append(self.name)
 
 
-def test_what_a_signals_handler_raises_keeps_no_other_request_from_beginning() -> None:
+def test_an_exception_of_a_signal_handler_does_not_keep_other_requests_from_beginning() -> None:
     begun: list[str] = []
 
     def make_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""Bodies in pieces: what of them waits for the next one, and for how long."""
+"""Bodies in pieces: which pieces wait for the next one, and for how long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Wire(asyncio.Transport):
 
 
 class Bench:
-    """A burst on a wire, under a clock and a loop of ours."""
+    """A write buffer on a fake transport, with a clock and a loop of the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -85,7 +85,7 @@ def test_a_short_piece_is_written_at_once_with_what_came_before_it(bench: Bench)
     assert bench.sizes == [5, len(LONG) + 5]
 
 
-def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) -> None:
+def test_a_piece_that_comes_late_is_written_at_once(bench: Bench) -> None:
     bench.add(LONG)
     bench.now += write_buffer.GATHER_TIME
     bench.add(LONG)
@@ -95,7 +95,7 @@ def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) 
     assert bench.sizes == [2 * len(LONG), len(LONG)]
 
 
-def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) -> None:
+def test_a_piece_too_long_to_be_copied_is_written_alone_and_in_order(bench: Bench) -> None:
     bench.add(LONG)
     huge = bytes(100_000)
     bench.buffer.add(b"186a0\r\n", huge, b"\r\n", more=True)
@@ -104,7 +104,7 @@ def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) 
     assert len(bench.wire.writes) == 3
 
 
-def test_what_is_dropped_is_not_written(bench: Bench) -> None:
+def test_what_is_cleared_is_not_written(bench: Bench) -> None:
     bench.add(LONG)
     bench.buffer.clear()
     bench.turn()
@@ -131,7 +131,7 @@ def test_pieces_of_every_size_arrive_in_their_order(serve: Serve, announced: boo
         assert client.ask(get()).body == b"".join(pieces)
 
 
-def test_a_client_has_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) -> None:
+def test_a_client_receives_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) -> None:
     read = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +148,7 @@ def test_a_client_has_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) 
     assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
-def test_a_client_has_a_long_piece_while_the_app_waits(serve: Serve) -> None:
+def test_a_client_receives_a_long_piece_while_the_app_waits(serve: Serve) -> None:
     goes_on = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket client that frames by hand, so that it can do what no library does; and apps to talk to."""
+"""A WebSocket client that makes its own frames, to send what no library sends; and apps for it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def opened(server: Server, path: str = "/", *headers: str, behind: bytes = b"", 
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accepts, and sends back what it gets until the client leaves."""
+    """Accepts, and sends back what it receives until the client leaves."""
     assert scope["type"] == "websocket"
     assert (await receive()) == {"type": "websocket.connect"}
     await send({"type": "websocket.accept"})

@@ -1,4 +1,4 @@
-"""Who closes, with what code, and what each side hears of it."""
+"""Closing: which side begins it, with what code, and what each side learns of it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_to_return_is_to_close(serve: Serve) -> None:
     assert len(server.errors.lines) == 1  # the handshake's
 
 
-def test_a_client_that_does_not_answer_the_close_is_let_go(serve: Serve) -> None:
+def test_a_client_that_does_not_answer_the_close_is_closed(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
 
@@ -114,7 +114,7 @@ def test_to_send_after_the_disconnect_raises_an_oserror_which_is_no_error_of_the
         await send(accept())
         await receive()
         told.append(await receive())
-        told.append(await receive())  # as often as it is asked for
+        told.append(await receive())  # the disconnect, for every call
         with pytest.raises(OSError, match=r"gone"):
             await send({"type": "websocket.close"})
         try:
@@ -130,7 +130,7 @@ def test_to_send_after_the_disconnect_raises_an_oserror_which_is_no_error_of_the
     assert not server.errors.tracebacks
 
 
-def test_what_came_before_the_close_is_received_before_the_disconnect(serve: Serve) -> None:
+def test_messages_before_the_close_are_received_before_the_disconnect(serve: Serve) -> None:
     go: list[bool] = []
     got: list[Any] = []
 
@@ -250,7 +250,7 @@ def test_a_busy_connection_that_answers_late_is_kept(serve: Serve) -> None:
     peer.text("busy")
     assert peer.read_text() == "busy"
     server.advance(6)
-    assert peer.read().opcode == 9  # asked once more
+    assert peer.read().opcode == 9  # one more ping
     server.advance(6)
     assert peer.read_close()[0] == 1011
 

@@ -50,7 +50,7 @@ def talk(client: Client, app: Recorder, server: Server, before: bytes = b"") -> 
 
 
 @HEADERS
-def test_the_client_of_a_websocket_is_who_the_header_says(
+def test_the_client_of_a_websocket_is_the_one_in_the_proxy_header(
     serve: Serve, header: bytes, told: tuple[str, int]
 ) -> None:
     app = Recorder()

@@ -1,4 +1,4 @@
-"""From a request to an open WebSocket, or to a response that says why not."""
+"""The opening handshake: from a request to an open WebSocket, or to a response that refuses it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,9 @@ def test_subprotocol_and_headers_of_the_app_are_in_the_response(serve: Serve) ->
         {"headers": [(b"a", b"b\x7f")]},
     ],
 )
-def test_what_would_break_the_response_is_the_apps_error(serve: Serve, fields: dict[str, Any]) -> None:
+def test_fields_that_would_break_the_response_are_the_apps_error(
+    serve: Serve, fields: dict[str, Any]
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept(**fields))
 
@@ -163,7 +165,7 @@ def test_a_wrong_handshake_is_refused_before_the_app(serve: Serve, data: bytes, 
         request().replace(b"Upgrade: websocket\r\n", b""),
     ],
 )
-def test_what_does_not_ask_for_a_websocket_is_a_plain_request(serve: Serve, data: bytes) -> None:
+def test_a_request_that_does_not_ask_for_a_websocket_is_a_plain_request(serve: Serve, data: bytes) -> None:
     assert serve(hello).ask(data).body == b"hello"
 
 
@@ -294,7 +296,7 @@ def test_to_return_without_an_answer_is_a_500(serve: Serve) -> None:
     assert any("without starting response" in line for line in server.errors.lines)
 
 
-def test_messages_of_http_are_none_of_a_websockets(serve: Serve) -> None:
+def test_messages_of_http_are_refused_on_a_websocket(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(RuntimeError, match=r"Expected ASGI message 'websocket.accept'"):
             await send(start())
@@ -311,7 +313,7 @@ def test_messages_of_http_are_none_of_a_websockets(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "finish_sending"])
-def test_a_client_that_leaves_before_it_is_accepted_is_told_to_the_app(serve: Serve, how: str) -> None:
+def test_an_app_is_told_when_its_client_leaves_before_it_is_accepted(serve: Serve, how: str) -> None:
     told: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
