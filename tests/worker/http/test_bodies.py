@@ -85,7 +85,7 @@ def test_receive_after_the_response_says_disconnect(serve: Serve) -> None:
 
 
 def test_all_callers_of_receive_get_the_disconnect(serve: Serve) -> None:
-    told: list[Any] = []
+    results: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -93,13 +93,13 @@ def test_all_callers_of_receive_get_the_disconnect(serve: Serve) -> None:
         await asyncio.sleep(0)  # in the app: all three wait now
         tasks[0].cancel()
         await respond(send, b"x")
-        told.extend(await asyncio.gather(*tasks, return_exceptions=True))
+        results.extend(await asyncio.gather(*tasks, return_exceptions=True))
 
     server = serve(app)
     assert server.ask(get()).body == b"x"
     server.until(lambda: not server.server_state.in_flight)
-    assert isinstance(told[0], asyncio.CancelledError)
-    assert told[1:] == [GONE, GONE]
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [GONE, GONE]
 
 
 def test_an_app_is_told_when_its_client_leaves_within_the_body(serve: Serve) -> None:

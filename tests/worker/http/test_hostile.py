@@ -79,8 +79,8 @@ async def tell(scope: Scope, receive: Receive, send: Send) -> None:
                 return
             body += message["body"]
             more = message["more_body"]
-    told = [scope["method"], scope["http_version"], scope["path"], scope["raw_path"], scope["query_string"]]
-    await respond(send, repr((told, scope["headers"], body)).encode())
+    passed = [scope["method"], scope["http_version"], scope["path"], scope["raw_path"], scope["query_string"]]
+    await respond(send, repr((passed, scope["headers"], body)).encode())
 
 
 def outcome(server: Server, pieces: list[bytes]) -> list[tuple[int, bytes]]:

@@ -407,14 +407,14 @@ def test_a_task_outlives_its_connection_and_is_still_counted(serve: Serve) -> No
 
 
 def test_the_service_tells_once_that_it_has_served_enough(serve: Serve) -> None:
-    told: list[int] = []
+    counts: list[int] = []
     server = serve(hello)
     server.server_state.retire_after = 2
-    server.server_state.on_served = lambda: told.append(server.server_state.served)
+    server.server_state.on_served = lambda: counts.append(server.server_state.served)
     client = server.connect()
     for _ in range(4):
         client.ask(get())
-    assert told == [2]
+    assert counts == [2]
 
 
 def test_too_many_connections_are_answered_with_503(serve: Serve) -> None:

@@ -82,7 +82,7 @@ class Frame:
         return self.data[2:].decode()
 
 
-class Peer:
+class WebSocketClient:
     """A client on an open WebSocket."""
 
     def __init__(self, client: Client, answer: Answer) -> None:
@@ -121,13 +121,15 @@ class Peer:
         return self.client.ended()
 
 
-def opened(server: Server, path: str = "/", *headers: str, behind: bytes = b"", **options: Any) -> Peer:
+def opened(
+    server: Server, path: str = "/", *headers: str, behind: bytes = b"", **options: Any
+) -> WebSocketClient:
     """Open a WebSocket; `behind` is sent with the handshake."""
     client = server.connect(**options)
     client.send(request(path, *headers) + behind)
     answer = client.answer()
     assert answer.status == 101, answer
-    return Peer(client, answer)
+    return WebSocketClient(client, answer)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:

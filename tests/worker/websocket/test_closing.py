@@ -25,25 +25,25 @@ from tests.worker.websocket.harness import CLOSE, TEXT, Recorder, accept, close,
     ],
 )
 def test_the_app_closes_with_code_and_reason(serve: Serve, message: Any, seen: Any) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
         await receive()
         await send({"type": "websocket.close", **message})
-        told.append(await receive())
+        events.append(await receive())
         with pytest.raises(RuntimeError, match=r"after sending 'websocket.close'"):
             await send(text("late"))
-        told.append("end")
+        events.append("end")
 
     server = serve(app)
     peer = opened(server)
     assert peer.read_close() == seen
     peer.send(frame(TEXT, b"was on its way") + close(seen[0]))
     assert peer.ended()
-    server.until(lambda: len(told) == 2 and not server.server_state.connections)
-    assert told[0]["type"] == "websocket.disconnect"
-    assert told[0]["code"] == seen[0]
+    server.until(lambda: len(events) == 2 and not server.server_state.connections)
+    assert events[0]["type"] == "websocket.disconnect"
+    assert events[0]["code"] == seen[0]
     assert not server.errors.tracebacks
 
 
@@ -108,25 +108,25 @@ def test_a_connection_lost_without_a_close_is_a_1006(serve: Serve, how: str) -> 
 
 
 def test_to_send_after_the_disconnect_raises_an_oserror_which_is_no_error_of_the_app(serve: Serve) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
         await receive()
-        told.append(await receive())
-        told.append(await receive())  # the disconnect, for every call
+        events.append(await receive())
+        events.append(await receive())  # the disconnect, for every call
         with pytest.raises(OSError, match=r"gone"):
             await send({"type": "websocket.close"})
         try:
             await send(text("x"))
         except ClientDisconnected:
-            told.append("raised")
+            events.append("raised")
             raise
 
     server = serve(app)
     opened(server).send(close(1001))
-    server.until(lambda: len(told) == 3 and not server.server_state.requests)
-    assert told[0] == told[1] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
+    server.until(lambda: len(events) == 3 and not server.server_state.requests)
+    assert events[0] == events[1] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
     assert not server.errors.tracebacks
 
 

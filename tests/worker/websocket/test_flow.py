@@ -142,7 +142,7 @@ def _pause() -> None:
 
 
 def test_a_sender_that_waits_is_told_that_the_client_is_gone(serve: Serve) -> None:
-    told: list[Any] = []
+    raised: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
@@ -150,14 +150,14 @@ def test_a_sender_that_waits_is_told_that_the_client_is_gone(serve: Serve) -> No
             while True:
                 await send(text("x" * 100_000))
         except OSError as error:
-            told.append(error)
+            raised.append(error)
             raise
 
     server = serve(app)
     peer = opened(server, receive_buffer=4096)
     server.until(lambda: any(each.write_paused for each in sockets(server)))
     peer.client.reset()
-    server.until(lambda: told and not server.server_state.requests)
+    server.until(lambda: raised and not server.server_state.requests)
     assert not server.errors.tracebacks
 
 
