@@ -273,6 +273,26 @@ def test_an_app_that_does_not_receive_costs_no_connection(serve: Serve) -> None:
     assert peer.client.quiet()
 
 
+def test_the_state_of_a_websocket_is_shown_until_the_peer_has_closed(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        await receive()
+        await receive()
+        await send({"type": "websocket.close"})
+
+    def shown() -> str:
+        return server.call(lambda: repr(next(iter(server.server_state.connections), None)))
+
+    server = serve(app)
+    peer = opened(server)
+    assert shown() == "<WebSocket active, 0 messages held>"
+    peer.text("x")
+    assert peer.read_close()[0] == 1000
+    assert shown() == "<WebSocket closing/close_sent, 0 messages held>"
+    peer.send(close(1000))
+    server.until(lambda: not server.server_state.connections)
+
+
 def test_pings_can_be_switched_off(serve: Serve) -> None:
     peer = opened(server := serve(echo, ws_ping_interval=0))
     server.advance(1000)
