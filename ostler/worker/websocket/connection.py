@@ -255,7 +255,7 @@ class WebSocket(ClosingMixin):
         if self._deadline > settled:
             return
         if self._state is ACTIVE:
-            self._keep_alive()
+            self._send_ping_or_close()
         elif self._closing_phase is CLOSE_SENT:
             self._flush_and_close()
         elif self._extend_deadline():
@@ -265,7 +265,7 @@ class WebSocket(ClosingMixin):
         else:
             self._transport.abort()
 
-    def _keep_alive(self) -> None:
+    def _send_ping_or_close(self) -> None:
         """It is time for a ping, or for the answer to the last one."""
         now, settings = self.server_state.now, self.server_state.settings
         if self._ping and settings.ws_ping_timeout:
