@@ -1,4 +1,4 @@
-"""Which parser serves."""
+"""Which parser the settings choose."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
     data = get("/", f"Content-Length: {total}", method="POST") + b"x" * total
     sender = threading.Thread(target=client.send, args=(data,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     # One piece is fetched ahead, one is held by the server.
     assert server.received < 2 * HIGH_WATER + 4 * 256 * 1024
     go.set()
