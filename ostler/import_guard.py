@@ -1,7 +1,14 @@
-"""Tells a script that starts ostler when it is run from one that starts it again when it is imported.
+"""Refuses `ostler.run()` while a module is imported that is to be served.
 
-Whoever serves imports the application's module. If that is the very script that called `ostler.run()`, and
-without a guard, the call comes a second time: in every worker, which would start workers of its own.
+Workers import the application's module. If that is the script that calls `ostler.run()`, and the call is not
+under `if __name__ == "__main__":`, it would come a second time: in every worker, which would start workers of
+its own.
+
+Relies on CPython in two places. `_inheriting`, an attribute of multiprocessing's current process, says that a
+spawned process imports its parent's script; without it, such a call is not refused here, and multiprocessing
+itself refuses to spawn. `sys._getframe` and the code name `<module>` find the file that the message names;
+without the function the message says "the module", without the name it names the outermost file.
+tests/live/test_from_code.py and tests/test_import_guard.py hold both.
 """
 
 from __future__ import annotations
@@ -15,12 +22,12 @@ from contextvars import ContextVar
 from ostler.errors import StartupError
 
 _importing: ContextVar[bool] = ContextVar("ostler_importing", default=False)
-"""Of the context, not the process: an application may well start an ostler in a thread or process later."""
+"""Of the context, not of the process: an application may start an ostler in a thread or process later."""
 
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """The application is imported, in this thread, for as long as this lasts."""
+    """Mark what runs within, in this thread, as the import of an application."""
     token = _importing.set(True)
     try:
         yield
@@ -34,9 +41,7 @@ def refuse(call: str) -> None:
     Raises:
         StartupError: the call stands in a module that is being imported; its file is named.
     """
-    # A process that multiprocessing has spawned imports the parent's script, too, before it does what it is
-    # for: the attribute is what multiprocessing itself refuses to spawn by.
-    # Such a process has it loaded; no other needs it.
+    # A process that multiprocessing has spawned has the module loaded; no other process needs it.
     multiprocessing = sys.modules.get("multiprocessing.process")
     spawned = multiprocessing is not None and multiprocessing.current_process()
     if _importing.get() or getattr(spawned, "_inheriting", False):
@@ -46,7 +51,9 @@ def refuse(call: str) -> None:
 
 
 def _importer() -> str:
-    """The file of the module that is being imported, from whose top level we are called."""
+    """Return the file name of the module that is being imported and makes the call."""
+    if not hasattr(sys, "_getframe"):
+        return "the module"
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_name != "<module>":
         frame = frame.f_back

@@ -72,13 +72,13 @@ class SharedQueues:
     queues: tuple[tuple[socket, ...], ...]
     """By number, one socket for each address; none at `own`."""
     board: LoadBoard
-    calls: PipeEnd
+    call_reader: PipeEnd
     """Read end of a pipe on which each byte is the number of queues that have too much to do."""
-    callers: tuple[PipeEnd, ...]
+    call_writers: tuple[PipeEnd, ...]
     """By number, the write ends of those pipes."""
 
     def filenos(self) -> list[int]:
         """Return every descriptor."""
         sockets = [sock.fileno() for queue in self.queues for sock in queue]
-        pipes = [self.calls.fileno(), *(caller.fileno() for caller in self.callers)]
+        pipes = [self.call_reader.fileno(), *(writer.fileno() for writer in self.call_writers)]
         return [*sockets, *pipes, self.board.fileno()]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ostler.records import record
 from ostler.settings.access_format import parse as parse_access_format
+from ostler.settings.field_grammar import is_field_value, is_token
 from ostler.settings.trusted_peers import read_peers
 
 _A_LONG_TIME = 1e9
@@ -336,13 +337,11 @@ class HeaderLine(Kind):
         if not isinstance(value, str):
             raise ValueError
         name, colon, content = value.partition(":")
-        # RFC 9110: a name is a token (section 5.6.2); a value has no control character but the tab (5.5).
-        token = name.strip()
-        if not colon or not token or not all(_in_token(c) for c in token):
+        # UnicodeEncodeError is a ValueError.
+        if not colon or not is_token(name.strip().encode("latin-1")):
             raise ValueError
-        if any(c != "\t" and (c < " " or c == "\x7f") for c in content):
+        if not is_field_value(content.encode("latin-1")):
             raise ValueError
-        value.encode("latin-1")  # UnicodeEncodeError is a ValueError
         return value
 
     def take(self, value: object) -> str:
@@ -351,10 +350,6 @@ class HeaderLine(Kind):
             name, content = value
             return self.check(f"{name}:{content}" if ":" not in name else "")
         return self.check(value)
-
-
-def _in_token(c: str) -> bool:
-    return c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~")
 
 
 class Peers(Kind):

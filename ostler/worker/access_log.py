@@ -1,9 +1,9 @@
 """The access log: one line for each response, in uvicorn's format.
 
-Where logging is as we have set it up, a line costs no record: it is put together from its parts and waits in
-the handler until the loop's next round, which writes all that wait at once. What an application does to the
-logger meanwhile (a handler, a filter, a level, a factory of records) is seen by the first line of each round,
-and brings the records back.
+Where logging is as ostler has set it up, a line takes no logging record: it is put together from its parts,
+and waits in the handler until the loop's next round, which writes all waiting lines at once. An application
+may change the logger meanwhile (a handler, a filter, a level, a factory of records). The first line of each
+round checks for that, and if so, lines are logged as records again.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 from ostler.logging.formatters import ACCESS_LOGGER, AccessFormatter
 from ostler.logging.line_handler import LineHandler
+from ostler.worker.patched_logging import is_original
 
 MESSAGE = '%s - "%s %s HTTP/%s" %d'
 
 Arguments = tuple[str, str, str, str, int]
 
-# What quote() leaves as it is; most paths are made of nothing else, and this tells four times as fast.
+# Characters that quote() leaves as they are. Most paths have no others, and this check is four times as fast.
 _plain = re.compile(r"[A-Za-z0-9_.\-~/]*").fullmatch
 
 
 def arguments(scope: dict[str, Any], status: int) -> Arguments:
-    """Return what formatters may rely on: client, method, path with query, HTTP version, status."""
+    """Return the arguments of a record: client, method, path with query, HTTP version, status."""
     return _client(scope), scope["method"], _target(scope), scope["http_version"], status
 
 
 class AccessLog:
-    """Takes the line of each response as it starts."""
+    """Logs one line for each response as it starts."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -40,18 +40,18 @@ class AccessLog:
         self._handler: LineHandler | None = None
         self._formatter: AccessFormatter | None = None
         self._waiting: list[str] = []
-        """The handler's."""
+        """The handler's own list of lines to write."""
         self._in_round = False
-        """This round has been found to be as usual; at its end it writes what waits."""
+        """In this round of the loop, lines may wait; the next round writes them."""
         self._level_name = ""
-        # What most lines are put together from; each is emptied when it has grown large.
+        # Caches of what most lines are put together from; each is cleared when it has grown large.
         self._prefix = ""
         self._beginnings: dict[Any, str] = {}
-        """For each client, the line up to its end."""
+        """By client: the line up to the end of the client's address."""
         self._ends: dict[Any, str] = {}
-        """For what is asked and its status, the line from there on."""
+        """By request line and status: the line from there on."""
         self._frames: dict[int, tuple[str, str]] = {}
-        """For each status, what is before and after the request line."""
+        """By status: the text before and after the request line."""
         handlers = self._logger.handlers
         if len(handlers) == 1 and type(handlers[0]) is LineHandler:
             self._adopt(handlers[0])
@@ -65,7 +65,7 @@ class AccessLog:
                     other.before = handler.flush
 
     def log(self, scope: dict[str, Any], status: int) -> None:
-        """Log a response that starts."""
+        """Log a response that starts. `scope` is its request's ASGI scope."""
         if not self._in_round and not self._begin():
             self._record(scope, status)
             return
@@ -74,13 +74,13 @@ class AccessLog:
         try:
             beginning = self._beginnings.get(client) or self._beginning(scope)
             end = self._ends.get(asked) or self._end(asked, scope, status)
-        except TypeError:  # an application has put a list into its scope
+        except TypeError:  # not hashable: an application has put a list into its scope
             self._record(scope, status)
             return
         self._waiting.append(beginning + end)
 
     def _begin(self) -> bool:
-        """Whether lines may wait, which are then written in the loop's next round."""
+        """Return whether lines may wait; they are then written in the loop's next round."""
         handler = self._handler
         if handler is None or not self._as_set_up(handler):
             return False
@@ -97,13 +97,13 @@ class AccessLog:
         self._handler.flush()
 
     def _as_set_up(self, handler: LineHandler) -> bool:
-        """Whether nothing would see or change a record but our own handler and formatter."""
+        """Whether only ostler's own handler and formatter would see a record."""
         logger = self._logger
         handlers = logger.handlers
         name = logging.getLevelName(logging.INFO)
         if name != self._level_name:
             self._level_name = name
-            self._start_anew()
+            self._clear_caches()
         return (
             len(handlers) == 1
             and handlers[0] is handler
@@ -114,23 +114,25 @@ class AccessLog:
             and not logger.propagate
             and logger.isEnabledFor(logging.INFO)
             and logging.getLogRecordFactory() is logging.LogRecord
-            and _genuine(logging.Logger.handle)
-            and _genuine(logging.Logger.callHandlers)
+            and is_original(logging.Logger.handle)
+            and is_original(logging.Logger.callHandlers)
         )
 
-    def _start_anew(self) -> None:
-        for known in (self._beginnings, self._ends, self._frames):
-            known.clear()
+    def _clear_caches(self) -> None:
+        for cache in (self._beginnings, self._ends, self._frames):
+            cache.clear()
         self._prefix = self._around(200)[0]
 
     def _around(self, status: int) -> list[str]:
-        """Let the formatter itself say what is around client, method, path and version."""
+        """Return the formatter's text around client, method, path and version, for a response of `status`."""
         assert self._formatter is not None
-        return self._formatter.format(_made(self._logger, ("\0", "\0", "\0", "\0", status))).split("\0")
+        return self._formatter.format(_make_record(self._logger, ("\0", "\0", "\0", "\0", status))).split(
+            "\0"
+        )
 
     def _beginning(self, scope: dict[str, Any]) -> str:
         beginning = self._prefix + _client(scope)
-        _remember(self._beginnings, scope["client"], beginning)
+        _cache(self._beginnings, scope["client"], beginning)
         return beginning
 
     def _end(self, asked: tuple[str, bytes, int, str, str], scope: dict[str, Any], status: int) -> str:
@@ -138,43 +140,38 @@ class AccessLog:
         if frame is None:
             _, before, _, _, after = self._around(status)
             frame = before, after
-            _remember(self._frames, status, frame)
+            _cache(self._frames, status, frame)
         target = _target(scope)
         end = f"{frame[0]}{scope['method']} {target} HTTP/{scope['http_version']}{frame[1]}\n"
         if len(target) <= _SHORT:
-            _remember(self._ends, asked, end)
+            _cache(self._ends, asked, end)
         return end
 
     def _record(self, scope: dict[str, Any], status: int) -> None:
         logger = self._logger
         if logger.isEnabledFor(logging.INFO):
-            # Not info(), which would look for its caller through the frames.
-            logger.handle(_made(logger, arguments(scope, status)))
+            # Not by info(), which would search the frames for its caller.
+            logger.handle(_make_record(logger, arguments(scope, status)))
 
 
-_KNOWN = 1024
-"""Lines' parts of one kind that are kept: a megabyte in all, if they are as long as they can be."""
+_MAX_CACHED = 1024
+"""Entries of each cache: a megabyte in all, if they are as long as they can be."""
 _SHORT = 200
+"""Characters of a path with query that is cached."""
 
 
-def _remember(known: dict[Any, Any], key: object, part: object) -> None:
-    if len(known) >= _KNOWN:
-        known.clear()
-    known[key] = part
+def _cache(cache: dict[Any, Any], key: object, part: object) -> None:
+    if len(cache) >= _MAX_CACHED:
+        cache.clear()
+    cache[key] = part
 
 
-def _made(logger: logging.Logger, args: tuple[str, str, str, str, int]) -> logging.LogRecord:
+def _make_record(logger: logging.Logger, args: tuple[str, str, str, str, int]) -> logging.LogRecord:
     return logger.makeRecord(logger.name, logging.INFO, __file__, 0, MESSAGE, args, None, "log")
 
 
-def _genuine(method: Callable[..., Any]) -> bool:
-    """Whether this is logging's own: error trackers put theirs in its place, to see every record."""
-    code = getattr(method, "__code__", None)
-    return code is not None and code.co_filename == logging.addLevelName.__code__.co_filename
-
-
 def log_handshake(logger: logging.Logger, scope: dict[str, Any], outcome: int | None) -> None:
-    """Log what became of a WebSocket handshake: accepted, or answered with the status `outcome`."""
+    """Log the outcome of a WebSocket handshake: None if it is accepted, else the status of its response."""
     if outcome is None:
         logger.info('%s - "WebSocket %s" [accepted]', _client(scope), _target(scope))
     else:

@@ -1,4 +1,4 @@
-"""From an import string to one ASGI 3 callable."""
+"""Loads the application that the settings name, and makes one ASGI 3 callable of it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.cpus import usable_cpus
 from ostler.worker.asgi import Application
-from ostler.worker.importer import import_from_string, one_line, own_traceback
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line, own_traceback
 
 logger = logging.getLogger("ostler.error")
 
-MOST_THREADS = 32
-"""Threads for a WSGI application by default, however many CPUs there are."""
+MAX_DEFAULT_THREADS = 32
+"""Threads for a WSGI application by default at the most, however many CPUs there are."""
 
 
 def load(settings: Settings) -> Application:
     """Import the application that the settings name, and return it as one ASGI 3 callable.
 
     Raises:
-        StartupError: there is no such module or attribute, or the factory or the object does not fit.
+        StartupError: there is no such module or attribute, or it is no application and no factory.
         Exception: whatever the application's own code raises while it is imported.
     """
     if isinstance(settings.app, str):
@@ -33,18 +34,18 @@ def load(settings: Settings) -> Application:
     else:
         found, name = settings.app, type(settings.app).__name__
     if settings.factory:
-        found = _made(found, name)
+        found = _call_factory(found, name)
     elif inspect.isfunction(found) and _is_factory(found):
         logger.warning('"%s" takes no arguments, so it is called as a factory; say so with --factory.', name)
-        found = _made(found, name)
+        found = _call_factory(found, name)
     return as_asgi3(found, settings, name)
 
 
 def load_or_say_why(settings: Settings) -> Application:
-    """Do as `load`, and log what the application's own code raises; at trace level, also all messages.
+    """Load the application, and log what its own code raises; at trace level, also log all ASGI messages.
 
     Raises:
-        StartupError: one line that says why there is no application.
+        StartupError: the application could not be loaded; one line says why.
     """
     try:
         with import_guard.importing():
@@ -66,17 +67,17 @@ def load_or_say_why(settings: Settings) -> Application:
 
 
 def _is_factory(function: FunctionType) -> bool:
-    """Whether a function can be no application: without arguments to be given, it makes one."""
+    """Whether a function is a factory: one without required arguments cannot be an application."""
     return not inspect.iscoroutinefunction(function) and not _positional(function)
 
 
-def _made(factory: Any, name: str) -> Any:
+def _call_factory(factory: Any, name: str) -> Any:
     if not callable(factory):
         raise StartupError(f'"{name}" is not callable; with --factory it must be')
     try:
         inspect.signature(factory).bind()
     except ValueError:
-        pass  # made in C, without a signature
+        pass  # written in C, without a signature
     except TypeError as exc:
         raise StartupError(
             f'"{name}" is no factory: {exc}; if it is the application, omit --factory'
@@ -89,10 +90,11 @@ def _made(factory: Any, name: str) -> Any:
 
 
 def as_asgi3(found: Any, settings: Settings, name: str) -> Application:
-    """Return what was found under `name` as one ASGI 3 callable.
+    """Return `found`, which is called `name` in messages, as one ASGI 3 callable.
 
     Raises:
-        StartupError: it is no application, or its interface cannot be told, or has no lifespan as asked for.
+        StartupError: it is no application, or its interface is not clear, or it is WSGI and the settings
+            demand a lifespan.
     """
     if not callable(found):
         raise StartupError(f'"{name}" is not an application: {type(found).__name__} is not callable')
@@ -110,26 +112,26 @@ def as_asgi3(found: Any, settings: Settings, name: str) -> Application:
 def _as_wsgi(found: Any, settings: Settings, name: str) -> Application:
     if settings.lifespan == "on":
         raise StartupError(f'"{name}" is a WSGI application, which has no lifespan: omit --lifespan on')
-    # Imported here: most applications are none, and should not pay for it.
+    # Imported here: most applications are not WSGI, and should not pay for it.
     from ostler.worker.interfaces.wsgi import WsgiAdapter
 
-    threads = settings.wsgi_threads or min(MOST_THREADS, usable_cpus() + 4)
+    threads = settings.wsgi_threads or min(MAX_DEFAULT_THREADS, usable_cpus() + 4)
     logger.info('"%s" is a WSGI application, served by up to %d threads.', name, threads)
-    # Under an arbiter even a single worker has company: its successor, in a roll.
+    # Under an arbiter even a single worker is not alone: in a roll its successor runs, too.
     return WsgiAdapter(found, threads=threads, multiprocess=settings.workers is not None)
 
 
 def _interface(found: Any, name: str) -> str:
-    """Return which interface `found` has, as far as its parameters leave no doubt.
+    """Return the interface of `found`, judged by the parameters that it requires.
 
     Raises:
-        StartupError: no interface fits, or WSGI might.
+        StartupError: they fit no interface, or they may be WSGI's.
     """
     taken = _positional(found.__init__ if inspect.isclass(found) else found)
     if inspect.isclass(found):
-        taken, is_async = taken[1:], False  # it is called to make an instance; the first is self
+        taken, is_async = taken[1:], False  # a call makes an instance; the first parameter is self
     else:
-        call = getattr(found, "__call__", None)  # noqa: B004 - not whether there is one, but which
+        call = getattr(found, "__call__", None)  # noqa: B004 - its value is needed
         is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(call)
     if len(taken) == 1 and not is_async:
         return "asgi2"
@@ -149,7 +151,7 @@ def _says_wsgi(environ: str, start_response: str) -> bool:
 
 
 def _positional(found: Any) -> list[str]:
-    """Return the names of the required positional parameters, or three for whoever takes any number."""
+    """Return the names of the required positional parameters; ASGI 3's where any number is taken."""
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError):

@@ -13,4 +13,4 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ClientDisconnected(OSError):
-    """Raised to the app by `send` when nobody is there any more (ASGI HTTP, since 2.4)."""
+    """Raised to the app by `send` when the client is gone (ASGI HTTP, since version 2.4)."""

@@ -1,9 +1,10 @@
-"""Tasks that begin without a turn of the loop for each (Python 3.12 and newer).
+"""Tasks of requests that begin without a turn of the event loop for each (Python 3.12 and newer).
 
-A task that is made as usual waits in the loop's queue for its first step, and most requests need no other.
-Here the requests of one turn wait in a list of ours; the next turn begins them all, one after the other, in
-tasks that nobody need queue, or note among those that wait. They do not begin as they are read: answers that
-leave together wake their clients up once, and an app in the parser's call stack could make it parse on.
+A usual task waits in the loop's queue for its first step, and most requests need only that one step. Here,
+the requests that one turn of the loop has read wait in a list. In the next turn all of them begin, one after
+the other, in eager tasks: the loop does not queue these, and a task that completes in its first step is not
+registered among those that wait. The requests do not begin while they are read: responses that are written
+together wake their clients once, and an app in the parser's call stack could make the parser read on.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from ostler.worker.asgi import Application
 MakeTask = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-class Request(Protocol):
-    """What an app answers in a task."""
+class Runnable(Protocol):
+    """A request that an app answers in a task."""
 
     task: asyncio.Task[None] | None
 
     def run(self, app: Application) -> Coroutine[Any, Any, None]:
-        """Let the app answer."""
+        """Let the app answer. The coroutine sets `task` in its first step, if that is None."""
 
 
 class EagerTasks:
@@ -40,33 +41,29 @@ class EagerTasks:
         make_task: MakeTask,
         make_usual_task: MakeTask,
     ) -> None:
-        """Make tasks with `make_task`, or with the usual one where the application has set a task factory.
+        """Make tasks in copies of `context`.
 
-        That is done in `context`.
+        That is done with `make_task`, or with `make_usual_task` while the application has set a task factory.
         """
         self._loop = loop
         self._context = context
         self._make_task = make_task
         self._make_usual_task = make_usual_task
-        self._waiting: list[tuple[Request, Application]] = []
+        self._waiting: list[tuple[Runnable, Application]] = []
         """For the next turn."""
-        self._beginning: list[tuple[Request, Application]] = []
+        self._beginning: list[tuple[Runnable, Application]] = []
         """Of this turn; the last one first."""
 
-    def add(self, request: Request, app: Application) -> None:
+    def add(self, request: Runnable, app: Application) -> None:
         """Let `app` begin to answer once all that this turn has brought is read."""
         if not self._waiting:
             self._begin_soon()
         self._waiting.append((request, app))
 
-    def remove(self, request: Request) -> bool:
-        """Do not begin `request`; return whether it was still to begin."""
+    def remove(self, request: Runnable) -> None:
+        """Do not begin `request`, if it has not begun."""
         for pairs in (self._waiting, self._beginning):
-            for pair in pairs:
-                if pair[0] is request:
-                    pairs.remove(pair)
-                    return True
-        return False
+            pairs[:] = [pair for pair in pairs if pair[0] is not request]
 
     def _begin_soon(self) -> None:
         # A copy: an app may run the loop within its own step (nest_asyncio), and no context is entered twice.
@@ -83,18 +80,18 @@ class EagerTasks:
                 request, app = beginning.pop()
                 request.task = make_task(request.run(app))
         finally:
-            if beginning:  # a signal's handler has raised something: that is not for the others to pay
+            if beginning:  # a signal handler has raised an exception: the other requests still begin
                 self._begin_soon()
 
 
 def eager_tasks(
     loop: asyncio.AbstractEventLoop, context: Context, make_usual_task: MakeTask, *, fresh: bool
 ) -> EagerTasks | None:
-    """Return what begins the requests of one service, or None where `make_usual_task` has to do.
+    """Return what begins the requests of one server; None where `make_usual_task` is to make their tasks.
 
-    Each runs in a copy of `context`, or in an empty one if `fresh`.
+    Each request runs in a copy of `context`, or in an empty context if `fresh`.
     """
-    # A loop of the user's own may make tasks in its own way.
+    # Another event loop than asyncio's and uvloop's may make tasks in its own way.
     if sys.version_info >= (3, 12) and type(loop).__module__.partition(".")[0] in ("asyncio", "uvloop"):
 
         def make_in_fresh_context(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,4 +1,4 @@
-"""Which event loop a worker runs on."""
+"""Makes and closes the event loop that a worker runs on: uvloop's, asyncio's or one of the user's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import asyncio
 from ostler.errors import StartupError
 from ostler.settings import libraries
 from ostler.settings.declarations import Settings
-from ostler.worker.importer import import_from_string, one_line
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line
 
 
 def new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
@@ -15,7 +16,7 @@ def new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
 
     Raises:
         SettingsError: uvloop is asked for and not installed.
-        StartupError: the user's own function is not there, fails, or returns something else.
+        StartupError: the user's own function is not there, fails, or returns no event loop.
     """
     kind = libraries.event_loop(settings)
     if ":" in kind:
@@ -40,7 +41,7 @@ def _made_by_the_user(where: str) -> asyncio.AbstractEventLoop:
 
 
 def close(loop: asyncio.AbstractEventLoop) -> None:
-    """Leave nothing of the loop behind, as asyncio.run() does."""
+    """Cancel what is left in the loop and close it, as asyncio.run() does."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:

@@ -1,9 +1,9 @@
-"""A worker's pulse: its beats to the arbiter, and its lifeline from it.
+"""A worker's heartbeat to the arbiter, and its lifeline from the arbiter.
 
-One thread does both. It beats about once a second, telling how far the event loop and itself have come, so
-that the arbiter can tell a blocked loop (only the thread moves) from a process that does not run at all.
-And it waits on the lifeline: a byte there means that the whole instance is going to stop, end-of-file that
-the arbiter is gone, even by SIGKILL.
+One thread does both. About once a second it sends a beat, which says how often the event loop and the thread
+itself have run. So the arbiter can tell a blocked loop (only the thread's count moves) from a process that
+does not run at all. The thread also waits on the lifeline: a byte there means that the whole instance is
+going to stop; end-of-file means that the arbiter is gone, even by SIGKILL.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ import threading
 
 from ostler.ipc import messages
 from ostler.ipc.assignment import Assignment
+from ostler.ipc.contract import WORKER_EXIT_MARGIN
 from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.logging import setup as log_setup
 from ostler.system.cgroups import Throttling
 from ostler.worker.server import tick_seconds
 from ostler.worker.server_state import ServerState
-from ostler.worker.signal_handlers import MARGIN, SignalHandlers
+from ostler.worker.signal_handlers import SignalHandlers
 
 logger = logging.getLogger("ostler.error")
 
-# If not even the thread can run, faulthandler's ends the process this much later.
 _LAST_RESORT = 1.0
+"""Seconds after which faulthandler ends the process if not even the heartbeat's thread can run."""
 
 
 class Heartbeat:
-    """Speaks for one worker on its heartbeat pipe; a `server.Watcher`."""
+    """Sends the messages of one worker on its heartbeat pipe; a `server.Watcher`."""
 
     def __init__(self, assignment: Assignment, signal_handlers: SignalHandlers) -> None:
         self._signal_handlers = signal_handlers
@@ -49,7 +50,7 @@ class Heartbeat:
         self._ran = 0
         self._throttled = 0
         self._retirement: RetireAsked | None = None
-        """What the arbiter has not been told yet, as its pipe was full."""
+        """The request for a successor, until it is sent: the pipe may be full."""
         self._throttling = Throttling()
         self._lag = 0.0
         self._schedstat = _open_schedstat()
@@ -57,22 +58,24 @@ class Heartbeat:
         os.set_blocking(self._pipe, False)
 
     def start(self) -> None:
-        """Watch the lifeline from now on, and beat once the server is ready."""
-        threading.Thread(target=self._run, name="ostler-pulse", daemon=True).start()
+        """Watch the lifeline from now on, and send beats once the server is ready."""
+        threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True).start()
 
     def ready(self, server_state: ServerState) -> None:
         """Tell the arbiter that this worker accepts connections."""
         self._server_state = server_state
-        if self._withdrawn:  # set before the thread looks for the service, read after that is here
+        # The thread sets `_withdrawn` before it looks for the state; it is read here after the state is set.
+        # So one of the two withdraws.
+        if self._withdrawn:
             server_state.withdraw()
-        self._tell(Ready())
+        self._send(Ready())
 
     def failed(self, reason: str) -> None:
         """Tell the arbiter why this worker will not get ready."""
-        self._tell(BootFailed(reason))
+        self._send(BootFailed(reason))
 
     def stopping(self) -> None:
-        """Nothing to do: it is the arbiter that asked for it."""
+        """Do nothing: it is the arbiter that stops this worker."""
 
     def retire(self, reason: str) -> None:
         """Ask the arbiter for a successor; this worker serves on until it is drained."""
@@ -80,14 +83,15 @@ class Heartbeat:
         self._ask_to_retire()
 
     def _ask_to_retire(self) -> None:
-        if self._retirement is not None and self._tell(self._retirement):
+        if self._retirement is not None and self._send(self._retirement):
             self._retirement = None
-            # The arbiter looks at beats from time to time: an empty line, which no stack has, makes it look.
+            # The arbiter reads beats only from time to time. An empty line on the pipe of stacks, which no
+            # stack has, wakes it.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._stacks, b"\n")
 
     def ticked(self, lag: float) -> None:
-        """Note that the event loop has come round."""
+        """Note that the event loop has run the server's tick."""
         self._lag = lag
         self._ran, self._waited = self._read_schedstat()
         self._throttled = self._throttling.read()
@@ -105,12 +109,12 @@ class Heartbeat:
                 self._withdraw()
             self._thread_count += 1
             if self._server_state is not None:
-                self._tell(self._beat(self._server_state))
+                self._send(self._beat(self._server_state))
                 if self._loop_count == seen:
-                    # The loop is held up, and what it has served by then should be seen before it is killed.
+                    # The loop is blocked. What it has served should be in the log before it is killed.
                     log_setup.flush()
                 seen = self._loop_count
-        self._orphaned()
+        self._on_arbiter_gone()
 
     def _withdraw(self) -> None:
         self._withdrawn = True
@@ -132,7 +136,7 @@ class Heartbeat:
             throttled=self._throttled,
         )
 
-    def _tell(self, message: Message) -> bool:
+    def _send(self, message: Message) -> bool:
         """Write the message, whole or not at all; False if the arbiter has to read first."""
         if os.getpid() != self._pid:
             return True  # a copy that the application has forked does not speak for its worker
@@ -141,10 +145,11 @@ class Heartbeat:
         except BlockingIOError:
             return False
         except BrokenPipeError:
-            pass  # there is nobody to tell any more
+            pass  # the arbiter is gone
         return True
 
     def _read_schedstat(self) -> tuple[int, int]:
+        """Return the nanoseconds that the loop's thread has run on a CPU and has waited for one."""
         if self._schedstat is None:
             return 0, 0
         # "on-cpu waiting timeslices", in nanoseconds, of the main thread, which runs the loop
@@ -152,9 +157,11 @@ class Heartbeat:
         ran, waited = os.pread(self._schedstat, 64, 0).split()[:2]
         return int(ran), int(waited)
 
-    def _orphaned(self) -> None:
-        # Nothing here may wait for a reader of the log before the end is certain: it may have gone, too.
-        grace = self._grace + MARGIN
+    def _on_arbiter_gone(self) -> None:
+        """Drain, and kill this worker after the grace."""
+        # The reader of the log may be gone, too: nothing may wait for it before the end is certain. So the
+        # deadline comes first, and a thread of its own logs.
+        grace = self._grace + WORKER_EXIT_MARGIN
         self._signal_handlers.set_deadline(grace + _LAST_RESORT)
         self._withdraw()
         os.kill(os.getpid(), signal.SIGTERM)

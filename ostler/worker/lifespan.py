@@ -1,4 +1,4 @@
-"""The ASGI lifespan protocol (version 2.0 of its specification)."""
+"""Runs the application's start-up and shutdown: the ASGI lifespan protocol, version 2.0."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ostler.errors import StartupError
 from ostler.logging import setup as log_setup
 from ostler.worker.asgi import Application, Message
-from ostler.worker.importer import one_line
+from ostler.worker.tracebacks import one_line
 
 logger = logging.getLogger("ostler.error")
 
@@ -19,7 +19,7 @@ class Lifespan:
 
     def __init__(self, app: Application, mode: Literal["auto", "on", "off"]) -> None:
         self.state: dict[str, Any] = {}
-        """What the application keeps for its requests; each request's scope gets a copy."""
+        """State that the application sets for its requests; each request's scope gets a copy."""
         self._app = app
         self._mode = mode
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
@@ -31,7 +31,7 @@ class Lifespan:
         """Wait until the application has started up.
 
         Raises:
-            StartupError: it said that it failed, or it raised in mode `on`.
+            StartupError: it reported a failure, or it raised in mode `on`.
         """
         if self._mode == "off":
             return
@@ -45,7 +45,7 @@ class Lifespan:
         logger.info("Application startup complete.")
 
     async def shutdown(self) -> None:
-        """Wait until the application has shut down; a failure there is logged, and changes nothing."""
+        """Wait until the application has shut down; a failure is logged and has no other effect."""
         if self._task is None or self._task.done():
             return
         self._phase = "shutdown"
@@ -57,7 +57,7 @@ class Lifespan:
             logger.error("Application shutdown failed. Exiting.")
 
     async def cancel(self, patience: float) -> None:
-        """Cancel what is left of the application's task, and wait for it for at most `patience` seconds."""
+        """Cancel the application's task if it still runs, and wait for its end for `patience` seconds."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait((self._task,), timeout=patience)
@@ -67,7 +67,7 @@ class Lifespan:
         self._answer = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait(message)
         answer = await self._answer
-        log_setup.revive()  # many an application sets up its logging now
+        log_setup.revive()  # many applications set up their logging in the start-up
         return answer
 
     async def _run(self) -> None:
@@ -76,15 +76,15 @@ class Lifespan:
             await self._app(scope, self._inbox.get, self._send)
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError) and (self._answer is None or self._answer.done()):
-                raise  # ours: nobody waits for it any more
+                raise  # the server has cancelled it, and does not wait for its answer any more
             self._raised(exc)
         finally:
-            # An application that returns without an answer has nothing to start up or shut down.
+            # An application that returns without an answer needs no start-up and no shutdown.
             self._settle(None)
 
     def _raised(self, exc: BaseException) -> None:
         if self._answer is None or self._answer.done():
-            # After its own "failed" message this is the same failure again.
+            # After a "failed" message, the exception is the same failure.
             if self._phase == "serving":
                 logger.error("Exception in 'lifespan' protocol\n", exc_info=exc)
             return
@@ -99,7 +99,7 @@ class Lifespan:
     async def _send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "lifespan.shutdown.failed" and self._phase == "serving":
-            return  # it was cancelled at a stop amid its start-up, and says so (Starlette does)
+            return  # a stop cancelled it in its start-up, and it reports that (Starlette does)
         allowed = (f"lifespan.{self._phase}.complete", f"lifespan.{self._phase}.failed")
         if kind not in allowed or self._answer is None or self._answer.done():
             raise RuntimeError(f"lifespan message {kind!r} is out of order: the phase is {self._phase!r}")

@@ -1,4 +1,4 @@
-"""The limits at which a worker is replaced: time served, memory in use. Pure."""
+"""The limits at which a worker is replaced, and their log lines: requests, lifetime, memory in use. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,37 @@ from ostler.settings.declarations import Settings
 from ostler.settings.kinds import Bytes
 
 LOOKS = 3
-"""How many looks in a row must find too much memory: a peak costs nothing."""
+"""How many looks in a row have to find too much memory, so that a peak does not count."""
 BETWEEN_LOOKS = 0.9
-"""Seconds: a tick may come some milliseconds early, and is not to be missed."""
+"""Seconds between two looks at the least: less than a tick, which may come some milliseconds early."""
 PATIENCE = 60.0
-"""Seconds to serve for a worker that had too much memory from the start: its successor will have, too."""
+"""Seconds that a worker serves that had too much memory from the start: its successor will have it, too."""
+
+TERMINATING = "%s Terminating process."
+"""The log line, in uvicorn's words, where a server stops at a limit because it has no arbiter; to be filled
+with the reason."""
+
+
+def request_limit(settings: Settings, choose: Callable[[int, int], int]) -> int | None:
+    """Return how many requests a worker answers before it is replaced, jitter included; None for no limit.
+
+    `choose` returns a random number between two numbers, both included (random.randint).
+    """
+    if settings.limit_max_requests is None:
+        return None
+    return settings.limit_max_requests + choose(0, settings.limit_max_requests_jitter)
+
+
+def requests_exceeded(limit: int) -> str:
+    """Return why a worker is replaced that has answered `limit` requests, in uvicorn's words."""
+    return f"Maximum request limit of {limit} exceeded."
 
 
 class Limits:
-    """Says when one worker should be replaced, and why. Times are monotonic seconds, `chance` is in [0, 1].
-
-    Call `look` once a tick. Requests are counted where they are answered.
-    """
+    """Says when one worker should be replaced for its lifetime or its memory. Call `look` once a tick."""
 
     def __init__(self, settings: Settings, now: float, chance: float) -> None:
+        """`now` is in monotonic seconds; `chance`, from 0 to 1, is the share of the jitter that is added."""
         self._lifetime = settings.limit_worker_lifetime
         self._end = inf
         if self._lifetime is not None:
@@ -33,7 +50,7 @@ class Limits:
         self._too_much = 0
         self._not_before = now
         self.warning: str | None = None
-        """What the operator should know of these limits, once `look` has found it."""
+        """A log line for the operator that `look` has found; to be reset once it is logged."""
 
     @property
     def watched(self) -> bool:
@@ -41,7 +58,10 @@ class Limits:
         return self._end < inf or self._memory is not None
 
     def look(self, now: float, resident: Callable[[], int | None]) -> str | None:
-        """Return why the worker should be replaced now; None if it should not."""
+        """Return why the worker should be replaced now; None if it should not.
+
+        `resident` returns the bytes of memory in use, or None where that is not known.
+        """
         if now >= self._end:
             return f"Lifetime limit of {self._lifetime:.12g} s exceeded."
         if self._memory is None or now < self._next_look:

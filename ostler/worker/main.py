@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from socket import socket
 from typing import NoReturn
@@ -22,7 +21,7 @@ from ostler.system import privileges
 from ostler.system.pipes import PipeEnd
 from ostler.system.process_title import set_title
 from ostler.system.sd_notify import Notifier
-from ostler.worker import application, event_loops, fresh_bytecode
+from ostler.worker import application, event_loops, executor_exit, fresh_bytecode
 from ostler.worker.heartbeat import Heartbeat
 from ostler.worker.plain_watcher import PlainWatcher
 from ostler.worker.protocols import http_protocol
@@ -35,8 +34,8 @@ _STDERR = 2
 def run_worker(assignment: Assignment) -> NoReturn:
     """Serve as one of the arbiter's workers, and exit: 0 drained as asked, 3 the application failed to start.
 
-    The arbiter spawned this process with its signals blocked; they are let through once handlers stand, so
-    that an order to stop is heeded at any instant of the boot.
+    The arbiter spawns this process with its signals blocked. They are unblocked once the handlers stand, so
+    that an order to stop is obeyed at any instant of the boot.
     """
     if assignment.terminal:
         _take_terminal()
@@ -45,10 +44,7 @@ def run_worker(assignment: Assignment) -> NoReturn:
             os.setpgid(0, 0)
     settings = assignment.settings
     set_title(f"ostler: worker {assignment.slot} {settings.app}")
-    pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
-    others = [] if assignment.shared_queues is None else assignment.shared_queues.filenos()
-    for fd in [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets] + others:
-        os.set_inheritable(fd, False)
+    _keep_descriptors(assignment)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
     signal_handlers = SignalHandlers(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
@@ -65,22 +61,19 @@ def run_worker(assignment: Assignment) -> NoReturn:
         if identity is not None:
             identity.assume()
         log_setup.configure(settings, slot=assignment.slot)
-        place = assignment.shared_queues
         _serve(
             settings,
             assignment.directory,
             assignment.sockets,
             signal_handlers,
             heartbeat,
-            assignment.gate,
-            place,
+            gate=assignment.gate,
+            shared_queues=assignment.shared_queues,
         )
     except OstlerError as exc:
         heartbeat.failed(str(exc))
         code = exc.exit_code
-    # An idle ProcessPoolExecutor is let go by a hook at the end of threading. multiprocessing would come to
-    # that only after it has joined the executor's processes (Python 3.10 to 3.12).
-    getattr(threading, "_shutdown", lambda: None)()
+    executor_exit.end_idle_executors()
     sys.exit(code)
 
 
@@ -93,7 +86,12 @@ def run_plain(
 ) -> None:
     """Serve in this process, without an arbiter, until a signal ends it.
 
-    `leave` ends the process at an order to stop that comes before there is a server to drain.
+    Args:
+        settings: the server's settings.
+        directory: the working directory, symbolic links kept; `app_dir` is relative to it.
+        sockets: the listening sockets; the server closes them.
+        notifier: tells the service manager how the server fares.
+        leave: ends the process at an order to stop that comes before there is a server to drain.
 
     Raises:
         StartupError: the application could not be imported, or its lifespan start-up failed.
@@ -107,8 +105,19 @@ def run_plain(
 
 
 def _leave() -> NoReturn:
-    # Raising out of a signal handler could be swallowed by whatever runs just now; nothing is served yet.
+    # An exception raised in a signal handler could be swallowed by the code that it interrupts. Nothing is
+    # served yet, so nothing is lost.
     os._exit(0)
+
+
+def _keep_descriptors(assignment: Assignment) -> None:
+    """Keep the worker's descriptors from the processes that its application starts."""
+    pipes = (assignment.beats, assignment.stacks, assignment.lifeline)
+    fds = [pipe.fileno() for pipe in pipes] + [sock.fileno() for sock in assignment.sockets]
+    if assignment.shared_queues is not None:
+        fds += assignment.shared_queues.filenos()
+    for fd in fds:
+        os.set_inheritable(fd, False)
 
 
 def _serve(
@@ -125,14 +134,24 @@ def _serve(
     loop = event_loops.new_event_loop(settings)
     asyncio.set_event_loop(loop)
     if gate is not None:
-        http_protocol(settings)  # what it imports need not wait
-        select.select([gate], [], [])  # also ends when the arbiter has gone, which the pulse sees to
+        http_protocol(settings)  # its libraries are not the application's: their import need not wait
+        _wait_for_gate(gate)
     try:
         loop.run_until_complete(_main(settings, sockets, signal_handlers, watcher, shared_queues))
     finally:
         signal_handlers.over()
         event_loops.close(loop)
         log_setup.flush()
+
+
+def _wait_for_gate(gate: PipeEnd) -> None:
+    """Wait for the byte that says that the old code has gone.
+
+    The end of the arbiter ends the wait, too; `Heartbeat` then drains this worker.
+    """
+    poll = select.poll()  # not select.select, which takes no descriptor above 1023
+    poll.register(gate.fileno(), select.POLLIN)
+    poll.poll()
 
 
 async def _main(
@@ -142,8 +161,8 @@ async def _main(
     watcher: Watcher,
     shared_queues: SharedQueues | None,
 ) -> None:
-    # The application is imported inside the running loop, as by uvicorn's workers: some make futures, locks
-    # or tasks as they are imported, and find this loop.
+    # The application is imported inside the running loop, as by uvicorn's workers: some create futures, locks
+    # or tasks at import, which take this loop.
     app = application.load_or_say_why(settings)
     server = Server(settings, app, sockets, watcher, shared_queues=shared_queues)
     signal_handlers.drain(server)
@@ -151,10 +170,11 @@ async def _main(
 
 
 def _take_terminal() -> None:
-    """Read from the terminal, as a debugger does: multiprocessing has put /dev/null in its place.
+    """Read from the terminal, as a debugger does: multiprocessing has replaced stdin by /dev/null.
 
-    Who reads from a terminal must be in its foreground process group (termios(3)): the arbiter's.
-    Ctrl+C then comes here, too. It is for the arbiter: blocked, as pdb sets a handler of its own.
+    A process that reads from a terminal has to be in its foreground process group (termios(3)), which is the
+    arbiter's. So Ctrl+C reaches this process, too, although it is meant for the arbiter. SIGINT is blocked
+    and not ignored, because pdb installs a handler of its own.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # type: ignore[misc]  # noqa: SIM115

@@ -1,8 +1,7 @@
-"""HTTP/1.1: one connection class, one request/response cycle, two parsers behind one face."""
+"""Composes the protocol of accepted connections: parser, upgrades and logging, as the settings say."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -13,27 +12,21 @@ from ostler.settings import libraries
 from ostler.settings.declarations import Settings
 from ostler.worker.http.connection import Connection, MakeParser, TakeUpgrade
 from ostler.worker.http.cycle import Cycle
-from ostler.worker.http.request import Head
-from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.http.request import RequestHead
 from ostler.worker.server_state import ServerState
 
 
-def http_protocol(settings: Settings) -> Callable[[ServerState], asyncio.Protocol]:
-    """Return what makes the protocol of one accepted connection, with the libraries that the settings name.
+def http_protocol(settings: Settings) -> Callable[[ServerState], Connection]:
+    """Return the factory of HTTP connections, for the time after a PROXY header and a TLS handshake.
 
     Raises:
-        SettingsError: one of them is not installed.
+        SettingsError: one of the libraries that the settings name is not installed.
     """
-    make = http_connection(settings)
-    if not settings.proxy_protocol:
-        return make
-    from ostler.worker.accept.introduction import Introduction
-
-    return partial(Introduction, make=make, peers=TrustedProxies(settings.forwarded_allow_ips))
+    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
 
 
 def _connection(settings: Settings) -> Callable[..., Connection]:
-    """Return the class of connections, or one that logs more where that is asked for."""
+    """Return the class of connections: one that logs more, if the settings ask for that."""
     kind: type[Connection] = Connection
     options: dict[str, Any] = {}
     if log_setup.at_completion(settings):
@@ -42,23 +35,14 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
         kind = CompletedConnection
         options["log_completed"] = logger_of_completed(settings)
     if logging.getLogger("ostler.error").isEnabledFor(log_setup.TRACE):
-        from ostler.worker.http.tracing import traced
+        from ostler.worker.http.tracing import with_trace_log
 
-        kind = traced(kind)
+        kind = with_trace_log(kind)
     return partial(kind, **options)
 
 
-def http_connection(settings: Settings) -> Callable[[ServerState], Connection]:
-    """Return what makes a connection once everything that comes before HTTP has been seen to.
-
-    Raises:
-        SettingsError: one of the libraries that the settings name is not installed.
-    """
-    return partial(_connection(settings), make_parser=_parser(settings), take_upgrade=_upgrades(settings))
-
-
 def _parser(settings: Settings) -> MakeParser:
-    # Imported here: either library may be absent, and an unused one should cost no memory.
+    # Imported here: either library may not be installed, and one that is not used should cost no memory.
     if libraries.http_parser(settings) == "httptools":
         from ostler.worker.http.httptools_parser import HttptoolsParser
 
@@ -79,10 +63,10 @@ def _upgrades(settings: Settings) -> TakeUpgrade | None:
 
 
 def _upgrades_once_asked(settings: Settings) -> TakeUpgrade:
-    """Return what loads a library at the first handshake: most workers never see one."""
+    """Return a TakeUpgrade that loads the WebSocket library at the first handshake: most workers get none."""
     loaded: list[TakeUpgrade | None] = []
 
-    def take(stream: Connection, head: Head) -> Cycle | None:
+    def take(stream: Connection, head: RequestHead) -> Cycle | None:
         if not loaded:
             if b"websocket" not in head.upgrade:
                 return None

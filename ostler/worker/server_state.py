@@ -1,4 +1,4 @@
-"""What all connections of one server share: the app, the settings that matter per request, the one clock."""
+"""What all connections of one server share: the application, the settings of each request, the one clock."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Proxies(Protocol):
         """Set the scope's client and scheme from the forwarding fields of a trusted peer."""
 
 
-class Connection(Protocol):
-    """One client's connection, as the service sees it."""
+class ServedConnection(Protocol):
+    """One client's connection, as the server sees it."""
 
     def check(self, settled: float) -> None:
-        """Act on a deadline that lies at or before `settled`."""
+        """Act on a deadline that lies at or before `settled`, in monotonic seconds."""
 
     def leave(self) -> None:
         """Close at once unless a request is being answered, and take no further one."""
@@ -46,19 +46,25 @@ class Connection(Protocol):
         """Cut it off, whatever is still to be sent."""
 
 
-class Request(Protocol):
-    """One request that the app is at work on."""
+class RunningRequest(Protocol):
+    """One request that the application has not returned from."""
 
     @property
     def streaming(self) -> bool:
-        """Whether its answer is under way and nobody knows its length: it may never end."""
+        """Whether its response has started without a known length: it may never end."""
 
     def cancel(self) -> None:
-        """Cancel the app's task."""
+        """Cancel the application's task."""
 
 
 class ServerState:
-    """The shared part of one server. `tick` it about once a second: nothing else here has a timer."""
+    """The state of one server that its connections and requests read and change, all in the loop's thread.
+
+    Connections and requests add themselves to `connections` and `requests`, and call `left`, `returned` and
+    `count`. The server calls `tick` about once a second, which is the only clock of all deadlines: nothing
+    here has a timer of its own. To stop, the server calls `withdraw`, `drain`, `leave`, `end_streams`,
+    `cancel` and `abort`, each harder than the one before; what was called already may be called again.
+    """
 
     def __init__(
         self,
@@ -75,45 +81,50 @@ class ServerState:
         self.loop = loop
         self.proxies = proxies
         self.context = contextvars.copy_context()
-        """What no request has changed: what one of them sets off for another is run in a copy of it."""
+        """The context that no request has changed. What one request sets off for another runs in a copy."""
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
         self.eager_tasks = eager_tasks(loop, self.context, self.create_task, fresh=settings.reset_contextvars)
-        """What starts them instead, where Python can do that for less."""
+        """Starts the tasks of requests instead, where Python can start a task for less."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
-        self.connections: set[Connection] = set()
-        self.requests: set[Request] = set()
-        """What the app is at work on, whether or not its connection is still there. Keeps the tasks alive."""
+        self.connections: set[ServedConnection] = set()
+        self.requests: set[RunningRequest] = set()
+        """Those that the application has not returned from, whether or not their connections are still there.
+        The set keeps the tasks alive."""
         self.served = 0
         self.withdrawn = False
-        """The instance is going to stop: health checks say so, and clients are to let go. More than a
-        worker that drains, whose place another one has taken."""
+        """The whole instance is going to stop: health checks say so, and responses close their connections.
+        Not so in a worker that drains because another one has taken its place."""
         self.draining = False
         self.keeps = bool(settings.timeout_keep_alive)
         """Whether responses leave their connections open."""
         self.cancelled = False
         self.turning_away = False
-        """The code has changed: what is asked from now on is for its successor to answer."""
+        """The code has changed: requests from now on are for the successor to answer."""
         self.retire_after: int | None = None
+        """How many requests may be answered before the server should be replaced."""
         self.on_change: Callable[[], None] | None = None
+        """Called when a connection or a request has ended, the server drains, and no connection is left."""
         self.on_served: Callable[[], None] | None = None
+        """Called once `retire_after` requests are answered."""
         self.on_left: Callable[[], None] | None = None
+        """Called when a connection is gone."""
         self.overloaded: Application | None = None
-        """What answers in the app's place above `limit_concurrency`; None is a plain 503."""
+        """Answers in the application's place above `limit_concurrency`; None is a plain 503."""
         self.log = logging.getLogger("ostler.error")
         access = logging.getLogger("ostler.access")
-        heard = settings.access_log and access.isEnabledFor(logging.INFO)
-        self.access = AccessLog(loop) if heard and not log_setup.at_completion(settings) else None
-        """The access log of responses that start, or None when nobody listens to it."""
-        self.log_handshakes = heard
-        """Whether what became of WebSocket handshakes is logged, in the error log as uvicorn has it."""
+        logged = settings.access_log and access.isEnabledFor(logging.INFO)
+        self.access = AccessLog(loop) if logged and not log_setup.at_completion(settings) else None
+        """The access log of responses that start; None where it is off."""
+        self.log_handshakes = logged
+        """Whether the outcome of WebSocket handshakes is logged, in the error log as by uvicorn."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
-        """Response field names that were found valid, as `ostler.worker.http.response` keeps them."""
+        """Names of response fields that were found valid, as `ostler.worker.http.response` caches them."""
         self.heads: dict[object, tuple[bytes, int, bool, bool]] = {}
-        """Response heads that were rendered since the last tick, likewise."""
+        """Response heads that were rendered since the last tick, cached in the same way."""
         self.static: tuple[bytes, bytes, bytes, bytes] = (b"", b"", b"", b"")
         self._extra = b"".join(_render_field(line) for line in settings.header)
         given = {line.partition(":")[0].strip().lower() for line in settings.header}
@@ -122,7 +133,7 @@ class ServerState:
         self.now = 0.0
         """Monotonic seconds at the last tick."""
         self.idle_until = 0.0
-        """Until when a connection is kept that falls idle now."""
+        """Monotonic seconds until which a connection is kept that becomes idle now."""
         self.tick(time.monotonic())
 
     def __repr__(self) -> str:
@@ -132,15 +143,15 @@ class ServerState:
 
     @property
     def in_flight(self) -> int:
-        """Requests that the app has not returned from."""
+        """How many requests the application has not returned from."""
         return len(self.requests)
 
     def tick(self, now: float) -> None:
         """Move the clock, render what changes with it, and act on the deadlines that have passed.
 
-        A deadline is compared with the tick *before* this one. So it is never early, although it was computed
-        from a clock up to one tick old; and after a pause of the whole process, what waits in the sockets is
-        read first.
+        A deadline is compared with the tick *before* this one. So it never passes early, although it was
+        computed from a clock up to one tick old; and after a pause of the whole process, the sockets are read
+        before deadlines count.
         """
         settled, self.now = self.now, now
         date = b"date: %b\r\n" % imf_fixdate(time.time()).encode() if self._date else b""
@@ -152,30 +163,30 @@ class ServerState:
             connection.check(settled)
 
     def withdraw(self) -> None:
-        """Serve on, but let load balancers know that they should ask elsewhere."""
+        """Serve on, but let health checks fail, so that load balancers choose other instances."""
         self.withdrawn = True
         self.keeps = False
 
     def drain(self) -> None:
-        """From now on every response closes its connection; idle ones wait out their keep-alive time."""
+        """Let every response close its connection from now on; idle ones wait out their keep-alive time."""
         self._drain()
         for connection in tuple(self.connections):
             connection.on_drain()
 
     def turn_away(self) -> None:
-        """Begin no further request, from this instant on: a signal's handler may call it."""
+        """Begin no further request, from this instant on. A signal's handler may call it."""
         self.turning_away = True
-        # Requests pay for this check as they pay for the limit: not at all when there is none.
+        # The check of the limit leads to the check of `turning_away`: without either, a request pays nothing.
         self.limit_concurrency = 0
 
     def leave(self) -> None:
-        """Close what is idle, let finish what is in flight."""
+        """Close idle connections, and let requests in flight finish."""
         self._drain()
         for connection in tuple(self.connections):
             connection.leave()
 
     def end_streams(self) -> None:
-        """Cancel streams, which may never end, and close what has still not asked for anything."""
+        """Cancel streams, which may never end, and close connections that have sent no request yet."""
         self.cancelled = True
         for request in tuple(self.requests):
             if request.streaming:
@@ -184,7 +195,7 @@ class ServerState:
             connection.cancel()
 
     def cancel(self) -> int:
-        """Cancel what is in flight, close everything; return how many requests that were."""
+        """Cancel requests in flight and close all connections; return how many requests that were."""
         self._drain()
         self.cancelled = True
         requests = tuple(self.requests)
@@ -195,7 +206,7 @@ class ServerState:
         return len(requests)
 
     def abort(self) -> None:
-        """Stop at once: every connection is cut, every task cancelled."""
+        """Cut every connection and cancel every request's task."""
         self._drain()
         self.cancelled = True
         for request in tuple(self.requests):
@@ -207,23 +218,23 @@ class ServerState:
         self.draining = True
         self.keeps = False
 
-    # -- told by connections and cycles
+    # -- called by connections and cycles
 
-    def left(self, connection: Connection) -> None:
+    def left(self, connection: ServedConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
         if self.on_left is not None:
             self.on_left()
         self._changed()
 
-    def returned(self, request: Request) -> None:
-        """The app has returned from a request."""
+    def returned(self, request: RunningRequest) -> None:
+        """The application has returned from a request."""
         self.requests.discard(request)
         if self.draining:
             self._changed()
 
     def count(self) -> None:
-        """A request was answered, or given up."""
+        """Count a request that was answered or cancelled."""
         self.served += 1
         if self.served == self.retire_after and self.on_served is not None:
             self.on_served()
@@ -234,23 +245,24 @@ class ServerState:
 
 
 def _in_fresh_contexts(loop: asyncio.AbstractEventLoop) -> Callable[..., asyncio.Task[Any]]:
-    """Return a `create_task` whose tasks see nothing of the context in which they are created.
+    """Return a `create_task` whose tasks run in empty contexts.
 
-    Without it that is the server's own, with what was set before it started; never another request's.
+    The loop's own `create_task` copies the server's context, with what was set before it started. Neither
+    shows a task the context of another request.
     """
 
     def create_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        # Not the `context` argument: Python 3.10 does not have it.
+        # Not by the argument `context`, which Python 3.10 does not have.
         return Context().run(loop.create_task, coroutine)
 
     return create_task
 
 
 def imf_fixdate(seconds: float) -> str:
-    """Return a time since the epoch as RFC 9110, section 5.6.7 has it.
+    """Return a time in seconds since the epoch as an IMF-fixdate (RFC 9110, section 5.6.7).
 
-    `strftime` would name days and months in the locale's words, and `email.utils` costs each worker's start
-    twenty modules.
+    `strftime` would name days and months in the locale's words, and `email.utils` would import twenty modules
+    at the start of each worker.
     """
     at = time.gmtime(seconds)
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[at.tm_wday]

@@ -1,4 +1,4 @@
-"""What signals order a serving process to do, from before its application is imported until its end."""
+"""Signal handlers of a process that serves, from before its application is imported until its end."""
 
 from __future__ import annotations
 
@@ -13,107 +13,114 @@ from types import FrameType
 from typing import NoReturn
 
 from ostler import tls
+from ostler.ipc.contract import (
+    BLOCKED_ACROSS_SPAWN,
+    HURRY_SIGNAL,
+    IGNORED_BY_WORKERS,
+    QUIT_GRACE,
+    STACK_SIGNAL,
+    WORKER_EXIT_MARGIN,
+)
+from ostler.ipc.drain_delay import NOTICE, DrainDelay, StopStep
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
-from ostler.system.signals import HURRY_SIGNAL, forgive_full_wakeup
+from ostler.system.signals import forgive_full_wakeup
 from ostler.worker.server import Server
 
 logger = logging.getLogger("ostler.error")
 
-# The stacks of all threads, on demand. Free for it: a worker has no arbiter's business with SIGUSR2.
-STACK_SIGNAL = signal.SIGUSR2
-
-# The terminal's signals and the operator's orders may reach the whole process group; the arbiter decides. A
-# worker that leads a group of its own would also be stopped by the terminal if it wrote there (termios(3)).
-IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
-HANDLED = (signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, STACK_SIGNAL)
-
-MARGIN = 3.0
-"""Seconds past its grace that a server has to cancel, to shut the application down, and to be gone."""
-_AT_ONCE = 1.0
-
 
 class SignalHandlers:
-    """Heeds the signals of one process: a worker's, or with `supervised=False` a plain server's.
+    """Handles the signals of one process: a worker's, or with `supervised=False` a plain server's.
 
-    The handlers are plain ones of the interpreter, not the loop's: they run although a blocking call holds
-    the loop up, and then at least set the deadline at which faulthandler's own thread, which needs no GIL,
-    ends the process.
+    The handlers are the interpreter's (signal.signal), not the loop's: they also run while a blocking call
+    holds the loop up. They then at least set the deadline at which the thread of faulthandler, which needs no
+    GIL, ends the process.
     """
 
     def __init__(
         self, settings: Settings, stacks: int, *, supervised: bool, leave: Callable[[], NoReturn]
     ) -> None:
+        """Install nothing yet.
+
+        Args:
+            settings: the process's settings.
+            stacks: the descriptor that faulthandler writes stacks to.
+            supervised: whether an arbiter decides about this process.
+            leave: ends the process at an order to stop that comes before there is a server to drain.
+        """
         self._grace = settings.timeout_graceful_shutdown
-        # A worker drains whenever its arbiter says so; who withdraws the instance is the arbiter.
+        # Only the arbiter withdraws the whole instance; a worker drains whenever its arbiter orders it.
         self._delay = 0.0 if supervised else settings.drain_delay
+        self._drain_delay = DrainDelay()
         self._stacks = stacks
         self._supervised = supervised
         self._tls = tls.wanted(settings)
         self._leave = leave
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
-        self._withdrawn = False
         self._draining = False
         self._over = False
 
     def install(self, *, terminal: bool = False) -> None:
-        """Heed signals from now on. Until there is a server to drain, an order to stop ends the process."""
+        """Handle signals from now on. Until there is a server to drain, an order to stop ends the process.
+
+        `terminal` leaves SIGINT blocked: the worker shares the arbiter's terminal, for a debugger.
+        """
         faulthandler.enable(self._stacks)
         faulthandler.register(STACK_SIGNAL, self._stacks, all_threads=True, chain=False)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGQUIT, self._on_stop_now)
         signal.signal(signal.SIGUSR1, lambda *_: log_setup.reopen())
-        for number in IGNORED:
-            signal.signal(number, signal.SIG_IGN if self._supervised else self._on_arbiters_order)
+        # A worker that leads a process group of its own would also be stopped by the terminal if it wrote
+        # there and did not ignore SIGTTOU (termios(3)).
+        for number in IGNORED_BY_WORKERS:
+            signal.signal(number, signal.SIG_IGN if self._supervised else self._on_arbiter_signal)
         if self._supervised:
             signal.signal(HURRY_SIGNAL, self._on_hurry)
         else:
             signal.signal(signal.SIGINT, self._on_interrupt)
-        # Blocked across the spawn; a plain server may have been started with anything blocked.
-        ignored = IGNORED[1:] if terminal else IGNORED  # there, SIGINT stays blocked
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ignored, *HANDLED, HURRY_SIGNAL, signal.SIGCHLD))
+        # The arbiter blocks them across the spawn; a plain server may have been started with any blocked.
+        unblocked = {*BLOCKED_ACROSS_SPAWN, signal.SIGCHLD} - ({signal.SIGINT} if terminal else set())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, unblocked)
 
     def drain(self, server: Server) -> None:
-        """From now on an order to stop lets this server, on the running loop, drain."""
+        """From now on an order to stop lets `server`, which runs on the running loop, drain."""
         self._loop = asyncio.get_running_loop()
-        # Its side effect: whatever signal comes wakes the loop (signal.set_wakeup_fd).
+        # For its side effect: every signal then wakes the loop (signal.set_wakeup_fd).
         self._loop.add_signal_handler(signal.SIGUSR1, log_setup.reopen)
         forgive_full_wakeup()
         self._server = server
 
     def over(self) -> None:
-        """The server has ended, or never began: orders change nothing any more, threads have their time."""
+        """The server has ended, or never began: orders to stop change nothing any more, threads get time."""
         self._over = True
-        # The interpreter takes handlers off as it exits: one signal too many would then look like a death.
+        # The interpreter removes its handlers as it exits: a late signal would then look like a crash.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, signal.SIG_IGN)
         if not self._draining:
-            self.set_deadline(MARGIN)
+            self.set_deadline(WORKER_EXIT_MARGIN)
 
     def stop(self) -> None:
-        """Withdraw, and drain after the delay or when asked once more; be gone soon after the grace."""
+        """Take an order to stop: withdraw and drain after the delay, or drain; exit soon after the grace."""
         if self._server is None or self._loop is None:
             self._leave()
-        if self._delay and not self._withdrawn:
-            self._withdrawn = True
-            self.set_deadline(self._delay + self._grace + MARGIN)
+        step = self._drain_delay.stop(self._delay, serving=self._server.serving)
+        if step is StopStep.WITHDRAW:
+            self.set_deadline(self._delay + self._grace + WORKER_EXIT_MARGIN)
             self._loop.call_soon_threadsafe(self._withdraw)
         elif not self._draining:
             self._draining = True
-            self.set_deadline(self._grace + MARGIN)
+            self.set_deadline(self._grace + WORKER_EXIT_MARGIN)
             self._loop.call_soon_threadsafe(self._drain)
             log_setup.flush()  # the loop may be held up until the deadline
 
     def _withdraw(self) -> None:
         assert self._server is not None
         assert self._loop is not None
-        if self._server.withdraw():
-            text = "Draining in %g s: until then, health checks say 503 and requests are served"
-            logger.info(text, self._delay)
-            self._loop.call_later(self._delay, self.stop)
-        else:
-            self.stop()
+        self._server.withdraw()
+        logger.info(NOTICE, self._delay)
+        self._loop.call_later(self._delay, self.stop)
 
     def _drain(self) -> None:
         assert self._server is not None
@@ -122,7 +129,7 @@ class SignalHandlers:
         self._server.stop()
 
     def set_deadline(self, seconds: float) -> None:
-        """End this process by force in so many seconds, whatever it is doing then; its stacks tell what."""
+        """End this process by force in `seconds`, whatever it does then, and write its stacks."""
         faulthandler.dump_traceback_later(seconds, file=_writable(self._stacks), exit=True)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
@@ -135,17 +142,17 @@ class SignalHandlers:
         if self._server is None or self._loop is None:
             self._leave()
         self._draining = True
-        self.set_deadline(_AT_ONCE)
+        self.set_deadline(QUIT_GRACE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
         log_setup.flush()
 
     def _on_hurry(self, number: int, frame: FrameType | None) -> None:
-        """The code has changed: from here on nothing is answered that was not asked before."""
+        """The code has changed: from now on, no request is answered that has not arrived before."""
         if self._over:
             return
         if self._server is None or self._loop is None:
             self._leave()
-        # No deadline of our own: the arbiter has one, and no stack is asked for that a debugger may hold.
+        # No deadline here: the arbiter has one, and a worker that a debugger holds writes no stacks.
         self._server.turn_away()
         self._loop.call_soon_threadsafe(self._server.stop)
 
@@ -155,7 +162,8 @@ class SignalHandlers:
         else:
             self._on_stop(number, frame)
 
-    def _on_arbiters_order(self, number: int, frame: FrameType | None) -> None:
+    def _on_arbiter_signal(self, number: int, frame: FrameType | None) -> None:
+        """In a plain server: SIGHUP renews certificates; what only an arbiter can do is refused."""
         if number == signal.SIGHUP and self._tls:
             if self._server is not None and self._loop is not None and not self._over:
                 self._loop.call_soon_threadsafe(self._server.renew)
@@ -165,7 +173,7 @@ class SignalHandlers:
 
 
 def _writable(fd: int) -> int:
-    """Return `fd`, or if nobody reads it /dev/null: a forced end must not wait for a reader."""
+    """Return `fd`, or /dev/null if nothing reads `fd`: a forced end must not wait for a reader."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     if any(events & select.POLLOUT for _, events in poll.poll(0)):

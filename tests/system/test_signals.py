@@ -5,12 +5,12 @@ import signal
 
 import pytest
 
+from ostler.ipc.contract import BLOCKED_ACROSS_SPAWN, HURRY_SIGNAL, IGNORED_BY_WORKERS, STACK_SIGNAL
 from ostler.settings.sources import Sources
 from ostler.supervisor.arbiter import Arbiter
 from ostler.system.sd_notify import Notifier
 from ostler.system.signals import MEANINGS, forgive_full_wakeup
 from ostler.system.sockets import Listener
-from ostler.worker import signal_handlers as worker
 
 
 def test_the_arbiter_handles_every_signal_that_is_documented_and_no_other() -> None:
@@ -35,9 +35,10 @@ def test_the_arbiter_handles_every_signal_that_is_documented_and_no_other() -> N
 
 def test_a_worker_handles_or_ignores_every_signal_that_is_documented() -> None:
     ignored = {meaning.name for meaning in MEANINGS if meaning.worker.startswith("ignored")}
-    assert {number.name for number in worker.IGNORED} == ignored
-    assert {number.name for number in worker.HANDLED} == {meaning.name for meaning in MEANINGS} - ignored
-    assert worker.STACK_SIGNAL == signal.SIGUSR2
+    handled = set(BLOCKED_ACROSS_SPAWN) - {*IGNORED_BY_WORKERS, HURRY_SIGNAL}
+    assert {number.name for number in IGNORED_BY_WORKERS} == ignored
+    assert {number.name for number in handled} == {meaning.name for meaning in MEANINGS} - ignored
+    assert STACK_SIGNAL == signal.SIGUSR2
 
 
 def test_a_flood_of_signals_fills_what_wakes_the_loop_in_silence(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A real server on a real socket, in a loop of its own thread; and a client that hides nothing."""
+"""A real server on a real socket, in a loop of its own thread; and a client that sends raw bytes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from typing import Any, TypeVar
 
 from ostler import tls
 from ostler.settings.declarations import Settings
-from ostler.worker.accept.acceptor import Acceptor
-from ostler.worker.accept.handshake import Handshakes
+from ostler.worker.accept.acceptor import Acceptor, connector
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
-from ostler.worker.protocols import http_connection, http_protocol
-from ostler.worker.proxies.trusted import TrustedProxies
+from ostler.worker.protocols import http_protocol
 from ostler.worker.server_state import Proxies, ServerState
 from ostler.worker.tls.credentials import Credentials
 
@@ -81,7 +79,7 @@ class Records(logging.Handler):
         self._logger.propagate = True
 
 
-class Tap(asyncio.Protocol):
+class CountingProtocol(asyncio.Protocol):
     """Passes everything on to a connection, and counts the bytes."""
 
     def __init__(self, inner: asyncio.Protocol, server: Server) -> None:
@@ -121,7 +119,7 @@ class Server:
         self.received = 0
         self.clients: list[Client] = []
         self.trust = trust
-        """What clients trust; with it they speak TLS."""
+        """The context of TLS clients; None for clients without TLS."""
         self.loop = way.new_loop()
         self.settings = Settings(http=way.http, **settings)  # type: ignore[arg-type]
         self.server_state = ServerState(
@@ -140,25 +138,27 @@ class Server:
         self.credentials: Credentials | None = None
         if tls.wanted(self.settings):
             self.credentials = Credentials(self.settings)
+        if self.credentials is not None or self.settings.proxy_protocol:
             self._server = self.call(self._accept)
         else:
             factory = http_protocol(self.settings)
             self._server = self.wait(
-                self._listen(lambda: Tap(factory(self.server_state), self), uds is not None)
+                self._listen(lambda: CountingProtocol(factory(self.server_state), self), uds is not None)
             )
 
     def _accept(self) -> Acceptor:
-        """Accept as a server does that speaks TLS."""
-        assert self.credentials is not None
-        settings = self.settings
-        peers = TrustedProxies(settings.forwarded_allow_ips) if settings.proxy_protocol else None
-        connection = http_connection(settings)
+        """Accept as a server does where a PROXY header or TLS comes first."""
+        connection = http_protocol(self.settings)
 
         def make(server_state: ServerState) -> Any:
-            return Tap(connection(server_state), self) if peers is None else connection(server_state)
+            # A CountingProtocol would hide what a PROXY header sets.
+            return (
+                connection(server_state)
+                if self.settings.proxy_protocol
+                else CountingProtocol(connection(server_state), self)
+            )
 
-        handshakes = Handshakes(self.server_state, self.credentials, make, peers)
-        acceptor = Acceptor(self.loop, self.socket, handshakes.welcome)
+        acceptor = Acceptor(self.loop, self.socket, connector(self.server_state, make, self.credentials))
         acceptor.start()
         return acceptor
 
@@ -190,12 +190,12 @@ class Server:
         return result
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, as far as the service can tell."""
+        """Move the clock of the server state by `seconds`."""
         self.call(lambda: self.server_state.tick(self.server_state.now + seconds))
         self.call(lambda: self.server_state.tick(self.server_state.now))
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Wait until the condition, looked at in the server's thread, holds."""
+        """Wait until the condition holds, which is called in the server's thread."""
         until(lambda: self.call(condition))
 
     def connect(self, *, receive_buffer: int | None = None) -> Client:
@@ -204,7 +204,7 @@ class Server:
         else:
             client = TlsClient(self.address, self.trust, receive_buffer=receive_buffer)
             own = client.socket.getsockname() or None
-            # With TLS 1.3 a client is through with its handshake before the server is.
+            # With TLS 1.3 the client completes its handshake before the server does.
             self.until(
                 lambda: any(getattr(each, "client", 0) == own for each in self.server_state.connections)
             )
@@ -233,7 +233,7 @@ class Server:
         assert [record.getMessage() for record in self.asyncio.kept if record.levelno > logging.INFO] == []
 
     async def _settle(self) -> None:
-        """Await what tasks are left, so that none is destroyed while it is pending."""
+        """Await the tasks that are left, so that none is destroyed while it is pending."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=PATIENCE)
@@ -250,7 +250,7 @@ def until(condition: Callable[[], object]) -> None:
 
 @dataclass
 class Answer:
-    """One response, taken apart by the book."""
+    """One response, parsed as RFC 9112 says."""
 
     status: int
     version: str
@@ -272,7 +272,7 @@ class Answer:
 
 
 class Client:
-    """A socket that says what it is told, byte by byte."""
+    """A socket that sends exactly the bytes it is given."""
 
     def __init__(self, address: Any, receive_buffer: int | None = None) -> None:
         self.socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
@@ -291,7 +291,7 @@ class Client:
         self.socket.shutdown(socket.SHUT_WR)
 
     def more(self) -> bytes:
-        """Read what there is; nothing at the end of the connection."""
+        """Read what has arrived; return nothing at the end of the connection."""
         data = self.socket.recv(65536)
         self.buffer += data
         return data
@@ -310,7 +310,7 @@ class Client:
         return taken
 
     def rest(self) -> bytes:
-        """Everything up to the end of the connection."""
+        """Return everything up to the end of the connection."""
         while self.more():
             pass
         taken, self.buffer = self.buffer, b""
@@ -350,11 +350,11 @@ class Client:
         return self.answer(method)
 
     def ended(self) -> bool:
-        """Whether the server closed the connection in good order, without another byte."""
+        """Whether the server closed the connection without an error and without another byte."""
         return self.rest() == b""
 
     def quiet(self) -> bool:
-        """Whether nothing is there to read, and the connection open, for now."""
+        """Whether there is nothing to read, and the connection is still open."""
         self.socket.setblocking(False)
         try:
             return not self.buffer and self.more() is None
@@ -364,7 +364,7 @@ class Client:
             self.socket.settimeout(PATIENCE)
 
     def reset(self) -> None:
-        """Leave without a good-bye: a TCP reset."""
+        """Close the connection with a TCP reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
@@ -374,7 +374,7 @@ class Client:
 
 
 class TlsClient(Client):
-    """A client that does its handshake after `before` is sent in clear."""
+    """A client that sends `before` in clear, and then does its TLS handshake."""
 
     def __init__(
         self, address: Any, context: ssl.SSLContext, *, before: bytes = b"", receive_buffer: int | None = None
@@ -392,7 +392,7 @@ class TlsClient(Client):
             raise
 
     def refused(self) -> bool:
-        """Whether the server does not want us; with TLS 1.3 a client learns that only when it reads."""
+        """Whether the server has refused the client; with TLS 1.3 a client learns that only when it reads."""
         try:
             self.send(get())
             return not self.rest()
@@ -446,12 +446,12 @@ async def respond(send: Send, body: bytes = b"", status: int = 200, *headers: tu
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    """The app of those tests that ask for nothing particular."""
+    """The app of tests that need no particular one."""
     await respond(send, b"hello")
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the method, the path and the body it got."""
+    """Answers with the method, the path and the body of the request."""
     body = await read_body(receive)
     await respond(send, b"%s %s " % (scope["method"].encode(), scope["raw_path"]) + body)
 

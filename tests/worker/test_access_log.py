@@ -1,4 +1,4 @@
-"""The access log in its usual set-up: the same lines as through logging, at a fraction of the cost."""
+"""The access log as ostler sets it up: the same lines as through logging, at a fraction of the cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ostler.worker.access_log import AccessLog, arguments
 
 
 class Rounds:
-    """A loop whose rounds are turned by hand."""
+    """A loop that runs a round only when the test calls `turn`."""
 
     def __init__(self) -> None:
         self.called: list[Callable[[], None]] = []
@@ -40,7 +40,7 @@ class Rounds:
 
 
 class Written(io.StringIO):
-    """Knows its pieces."""
+    """Keeps what is written, write by write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Written(io.StringIO):
 
 
 class Usual:
-    """Our own handler and formatter on the logger, as `logs.configure` puts them there."""
+    """Our own handler and formatter on the logger, as `ostler.logging.setup.configure` puts them there."""
 
     def __init__(self, colours: bool = False, stream: Any = None) -> None:
         self.stream = Written() if stream is None else stream
@@ -109,7 +109,7 @@ SCOPES = [
 
 
 @pytest.mark.parametrize("colours", [False, True])
-def test_a_line_is_to_the_byte_what_logging_would_write(colours: bool) -> None:
+def test_a_line_has_the_bytes_that_logging_would_write(colours: bool) -> None:
     usual = Usual(colours)
     wanted = ""
     for _ in range(2):  # what is known, too
@@ -136,7 +136,7 @@ def test_the_lines_of_one_round_are_one_write() -> None:
     assert len(usual.stream.pieces) == 2
 
 
-def test_what_is_known_has_its_bounds() -> None:
+def test_the_caches_are_bounded() -> None:
     usual = Usual()
     for number in range(3000):
         usual.log(scope(f"/{number}", client=("127.0.0.1", number)), 100 + number % 900)
@@ -187,7 +187,7 @@ def _loop(usual: Usual) -> None:
     "change",
     [_handler, _filter, _handlers_filter, _propagate, _formatter, _level, _handlers_level, _none, _loop],
 )
-def test_what_an_application_does_to_the_logger_brings_the_records_back(
+def test_if_an_application_changes_the_logger_lines_are_records_again(
     change: Callable[[Usual], None],
 ) -> None:
     usual = Usual()
@@ -208,7 +208,7 @@ def test_filters_see_the_arguments_and_may_drop_a_line() -> None:
     assert usual.stream.getvalue() == usual.expected(scope("/shown"), 200)
 
 
-def test_a_factory_of_records_is_asked() -> None:
+def test_a_factory_of_records_is_used() -> None:
     usual = Usual()
     seen = []
 
@@ -225,7 +225,7 @@ def test_a_factory_of_records_is_asked() -> None:
     assert len(seen) >= 1
 
 
-def test_who_puts_himself_in_the_place_of_loggings_methods_sees_every_record(
+def test_a_replacement_of_loggings_methods_sees_every_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = Usual()
@@ -244,7 +244,7 @@ def test_who_puts_himself_in_the_place_of_loggings_methods_sees_every_record(
     assert usual.defers()
 
 
-def test_a_level_by_another_name_is_shown_by_it() -> None:
+def test_a_renamed_level_is_shown_by_its_new_name() -> None:
     usual = Usual()
     usual.log(scope(), 200)
     usual.loop.turn()
@@ -257,7 +257,7 @@ def test_a_level_by_another_name_is_shown_by_it() -> None:
     assert [line[:5] for line in usual.stream.getvalue().splitlines()] == ["INFO:", "NOTE:"]
 
 
-def test_a_scope_with_a_list_in_it_is_logged_all_the_same() -> None:
+def test_a_scope_with_a_list_in_it_is_logged_as_well() -> None:
     usual = Usual()
     usual.log(scope(client=["198.51.100.1", 7]), 200)
     assert usual.stream.getvalue() == usual.expected(scope(client=("198.51.100.1", 7)), 200)
@@ -293,7 +293,7 @@ def test_an_error_comes_after_the_lines_that_are_older() -> None:
         "log(scope, 500)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    # The last one waits for a round that never comes, and is written at the end of the interpreter.
+    # The last line waits for a round that never comes, and is written as the interpreter exits.
     assert done.stdout.splitlines() == [
         'INFO:      - "GET / HTTP/1.1" 200 OK',
         "ERROR:    bad",
@@ -356,7 +356,7 @@ def test_many_lines_reach_a_pipe_in_pieces_that_stay_whole_among_those_of_other_
     assert all(line == line[0] * (len(line) - 1) + "\n" for line in seen)
 
 
-def test_lines_that_nobody_reads_are_counted_one_by_one() -> None:
+def test_lines_without_a_reader_are_counted_one_by_one() -> None:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with open(reader, "rb", buffering=0) as pipe, open(writer, "w") as stream:
@@ -374,7 +374,7 @@ def test_lines_that_nobody_reads_are_counted_one_by_one() -> None:
         )
 
 
-def test_a_signals_handler_that_logs_amid_a_flush_neither_doubles_nor_loses_a_line() -> None:
+def test_a_signal_handler_that_logs_during_a_flush_neither_doubles_nor_loses_a_line() -> None:
     class Interrupted(Written):
         handler: LineHandler | None = None
 

@@ -1,4 +1,4 @@
-"""From an import string to one ASGI 3 callable."""
+"""Loading the application: every kind of object becomes one ASGI 3 callable."""
 
 import functools
 import importlib
@@ -13,7 +13,7 @@ import pytest
 
 from ostler.errors import StartupError
 from ostler.settings.declarations import Settings
-from ostler.worker import application, importer
+from ostler.worker import application, tracebacks
 from ostler.worker.asgi import Application
 from ostler.worker.interfaces.wsgi import WsgiAdapter
 
@@ -88,7 +88,7 @@ def load(app: str, **settings: Any) -> Application:
 
 
 @pytest.mark.parametrize("name", ["app", "instance", "partial", "wrapped", "Nested.inner.app"])
-def test_whatever_takes_scope_receive_and_send_is_served(module: str, name: str) -> None:
+def test_a_callable_that_takes_scope_receive_and_send_is_served(module: str, name: str) -> None:
     expected: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     assert load(f"{module}:{name}") is expected
 
@@ -104,7 +104,7 @@ def test_a_factory_may_have_arguments_that_it_does_not_need(module: str, tmp_pat
     assert load("sample_factory:make", factory=True) is sys.modules["sample_factory"].app
 
 
-def test_a_factory_without_the_flag_is_called_and_told_so(
+def test_a_factory_without_the_flag_is_called_with_a_warning(
     module: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert load(f"{module}:make") is sys.modules[module].app
@@ -112,18 +112,20 @@ def test_a_factory_without_the_flag_is_called_and_told_so(
 
 
 @pytest.mark.parametrize("name", ["wsgi", "wsgi_object", "WsgiClass", "make_wsgi"])
-def test_what_takes_environ_and_start_response_is_wsgi(module: str, name: str) -> None:
+def test_a_callable_that_takes_environ_and_start_response_is_wsgi(module: str, name: str) -> None:
     assert isinstance(load(f"{module}:{name}"), WsgiAdapter)
 
 
 @pytest.mark.parametrize(("name", "factory"), [("make_wsgi", True), ("make_old", True), ("make_old", False)])
-def test_a_factory_may_make_whatever_is_served(module: str, name: str, factory: bool) -> None:
+def test_a_factory_may_make_every_kind_of_application(module: str, name: str, factory: bool) -> None:
     made = load(f"{module}:{name}", factory=factory)
     assert isinstance(made, WsgiAdapter) == (name == "make_wsgi")
     assert inspect.iscoroutinefunction(made) == (name == "make_old")
 
 
-def test_frameworks_are_told_from_their_signatures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frameworks_are_recognized_by_their_signatures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sample_frameworks.py").write_text(FRAMEWORKS)
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
@@ -137,13 +139,13 @@ def test_frameworks_are_told_from_their_signatures(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("interface", ["asgi2", "auto"])
 @pytest.mark.parametrize("name", ["OldStyle", "old_function"])
-def test_what_takes_the_scope_alone_is_asgi_2(module: str, name: str, interface: str) -> None:
+def test_a_callable_that_takes_only_the_scope_is_asgi_2(module: str, name: str, interface: str) -> None:
     adapted = load(f"{module}:{name}", interface=interface)
     assert adapted is not getattr(sys.modules[module], name)
     assert inspect.iscoroutinefunction(adapted)
 
 
-def test_a_wsgi_application_has_no_lifespan_to_insist_on(module: str) -> None:
+def test_a_wsgi_application_with_lifespan_on_is_refused(module: str) -> None:
     with pytest.raises(StartupError, match="omit --lifespan on") as caught:
         load(f"{module}:wsgi", lifespan="on")
     assert "\n" not in str(caught.value)
@@ -162,7 +164,7 @@ def test_a_wsgi_application_has_no_lifespan_to_insist_on(module: str) -> None:
         ("sample_app:one_async", "takes scope, and"),
     ],
 )
-def test_what_does_not_fit_is_one_line(module: str, app: str, says: str) -> None:
+def test_an_object_that_is_no_application_is_one_line(module: str, app: str, says: str) -> None:
     with pytest.raises(StartupError, match=says) as caught:
         load(app)
     assert "\n" not in str(caught.value)
@@ -176,14 +178,14 @@ def test_what_does_not_fit_is_one_line(module: str, app: str, says: str) -> None
         ("make_async", "async factory"),
     ],
 )
-def test_what_is_no_factory_is_one_line(module: str, name: str, says: str) -> None:
+def test_an_object_that_is_no_factory_is_one_line(module: str, name: str, says: str) -> None:
     with pytest.raises(StartupError, match=says) as caught:
         load(f"{module}:{name}", factory=True)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("interface", ["asgi3", "wsgi"])
-def test_the_interface_can_be_insisted_on(module: str, interface: str) -> None:
+def test_the_interface_can_be_set(module: str, interface: str) -> None:
     loaded = load(f"{module}:two", interface=interface)
     assert isinstance(loaded, WsgiAdapter) == (interface == "wsgi")
     assert (loaded is sys.modules[module].two) == (interface == "asgi3")
@@ -197,12 +199,10 @@ def test_the_interface_can_be_insisted_on(module: str, interface: str) -> None:
         ("sample_missing:app", r"No module named 'no_such_module_at_all' \(.*sample_missing.py, line 1\)"),
     ],
 )
-def test_an_error_in_the_applications_own_code_is_told_with_its_line(
-    module: str, app: str, says: str
-) -> None:
+def test_an_error_in_the_applications_code_is_shown_with_its_line(module: str, app: str, says: str) -> None:
     with pytest.raises(Exception) as caught:  # noqa: PT011 - each case raises another
         load(app)
     assert not isinstance(caught.value, StartupError)
-    line = importer.one_line(caught.value)
+    line = tracebacks.one_line(caught.value)
     assert "\n" not in line
     assert re.search(says, line)

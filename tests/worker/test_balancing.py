@@ -15,16 +15,16 @@ from ostler.settings.declarations import Settings
 from ostler.system.pipes import PipeEnd, pipe
 from ostler.worker.accept.acceptor import Acceptor
 from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.balancing import CALLS, EDGE, Balancer
+from ostler.worker.balancing import MAX_CALLS, MIN_DIFFERENCE, Balancer
 from ostler.worker.server_state import ServerState
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Never asked."""
+    """Is never called."""
 
 
 class Connection:
-    """One that the service counts."""
+    """A connection that the server counts."""
 
     def check(self, settled: float) -> None: ...
     def leave(self) -> None: ...
@@ -34,36 +34,36 @@ class Connection:
 
 
 class Worker:
-    """The first of two workers, as far as its neighbour is concerned."""
+    """The first of two workers, as far as the other one can see it."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         board: LoadBoard,
-        calls: PipeEnd,
-        callers: tuple[PipeEnd, PipeEnd],
+        call_reader: PipeEnd,
+        call_writers: tuple[PipeEnd, PipeEnd],
     ) -> None:
         self.server_state = ServerState(Settings(), app, state={}, loop=loop)
-        place = SharedQueues(0, ((), ()), board, calls, callers)
-        self.balancer = Balancer(place, self.server_state, self._acceptor)
+        shared_queues = SharedQueues(0, ((), ()), board, call_reader, call_writers)
+        self.balancer = Balancer(shared_queues, self.server_state, self._make_acceptor)
         self.balancer.start()
 
-    def _acceptor(self, sock: socket.socket) -> Acceptor:
+    def _make_acceptor(self, sock: socket.socket) -> Acceptor:
         raise AssertionError("there is no other queue")
 
-    def come(self) -> Connection:
+    def open(self) -> Connection:
         connection = Connection()
         self.server_state.connections.add(connection)
         self.balancer.accepted()
         return connection
 
-    def go(self, connection: Connection) -> None:
+    def close(self, connection: Connection) -> None:
         self.server_state.left(connection)
 
 
 @pytest.fixture
 def two() -> Iterator[tuple[Worker, PipeEnd]]:
-    """A worker, and where its neighbour reads who calls."""
+    """A worker, and the pipe on which the other worker is called."""
     with contextlib.ExitStack() as stack:
         loop = asyncio.new_event_loop()
         stack.callback(loop.close)
@@ -80,42 +80,42 @@ def two() -> Iterator[tuple[Worker, PipeEnd]]:
 
 
 def calls(end: PipeEnd) -> int:
-    """How often the neighbour has been called since it was last looked."""
+    """How often the other worker has been called since this was last read."""
     try:
         return len(os.read(end.fileno(), 4096))
     except BlockingIOError:
         return 0
 
 
-def test_who_has_more_calls_who_has_less(two: tuple[Worker, PipeEnd]) -> None:
+def test_a_worker_with_more_connections_calls_one_with_fewer(two: tuple[Worker, PipeEnd]) -> None:
     worker, called = two
-    for _ in range(EDGE - 1):
-        worker.come()
+    for _ in range(MIN_DIFFERENCE - 1):
+        worker.open()
         assert not worker.balancer.pass_on()
-    worker.come()
+    worker.open()
     assert worker.balancer.pass_on()
     assert calls(called) == 1
-    # The one that was called counts as taken, until the other counts for itself.
+    # The connection counts as accepted by the other worker, until that one counts for itself.
     assert not worker.balancer.pass_on()
 
 
 def test_calls_between_two_ticks_are_bounded(two: tuple[Worker, PipeEnd]) -> None:
     worker, called = two
-    for _ in range(10 * CALLS):
-        worker.come()
+    for _ in range(10 * MAX_CALLS):
+        worker.open()
     for _ in range(2):
-        assert sum(worker.balancer.pass_on() for _ in range(2 * CALLS)) == CALLS
-        assert calls(called) == CALLS
-        worker.balancer.look()
+        assert sum(worker.balancer.pass_on() for _ in range(2 * MAX_CALLS)) == MAX_CALLS
+        assert calls(called) == MAX_CALLS
+        worker.balancer.tick()
 
 
-def test_where_connections_leave_as_they_come_nobody_is_called(two: tuple[Worker, PipeEnd]) -> None:
+def test_where_connections_end_as_they_come_no_worker_is_called(two: tuple[Worker, PipeEnd]) -> None:
     worker, called = two
-    for _ in range(10 * CALLS):
-        worker.come()
-    for connection in [worker.come() for _ in range(CALLS)]:
-        worker.go(connection)
+    for _ in range(10 * MAX_CALLS):
+        worker.open()
+    for connection in [worker.open() for _ in range(MAX_CALLS)]:
+        worker.close(connection)
     assert not worker.balancer.pass_on()
     assert calls(called) == 0
-    worker.balancer.look()
+    worker.balancer.tick()
     assert worker.balancer.pass_on()

@@ -1,4 +1,4 @@
-"""Which event loop a worker runs on, and who made it."""
+"""Which event loop a worker runs on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("sample_loops:makers.make", "sample_loops.MyLoop"),
     ],
 )
-def test_a_loop_is_the_one_that_was_asked_for_or_that_the_users_function_makes(
+def test_the_loop_is_the_one_in_the_settings_or_the_one_that_the_users_function_returns(
     asked: str, expected: str
 ) -> None:
     loop = new_event_loop(Settings(loop=asked))
@@ -76,7 +76,7 @@ def test_a_loop_is_the_one_that_was_asked_for_or_that_the_users_function_makes(
         ("sample_loops_broken:make", "made no event loop: KeyError: 'wrong'"),
     ],
 )
-def test_a_function_that_makes_no_loop_is_one_line_that_names_it(asked: str, says: str) -> None:
+def test_a_function_that_returns_no_loop_is_one_line_that_names_it(asked: str, says: str) -> None:
     with pytest.raises(StartupError, match=f"^--loop {asked}:? .*{says}") as caught:
         new_event_loop(Settings(loop=asked))
     assert "\n" not in str(caught.value)

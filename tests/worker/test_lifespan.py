@@ -77,13 +77,15 @@ def test_an_application_without_lifespan_fails_in_mode_on(caplog: pytest.LogCapt
         run(unaware, "on", caplog)
 
 
-def test_mode_off_asks_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_mode_off_sends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     run(unaware, "off", caplog)
     assert caplog.messages == []
 
 
 @pytest.mark.parametrize("mode", ["auto", "on"])
-def test_a_refused_start_up_is_told_with_its_last_line(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_start_up_is_reported_with_its_last_line(
+    mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(StartupError, match=r"application startup failed: OSError: no database$"):
         run(refusing, mode, caplog)
     assert sum("no database" in message for message in caplog.messages) == 1
@@ -100,7 +102,7 @@ def test_an_application_that_just_returns_is_served(mode: Mode, caplog: pytest.L
     run(returning, mode, caplog)
 
 
-def test_a_shutdown_that_is_said_to_have_failed_is_logged_with_its_text(
+def test_a_shutdown_that_the_application_reports_as_failed_is_logged_with_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +119,7 @@ def test_a_shutdown_that_is_said_to_have_failed_is_logged_with_its_text(
     ]
 
 
-def test_one_that_is_cancelled_while_it_serves_may_say_that_its_shutdown_failed(
+def test_an_application_that_is_cancelled_while_it_serves_may_report_a_failed_shutdown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

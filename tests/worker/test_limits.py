@@ -1,11 +1,12 @@
-"""When a worker should be replaced: what the limits say, with time and memory as given."""
+"""When the limits say that a worker should be replaced; time and memory are given by the tests."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 from ostler.settings.declarations import Settings
-from ostler.worker.limits import PATIENCE, Limits
+from ostler.worker.limits import PATIENCE, Limits, request_limit
 
 MIB = 2**20
 
@@ -15,11 +16,11 @@ def looks(limits: Limits, memory: Iterable[int | None], start: float = 100.0) ->
     return [limits.look(start + i, lambda used=used: used) for i, used in enumerate(memory)]  # type: ignore[misc]
 
 
-def test_without_limits_there_is_nothing_to_look_at() -> None:
+def test_without_limits_nothing_is_watched() -> None:
     assert not Limits(Settings(), 100.0, 0.5).watched
 
 
-def test_the_jitter_is_added_by_chance() -> None:
+def test_a_random_share_of_the_jitter_is_added_to_the_lifetime() -> None:
     settings = Settings(limit_worker_lifetime=60, limit_worker_lifetime_jitter=30)
     limits = Limits(settings, 100.0, 0.5)
     assert limits.watched
@@ -48,7 +49,7 @@ def test_memory_is_looked_at_once_a_second_however_often_the_loop_ticks() -> Non
     assert len(seen) == 3
 
 
-def test_a_limit_that_even_a_new_worker_exceeds_is_warned_of_and_replaces_once_a_minute() -> None:
+def test_a_limit_that_even_a_new_worker_exceeds_is_a_warning_and_replaces_once_a_minute() -> None:
     limits = Limits(Settings(limit_worker_rss=100 * MIB), 100.0, 0.0)
     found = looks(limits, [150 * MIB] * 62)
     assert limits.warning is not None
@@ -57,6 +58,25 @@ def test_a_limit_that_even_a_new_worker_exceeds_is_warned_of_and_replaces_once_a
     assert found.index("Memory limit of 100M exceeded (150 MiB resident).") == PATIENCE
 
 
-def test_where_nobody_tells_of_memory_its_limit_does_nothing() -> None:
+def test_where_the_memory_in_use_is_not_known_its_limit_does_nothing() -> None:
     limits = Limits(Settings(limit_worker_rss=100 * MIB), 100.0, 0.0)
     assert looks(limits, [None] * 10) == [None] * 10
+
+
+def test_without_a_limit_of_requests_there_is_none() -> None:
+    assert request_limit(Settings(), random.randint) is None
+
+
+def test_the_jitter_of_requests_is_between_nothing_and_the_whole_jitter() -> None:
+    settings = Settings(limit_max_requests=10, limit_max_requests_jitter=3)
+    bounds: list[tuple[int, int]] = []
+
+    def highest(low: int, high: int) -> int:
+        bounds.append((low, high))
+        return high
+
+    assert request_limit(settings, highest) == 13
+    assert bounds == [(0, 3)]
+    assert {request_limit(settings, random.Random(seed).randint) for seed in range(100)} == {10, 11, 12, 13}
+    assert {request_limit(settings, random.randint) for _ in range(1000)} == {10, 11, 12, 13}
+    assert request_limit(Settings(limit_max_requests=10), random.randint) == 10

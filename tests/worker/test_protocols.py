@@ -1,4 +1,4 @@
-"""Which parser serves."""
+"""Which parser the settings choose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def parser_of(http: str) -> str:
     try:
         server_state = ServerState(settings, hello, state={}, loop=loop)
         connection = http_protocol(settings)(server_state)
-        return type(connection._parser).__name__  # type: ignore[attr-defined]
+        return type(connection._parser).__name__
     finally:
         loop.close()
 

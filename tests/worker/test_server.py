@@ -1,27 +1,58 @@
-"""What a server makes of its settings."""
+"""A server in a loop that goes on after it."""
 
 from __future__ import annotations
 
-import random
+import asyncio
+import contextlib
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ostler.settings.declarations import Settings
-from ostler.worker.server import request_limit
+from ostler.worker.server import Server
+from ostler.worker.server_state import ServerState
+from tests.certificates import Authority
+from tests.worker.harness import PATIENCE, Way, hello
 
 
-def test_without_a_limit_there_is_none() -> None:
-    assert request_limit(Settings()) is None
+class Watcher:
+    """Tells a test when the server accepts connections."""
+
+    def __init__(self) -> None:
+        self.is_ready = asyncio.Event()
+
+    def ready(self, server_state: ServerState) -> None:
+        self.is_ready.set()
+
+    def ticked(self, lag: float) -> None: ...
+    def stopping(self) -> None: ...
+    def retire(self, reason: str) -> None: ...
 
 
-def test_the_jitter_is_between_nothing_and_all_of_it() -> None:
-    settings = Settings(limit_max_requests=10, limit_max_requests_jitter=3)
-    bounds: list[tuple[int, int]] = []
+@pytest.mark.parametrize("first", ["TLS", "PROXY"])
+def test_a_connection_that_has_sent_nothing_does_not_outlive_its_server(
+    way: Way, tmp_path: Path, first: str
+) -> None:
+    options: dict[str, Any] = {"proxy_protocol": True} if first == "PROXY" else Authority(tmp_path).files
 
-    def highest(low: int, high: int) -> int:
-        bounds.append((low, high))
-        return high
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        watcher = Watcher()
+        server = Server(Settings(http=way.http, **options), hello, [listener], watcher)  # type: ignore[arg-type]
+        serving = loop.create_task(server.serve())
+        await asyncio.wait_for(watcher.is_ready.wait(), PATIENCE)
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            server.stop_now()  # takes what waits in the queue
+            await asyncio.wait_for(serving, PATIENCE)
+            await server.clear()
 
-    assert request_limit(settings, highest) == 13
-    assert bounds == [(0, 3)]
-    assert {request_limit(settings, random.Random(seed).randint) for seed in range(100)} == {10, 11, 12, 13}
-    assert {request_limit(settings) for _ in range(1000)} == {10, 11, 12, 13}
-    assert request_limit(Settings(limit_max_requests=10)) == 10
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(loop.sock_recv(client, 1), PATIENCE) == b""
+
+    with contextlib.closing(way.new_loop()) as loop:
+        loop.run_until_complete(main())

@@ -208,8 +208,8 @@ class Queues:
             own=own,
             queues=tuple(() if n == own else tuple(group[n] for group in self._groups) for n in numbers),
             board=self._board,
-            calls=self._pipes[own][0],
-            callers=tuple(writer for _, writer in self._pipes),
+            call_reader=self._pipes[own][0],
+            call_writers=tuple(writer for _, writer in self._pipes),
         )
 
     def steer(self, slots: Iterable[int]) -> None:

@@ -1,4 +1,4 @@
-"""Accepts connections from one listening socket."""
+"""Accepts connections from one listening socket, and hands each over to what makes a connection of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,51 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from ostler.worker.http.connection import Connection
+    from ostler.worker.server_state import ServerState
+    from ostler.worker.tls.credentials import Credentials
 
 logger = logging.getLogger("ostler.error")
 
-# What accept(2) may return although the listening socket is well: the connection is gone, or the
-# process or system is out of something. Only the latter calls for a pause.
+Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
+"""Makes a connection of an accepted socket. An OSError means that the client is gone already."""
+
+# Errors of accept(2) that say nothing about the client: the process or the system has run out of something,
+# which takes a pause. After any other error, the connection is gone and the listening socket is well.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE = 1.0
+_EXHAUSTED_PAUSE = 1.0
+"""Seconds."""
 
-_LAST_CHANCE = 3.0
-"""Seconds that a handshake gets that is under way when the server drains. It is not a request yet."""
+_CONNECT_GRACE = 3.0
+"""Seconds that a PROXY header or a handshake gets that is under way when the server drains: it is not a
+request yet."""
+
+_PASSED_ON_PAUSE = 0.002
+"""Seconds that another worker has to take a connection that was left to it."""
 
 
-class Balancer(Protocol):
+def connector(
+    server_state: ServerState,
+    make_connection: Callable[[ServerState], Connection],
+    credentials: Credentials | None,
+) -> Connect:
+    """Return the one way from an accepted socket to a connection: PROXY header, then TLS, then HTTP.
+
+    `credentials` is None where connections are in clear.
+    """
+    if credentials is None and not server_state.settings.proxy_protocol:
+        loop = server_state.loop
+        return lambda sock: loop.connect_accepted_socket(lambda: make_connection(server_state), sock)
+    # Imported here: most servers need neither.
+    from ostler.worker.accept.handshake import Handshake
+
+    return Handshake(server_state, make_connection, credentials).connect
+
+
+class LoadSharing(Protocol):
     """The other workers, where each has a queue of its own."""
 
     def accepted(self) -> None:
@@ -30,45 +61,35 @@ class Balancer(Protocol):
         """Whether another worker has been called to take the next connection."""
 
 
-_REST = 0.002
-"""Seconds that another worker has to take a connection that was left to it."""
-
-
 class Acceptor:
-    """Turns what waits in a listening socket's queue into connections, until it is closed.
+    """Accepts the connections that wait in a listening socket's queue, until it is closed.
 
-    One connection is taken at a time, and then the loop goes on: what is left in a shared queue
-    can be had by another worker meanwhile.
+    It accepts one connection, and then the loop goes on: what is left in a shared queue can be accepted by
+    another worker meanwhile.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        welcome: Callable[[socket.socket], Coroutine[Any, Any, object]],
-    ) -> None:
-        """`welcome` makes a connection of a socket; where it raises an OSError, the client is gone."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, connect: Connect) -> None:
         self._loop = loop
         self._socket = sock
-        self._welcome = welcome
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._connect = connect
+        self._connecting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
         self._held = False
         self._started = False
-        self._passed = False
-        self.balancer: Balancer | None = None
-        """Who may be asked to take a connection instead."""
+        self._passed_on = False
+        self.balancer: LoadSharing | None = None
+        """May ask another worker to take a connection instead."""
         sock.setblocking(False)
 
     @property
     def pending(self) -> int:
         """Connections accepted that have no protocol yet."""
-        return len(self._adopting)
+        return len(self._connecting)
 
     async def settled(self) -> None:
-        """Wait until every connection accepted so far has its protocol, or is gone; give up the slowest."""
-        if self._adopting:
-            _, slow = await asyncio.wait(self._adopting, timeout=_LAST_CHANCE)
+        """Wait until every connection accepted so far has its protocol or is gone; give up the slowest."""
+        if self._connecting:
+            _, slow = await asyncio.wait(self._connecting, timeout=_CONNECT_GRACE)
             for task in slow:
                 task.cancel()
             if slow:
@@ -78,8 +99,8 @@ class Acceptor:
         """Begin to accept."""
         self._resume = None
         self._started = True
-        take = self.accept if self.balancer is None else self._accept_or_pass_on
-        self._loop.add_reader(self._socket.fileno(), take)
+        accept = self.accept if self.balancer is None else self._accept_or_pass_on
+        self._loop.add_reader(self._socket.fileno(), accept)
 
     def hold(self) -> None:
         """Accept nothing more, without touching the loop: a signal's handler may call it."""
@@ -97,6 +118,12 @@ class Acceptor:
         self._stop_reading()
         self._socket.close()
 
+    def abort(self) -> None:
+        """Close the accepted connections that have no protocol yet."""
+        for task in self._connecting:
+            # Not at once: a task that is cancelled before its first step would not close its socket.
+            self._loop.call_soon(task.cancel)
+
     def _stop_reading(self) -> None:
         self._started = False
         if self._socket.fileno() >= 0:
@@ -107,12 +134,12 @@ class Acceptor:
 
     def _accept_or_pass_on(self) -> None:
         assert self.balancer is not None
-        if self._passed or self._held or not self.balancer.pass_on():
-            self._passed = False
+        if self._passed_on or self._held or not self.balancer.pass_on():
+            self._passed_on = False
             self.accept()
-        else:  # but only once: whoever was called may be stuck
-            self._passed = True
-            self._pause(_REST)
+        else:  # but only once: the worker that was called may be stuck
+            self._passed_on = True
+            self._pause(_PASSED_ON_PAUSE)
 
     def _pause(self, seconds: float) -> None:
         started = self._started
@@ -121,7 +148,7 @@ class Acceptor:
             self._resume = self._loop.call_later(seconds, self.start)
 
     def accept(self) -> bool:
-        """Take one connection from the queue; False when there was none to take."""
+        """Accept one connection from the queue; False when there was none."""
         if self._held:
             return False
         try:
@@ -131,19 +158,21 @@ class Acceptor:
         except OSError as exc:
             if exc.errno not in _EXHAUSTED:
                 return True  # that client is gone already (accept(2), "Error handling")
-            logger.error("Cannot accept connections: %s; trying again in %d s", exc.strerror, _PAUSE)
-            self._pause(_PAUSE)
+            logger.error(
+                "Cannot accept connections: %s; trying again in %d s", exc.strerror, _EXHAUSTED_PAUSE
+            )
+            self._pause(_EXHAUSTED_PAUSE)
             return False
         if self.balancer is not None:
             self.balancer.accepted()
         connection.setblocking(False)
-        task = self._loop.create_task(self._adopt(connection))
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        task = self._loop.create_task(self._connect_or_close(connection))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
         return True
 
-    async def _adopt(self, connection: socket.socket) -> None:
+    async def _connect_or_close(self, connection: socket.socket) -> None:
         try:
-            await self._welcome(connection)
+            await self._connect(connection)
         except OSError:
             connection.close()  # gone between accept and here

@@ -1,4 +1,37 @@
-"""One HTTP/1.1 connection: bytes in, requests through their cycles in order, bytes out."""
+"""One HTTP/1.1 connection.
+
+Theory of operation
+===================
+
+The parser pushes request heads, pieces of bodies and ends of requests into the connection (`on_head`,
+`on_body`, `on_end`). For each request the connection makes a `Cycle`, which runs the app and sends the
+response through the connection (`start`, `body`, `complete` or `cut`). Nothing here waits: all is driven by
+the transport's callbacks, by the cycles, and by `check`, which the server's clock calls about once a second.
+
+State machines:
+
+- The connection (`connection_state`). NEW until the first request, ACTIVE while a request is served, IDLE
+  between two requests, CLOSING when no further response is written, CLOSED when the transport is lost or
+  handed over. `closing` has the phases of CLOSING, `flow_control` the pausing of either direction.
+- Input. `_reading` is the cycle whose request is arriving, `_active` the cycle whose response is next on the
+  wire. They are the same cycle, unless requests are pipelined: these wait in `_queue`, and too much of them,
+  or of one body, pauses reading. `_last` says that no further request is taken (the client said
+  "close", a request was refused, or the server is leaving), `_half_closed` that the client has closed its
+  sending side.
+- Output. `start` renders a head, which waits in `_pending_head` for the first piece of its body.
+  `_keep_alive`, `_chunked` and `_write_buffer` belong to the response that is being sent.
+- The deadline: one number. In NEW and IDLE it ends the wait for a request, or for the rest of a head that has
+  begun (then with a 408); in ACTIVE it is off, but for a response that was complete before its request; in
+  CLOSING it bounds the closing. A client that still reads what was sent gets more time.
+
+A request leaves `_active` when its response is complete and its body has been read, whichever comes last
+(`_next`).
+
+What must never happen: a response out of the order of requests; a byte of a response after the response that
+closes the connection; a request begun after "close"; an app called while its request is parsed; input held
+without bound; the transport closed while the client is sending and has not had its answer; a connection in a
+state that is left by no event and no deadline.
+"""
 
 from __future__ import annotations
 
@@ -8,92 +41,76 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
-from ostler.worker.http.cycle import COMPLETE, HIGH_WATER, SENDING, Cycle, service_unavailable
-from ostler.worker.http.parser import PIECE, Parser, Raw, Sink
-from ostler.worker.http.request import ENDLESS, Fields, Head, Refusal, read_head
+from ostler.worker.http.closing import LINGER_TIMEOUT, ClosingMixin
+from ostler.worker.http.connection_state import ACTIVE, CLOSED, CLOSING, FLUSHING, IDLE, NEW
+from ostler.worker.http.cycle import COMPLETE, SENDING, Cycle, service_unavailable
+from ostler.worker.http.flow_control import HIGH_WATER
+from ostler.worker.http.parser import PIECE, Parser, PassthroughParser, RequestSink
+from ostler.worker.http.request import ENDLESS, Fields, Refusal, RequestHead, read_head
 from ostler.worker.http.response import render_head, render_refusal
-from ostler.worker.http.send_progress import HUSH, progress
-from ostler.worker.http.write_buffer import JOIN, Burst
+from ostler.worker.http.write_buffer import JOIN, WriteBuffer
 from ostler.worker.server_state import ServerState
 
-MakeParser = Callable[[Sink, int], Parser]
-TakeUpgrade = Callable[["Connection", Head], "Cycle | None"]
-"""Returns the cycle of a request that asks to leave HTTP, or None where that wish is ignored; may refuse."""
+MakeParser = Callable[[RequestSink, int], Parser]
+TakeUpgrade = Callable[["Connection", RequestHead], "Cycle | None"]
+"""Returns the cycle of a request that asks for another protocol, or None if that is ignored; may refuse."""
 
-LINGER = 5.0
-"""Seconds for which a client that still sends is listened to after the last answer."""
 LINGER_BYTES = 4 * 1024 * 1024
-"""Bytes discarded meanwhile. Closing at once would reset the connection, answer and all (RFC 9112, 9.6)."""
+"""Bytes discarded while lingering; then the connection is closed."""
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
 
-# Where the connection is. Only an OPEN one parses.
-OPEN, LINGERING, CLOSING, CLOSED = range(4)
 
-
-class Connection(asyncio.Protocol):
-    """A stream to its cycles, a sink to its parser."""
+class Connection(ClosingMixin):
+    """One HTTP/1.1 connection: the sink of its parser, and the stream of its cycles."""
 
     __slots__ = (
-        "_active", "_burst", "_chunked", "_deadline", "_discarded", "_drains", "_eof", "_held", "_in_head",
-        "_keep_alive", "_last", "_parser", "_paused", "_pending", "_queue", "_reading", "_refusal", "_state",
-        "_status", "_take_upgrade", "_taken", "_transport", "client", "scheme", "server", "server_state",
-        "tls", "trusted", "write_paused",
+        "_active", "_chunked", "_half_closed", "_keep_alive", "_last", "_parser", "_pending_head", "_queue",
+        "_reading", "_refusal", "_status", "_take_upgrade", "_write_buffer", "client", "scheme", "server",
+        "trusted",
     )  # fmt: skip
 
-    _transport: asyncio.Transport
     _parser: Parser
 
     make_cycle: ClassVar[type[Cycle]] = Cycle
-    """What takes a request: where more is logged, a class that knows more (`completed.py`)."""
+    """The class of the connection's cycles."""
 
     def __init__(
         self, server_state: ServerState, make_parser: MakeParser, take_upgrade: TakeUpgrade | None = None
     ) -> None:
-        self.server_state = server_state
+        super().__init__(server_state)
         self._take_upgrade = take_upgrade
         self._parser = make_parser(self, server_state.settings.limit_request_head)
-        self._state = OPEN
         self._active: Cycle | None = None
         """The cycle whose response is next on the wire; it stays here until its request is read, too."""
         self._reading: Cycle | None = None
         """The cycle whose request body is arriving."""
         self._queue: deque[Cycle] | None = None
-        """Requests that came before their turn (pipelining)."""
-        self._held = b""
-        """Bytes that must not be parsed yet."""
-        self._eof = False
+        """Pipelined requests that wait for the responses before theirs."""
+        self._half_closed = False
         """The client has closed its sending side."""
         self._last = False
-        """No further request is taken: the client said so, or was refused."""
+        """No further request is taken: the client said "close", one was refused, or the server is leaving."""
         self._refusal: Refusal | None = None
-        """What to answer once the requests before it are answered."""
-        self._pending = b""
-        """A response head that waits for the first of its body."""
+        """What to answer once the requests before the refused one are answered."""
+        self._pending_head = b""
+        """A response head that waits for the first piece of its body."""
         self._status = 0
-        """What that head says."""
-        self._burst: Burst | None = None
-        """What is gathered of a body that comes in pieces."""
+        """The status in that head."""
         self._chunked = False
-        self._keep_alive: bool | None = None
-        """Whether the last response has kept the connection open; None before the first."""
-        self._paused = False
-        self._discarded = 0
-        self._taken = -1
-        self._in_head = False
-        self._deadline = inf
-        self._drains: list[asyncio.Future[None]] | None = None
-        self.write_paused = False
+        """The response is sent in chunks."""
+        self._keep_alive = False
+        """The response leaves the connection open."""
+        self._write_buffer: WriteBuffer | None = None
+        """Gathers a body that comes in pieces."""
         self.server: tuple[str, int | None] | None = None
         self.client: tuple[str, int] | None = None
         self.scheme = "http"
-        self.tls: dict[str, Any] | None = None
-        """What the ASGI TLS extension tells; None without TLS."""
         self.trusted = False
+        """The forwarding fields of this client's requests count."""
 
     def __repr__(self) -> str:
-        state = ("open", "lingering", "closing", "closed")[self._state]
-        return f"<Connection {state} from {self.client}, {self._active or 'idle'}>"
+        return f"<Connection {self._describe_state()} from {self.client}, {self._active or 'no request'}>"
 
     # -- asyncio.Protocol
 
@@ -101,59 +118,61 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass, but has its methods
         server_state = self.server_state
         info = transport.get_extra_info
-        peer, own = info("peername"), info("sockname")
-        if isinstance(peer, (tuple, list)) and len(peer) >= 2:
-            self.client = (str(peer[0]), int(peer[1]))
-        if isinstance(own, (tuple, list)) and len(own) >= 2:
-            self.server = (str(own[0]), int(own[1]))
-        elif isinstance(own, str) and own:
-            # The kernel names a Unix socket as it was bound, which is not where clients find it.
-            self.server = (server_state.settings.uds or own, None)
+        peername, sockname = info("peername"), info("sockname")
+        if isinstance(peername, (tuple, list)) and len(peername) >= 2:
+            self.client = (str(peername[0]), int(peername[1]))
+        if isinstance(sockname, (tuple, list)) and len(sockname) >= 2:
+            self.server = (str(sockname[0]), int(sockname[1]))
+        elif isinstance(sockname, str) and sockname:
+            # The kernel reports a Unix socket's path at the time of bind; clients find it under another.
+            self.server = (server_state.settings.uds or sockname, None)
         ssl_object = info("ssl_object")
         if ssl_object is not None:
-            self._over_tls(ssl_object)
+            self._read_tls(ssl_object)
         if server_state.proxies is not None:
             self.trusted = server_state.proxies.trusts(self.client[0] if self.client else "unix:")
         server_state.connections.add(self)
-        # A client that connects and sends nothing is let go as silently.
+        # A client that connects and sends nothing is closed without an answer.
         self._deadline = server_state.now + server_state.settings.timeout_request_header
 
-    def _over_tls(self, ssl_object: Any) -> None:
+    def _read_tls(self, ssl_object: Any) -> None:
         from ostler.worker.tls.asgi_extension import tls_facts
 
         self.scheme = "https"
         self.tls = tls_facts(ssl_object)
-        # By default 512 KiB, for each slow client.
+        # The default is 512 KiB, for each slow client.
         self._transport.set_write_buffer_limits(HIGH_WATER)
 
     def misdirected(self, reason: str) -> None:
-        """Refuse a request that should not have come here, unread."""
+        """Answer 400 with `reason` without reading the request: it should not have come to this port."""
         self._refuse(Refusal(400, reason))
 
     def data_received(self, data: bytes) -> None:
-        if self._state != OPEN or (self._last and self._reading is None):
+        state = self._state
+        if state is CLOSING or state is CLOSED or (self._last and self._reading is None):
             self._discard(len(data))
-        elif self._held:
-            self._held += data  # at most what one read brought after the pause
+        elif self._unparsed:
+            self._unparsed += data  # at most what one read brought after the pause
         else:
             self._feed(data)
 
     def eof_received(self) -> bool | None:
         active = self._active
-        if self._state != OPEN or active is None or self.tls is not None:
-            return None  # nothing is owed; asyncio closes. (TLS has no half-closed state in asyncio.)
-        # Half-closed or gone: which of them, only sending will tell. What arrived whole is answered.
-        self._eof = True
+        if self._state is not ACTIVE or self.tls is not None:
+            return None  # no response is owed: asyncio closes. (In asyncio, TLS has no half-closed state.)
+        assert active is not None
+        # Only sending can tell whether the client still reads. Each complete request is answered.
+        self._half_closed = True
         self._drop_incomplete()
-        active.hang_up()
+        active.half_close()
         for cycle in self._queue or ():
-            cycle.hang_up()
-        return True if self._state == OPEN else None
+            cycle.half_close()
+        return True if self._state is ACTIVE else None
 
     def _drop_incomplete(self) -> None:
-        """After the end of input, give up a request whose body will never be complete."""
+        """After the end of input, drop a request whose body will never be complete."""
         reading = self._reading
-        if reading is None or self._held:
+        if reading is None or self._unparsed:
             return
         self._reading = None
         if reading is not self._active:
@@ -161,116 +180,105 @@ class Connection(asyncio.Protocol):
             self._queue.pop()
         else:
             reading.disconnect()
-            self._close()
+            self._flush_and_close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._let_go()
+        self._release()
         if self.tls is not None:
-            self._transport.close()  # or asyncio of 3.10 warns that nobody has
+            self._transport.close()  # else asyncio of Python 3.10 warns that the transport was not closed
         self.server_state.left(self)
 
-    def _let_go(self) -> None:
-        """Be done with the transport, which is lost or another protocol's."""
-        self._state = CLOSED
-        self._deadline = inf
+    def _release(self) -> None:
+        """Drop all that is held: the transport is lost, or another protocol's."""
         active, self._active = self._active, None
         self._reading = None
         self._queue = None
-        self._held = self._pending = b""
-        if self._burst is not None:
-            self._burst.drop()
-            self._burst = None
+        self._pending_head = b""
+        if self._write_buffer is not None:
+            self._write_buffer.clear()
+            self._write_buffer = None
         if active is not None:
             active.disconnect()
-        self.resume_writing()
-        # The parser and a refusal's traceback hold this object, as it holds them: let no cycle wait for the
-        # garbage collector.
+        self._mark_closed()
+        # The parser and a refusal's traceback refer to this object: without these references there is no
+        # reference cycle that only the garbage collector could free.
         self._parser.close()
         del self._parser
         self._refusal = None
-
-    def pause_writing(self) -> None:
-        self.write_paused = True
-
-    def resume_writing(self) -> None:
-        self.write_paused = False
-        drains, self._drains = self._drains, None
-        for drain in drains or ():
-            if not drain.done():
-                drain.set_result(None)
 
     # -- input
 
     def _feed(self, data: bytes) -> None:
         """Parse `data`, as far as the cycles can take what is in it."""
+        parser = self._parser
+        was_in_head = parser.in_head
         try:
             if len(data) <= PIECE:
-                self._parser.feed(data)
+                parser.feed(data)
             else:
-                view = memoryview(data)
-                while view:
-                    if self._clogged():
-                        self._held = bytes(view)
-                        break
-                    self._parser.feed(view[:PIECE])
-                    view = view[PIECE:]
+                self._feed_in_pieces(memoryview(data))
         except Refusal as refusal:
             self._refuse(refusal)
-        if self._eof:
+        if self._half_closed:
             self._drop_incomplete()
-        if self._state == OPEN:
-            if self._active is None:
-                self._await_head()
-            # As in `_clogged`, which would cost every read a call.
+        state = self._state
+        if state is ACTIVE:
+            # The condition of `_input_full`, written out: a call would cost every read.
             reading = self._reading
-            if not self._paused and (
-                self._queue or self._held or (reading is not None and reading.held > HIGH_WATER)
+            if not self.reading_paused and (
+                self._queue or self._unparsed or (reading is not None and reading.body_held > HIGH_WATER)
             ):
-                self._paused = True
-                self._transport.pause_reading()
+                self._pause_reading()
+        elif (state is IDLE or state is NEW) and self._parser.in_head and not was_in_head:
+            self._limit_head()
 
-    def _clogged(self) -> bool:
+    def _feed_in_pieces(self, view: memoryview) -> None:
+        while view:
+            if self._input_full():
+                self._unparsed = bytes(view)
+                break
+            self._parser.feed(view[:PIECE])
+            view = view[PIECE:]
+
+    def _input_full(self) -> bool:
         """Whether what has arrived is as much as may be held."""
         reading = self._reading
-        return bool(self._queue or self._held or (reading is not None and reading.held > HIGH_WATER))
+        return bool(self._queue or self._unparsed or (reading is not None and reading.body_held > HIGH_WATER))
 
-    def _unclog(self) -> None:
-        """Take up reading where it stopped, if there is room again.
+    def _resume_input(self) -> None:
+        """Parse and read on after a pause, if there is room again.
 
-        The app is in the call stack, and asyncio runs a reader in the context of whoever added it
+        The app is in the call stack, and asyncio runs a reader in the context of the code that added it
         (cpython#140947): the next requests would see this one's context variables.
         """
-        self.server_state.context.copy().run(self._read_on)
+        self.server_state.context.copy().run(self._parse_unparsed)
 
-    def _read_on(self) -> None:
-        if self._held and not self._queue and self._state == OPEN:
-            held, self._held = self._held, b""
-            self._feed(held)
-        if self._paused and not self._clogged() and self._state != CLOSED:
-            self._paused = False
-            self._transport.resume_reading()
+    def _parse_unparsed(self) -> None:
+        if self._unparsed and not self._queue and self._state is not CLOSING and self._state is not CLOSED:
+            unparsed, self._unparsed = self._unparsed, b""
+            self._feed(unparsed)
+        if self.reading_paused and not self._input_full() and self._state is not CLOSED:
+            self._resume_reading()
 
-    def _await_head(self) -> None:
-        """Nothing is under way: give a head that has begun its time, once."""
-        if self._parser.in_head and not self._in_head:
-            self._in_head = True
-            self._deadline = self.server_state.now + self.server_state.settings.timeout_request_header
+    def _limit_head(self) -> None:
+        """A head has begun while nothing is served: limit the time until it is complete."""
+        self._deadline = self.server_state.now + self.server_state.settings.timeout_request_header
 
-    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> Head:
-        """The parser found a complete head: serve it, or queue it behind the one that is served."""
+    def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
+        """The parser found a complete head: serve the request, or queue it behind the one that is served."""
         try:
             head = read_head(method, target, version, headers)
         except Refusal as refusal:
             refusal.has_body = method != b"HEAD"
             raise
-        if self._last:
+        if self._last or self._state is CLOSING:
             return head  # RFC 9112, section 9.6: nothing after "close" is processed
         cycle = self._upgrade(head) if head.upgrade else self.make_cycle(self, head)
         if not head.keep_alive:
             self._last = True
         self._reading = cycle
-        if self._eof:
-            cycle.hang_up()
+        if self._half_closed:
+            cycle.half_close()
         if self._active is None:
             self._serve(cycle)
         elif self._queue is None:
@@ -279,28 +287,28 @@ class Connection(asyncio.Protocol):
             self._queue.append(cycle)
         return head
 
-    def _upgrade(self, head: Head) -> Cycle:
-        """Begin to leave HTTP if that can be done; else ignore the wish (RFC 9110, section 7.8)."""
+    def _upgrade(self, head: RequestHead) -> Cycle:
+        """Take the request for its upgrade if that is possible, else ignore the field (RFC 9110, 7.8)."""
         take = self._take_upgrade
         cycle = None if take is None else take(self, head)
         if cycle is None:
             return self.make_cycle(self, head)
-        # Until its turn has come and the app has decided, what follows is held like a body without end.
+        # Until the requests before it are answered and the app has decided, what follows is held like a body
+        # without end.
         head.length = ENDLESS
         head.keep_alive = False
-        self._parser = Raw(self._parser, self)
+        self._parser = PassthroughParser(self._parser, self)
         return cycle
 
     def hand_over(self, successor: asyncio.Protocol) -> tuple[asyncio.Transport, bytes]:
-        """Leave the transport to another protocol; return it with what has arrived for that."""
+        """Give the transport to another protocol; return it, and the bytes that have arrived for that."""
         cycle, self._active = self._active, None
         assert cycle is not None
         assert cycle is self._reading
-        rest = cycle.take_body() + self._held
+        rest = cycle.take_body() + self._unparsed
         self._transport.set_protocol(successor)
-        if self._paused:
-            self._transport.resume_reading()
-        self._let_go()
+        self._resume_reading()
+        self._release()
         self.server_state.left(self)
         return self._transport, rest
 
@@ -318,24 +326,26 @@ class Connection(asyncio.Protocol):
         if reading is None:
             return
         self._reading = None
-        reading.end()
-        if reading.state == COMPLETE and self._state == OPEN:
-            self._next()  # its response was there first
+        reading.end_body()
+        if reading.state == COMPLETE and self._state is ACTIVE:
+            self._next()  # its response was complete before its body
 
     def _serve(self, cycle: Cycle) -> None:
+        first = self._state is NEW
+        self._state = ACTIVE
         self._active = cycle
-        self._in_head = False
         self._deadline = inf
         server_state = self.server_state
         if server_state.health_path is not None and cycle.head.asks_for(server_state.health_path):
-            # Not at once: the request is still being read, and a pipeline of probes would pile up frames.
+            # Not at once: the request is still being read, and pipelined probes would nest calls.
             server_state.loop.call_soon(self._answer_probe, cycle)
             return
         limit = server_state.limit_concurrency
         if limit is None:
             cycle.run_in_task(server_state.app)
-        elif server_state.turning_away and self._keep_alive is not None:
-            self._close()  # the client asks again, as for any kept connection that ends (RFC 9112, 9.3.1)
+        elif server_state.turning_away and not first:
+            # The client asks again, as for any kept connection that ends (RFC 9112, section 9.3.1).
+            self._flush_and_close()
         elif server_state.turning_away:
             cycle.run_in_task(server_state.app)  # its client had connected before
         elif len(server_state.connections) >= limit or len(server_state.requests) >= limit:
@@ -345,8 +355,8 @@ class Connection(asyncio.Protocol):
             cycle.run_in_task(server_state.app)
 
     def _answer_probe(self, cycle: Cycle) -> None:
-        """Say how the instance fares, as far as load balancers are concerned."""
-        if self._active is not cycle or self._state != OPEN or cycle.gone:
+        """Answer a load balancer's health check."""
+        if self._active is not cycle or self._state is not ACTIVE or cycle.disconnected:
             return
         if self.server_state.withdrawn:
             cycle.answer(503, b"stopping\n")
@@ -354,27 +364,27 @@ class Connection(asyncio.Protocol):
             cycle.answer(200, b"ready\n")
 
     def _next(self) -> None:
-        """The active request is read and answered: on to the next one, or to waiting for it."""
+        """The active request is read and answered: serve the next one, or wait for it, or close."""
         self._active = None
-        self._discarded = 0
         server_state = self.server_state
         if self._queue:
-            # Not in the context of the request before it, whose app is in the call stack.
+            # Not in the context of the request before it: that one's app is in the call stack.
             server_state.context.copy().run(self._serve, self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal(self._refusal)
             return
-        elif self._last or (self._eof and not self._held):
-            self._close()
+        elif self._last or (self._half_closed and not self._unparsed):
+            self._flush_and_close()
             return
         else:
+            self._state = IDLE
             self._deadline = server_state.idle_until
             if self._parser.in_head:
-                self._await_head()
-        if self._paused:
-            self._unclog()
+                self._limit_head()
+        if self.reading_paused:
+            self._resume_input()
 
-    # -- output: the stream of the active cycle
+    # -- called by the active cycle, of which this is the stream
 
     def proceed(self) -> None:
         """Send 100 Continue."""
@@ -384,41 +394,42 @@ class Connection(asyncio.Protocol):
         """Render the response's head; it leaves with the first of the body."""
         server_state = self.server_state
         head = cycle.head
-        # What nearly always holds first: the rest is asked only where it makes a difference.
+        # First the conditions that nearly always hold: `_may_keep` is called only where they do not.
         keep = head.keep_alive and (
-            (cycle.arrived and not self._eof and server_state.keeps) or self._may_keep(cycle)
+            (cycle.body_complete and not self._half_closed and server_state.keeps) or self._may_keep(cycle)
         )
-        self._pending, length, self._chunked, self._keep_alive = render_head(
+        self._pending_head, length, self._chunked, self._keep_alive = render_head(
             status, fields, head, keep, server_state.names, server_state.heads, server_state.static
         )
         self._status = status
         return length
 
     def _may_keep(self, cycle: Cycle) -> bool:
-        """Whether the connection can serve another request after this one, whose client would have it so."""
+        """Whether the connection can serve another request after this one; its client wants that."""
         head = cycle.head
         server_state = self.server_state
         if not server_state.timeout_keep_alive:
             return False
-        if not server_state.keeps and not self._queue and not self._held:
+        if not server_state.keeps and not self._queue and not self._unparsed:
             return False
-        if not cycle.arrived:
-            # A client that waits for 100 might never send its body; a long one is not worth reading.
-            if head.expect and not cycle.held:
+        if not cycle.body_complete:
+            # A client that waits for 100 might never send its body; a long body is not worth reading.
+            if head.expect and not cycle.body_held:
                 return False
             return head.length <= DISCARD_BYTES
-        return not self._eof or bool(self._queue or self._held or self._refusal)
+        return not self._half_closed or bool(self._queue or self._unparsed or self._refusal)
 
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
-        """Write a piece of the body, after the head if that is still here."""
-        head = self._pending
+        """Write a piece of the body, after the head if that is not written yet."""
+        head = self._pending_head
         if head:
-            self._pending = b""
-            # Not before it leaves: an app that fails until then gets another one, and a request one line.
+            self._pending_head = b""
+            # Not before the head is written: an app that fails until then is answered with another head,
+            # and each request has one line.
             access = self.server_state.access
             if access is not None and cycle.scope:  # a probe has none
                 cycle.log(access, self._status)
-        if more or self._chunked or self._burst is not None:
+        if more or self._chunked or self._write_buffer is not None:
             self._stream(head, data, more)
         elif len(data) > JOIN:
             self._transport.write(head)
@@ -427,7 +438,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(head + data)
 
     def _stream(self, head: bytes, data: bytes, more: bool) -> None:
-        """Write a piece of a body that comes in several, or whose length the head does not say."""
+        """Write a piece of a body that comes in several, or whose length the head does not announce."""
         tail = b""
         if self._chunked:
             if data:
@@ -435,69 +446,58 @@ class Connection(asyncio.Protocol):
                 tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
             elif not more:
                 tail = b"0\r\n\r\n"
-        if self._burst is None:
-            self._burst = Burst(self._transport, self.server_state.loop)
-        self._burst.add(head, data, tail, more=more)
+        if self._write_buffer is None:
+            self._write_buffer = WriteBuffer(self._transport, self.server_state.loop)
+        self._write_buffer.add(head, data, tail, more=more)
         if not more:
-            self._burst = None
+            self._write_buffer = None
 
     def complete(self, cycle: Cycle) -> None:
-        """The active response is out: keep the connection, or take leave of it."""
-        if self._state != OPEN:
+        """The active response is written: keep the connection, or close it."""
+        if self._state is not ACTIVE:
             return
         if not self._keep_alive:
-            self._last = True
             self._queue = None
-            if self._reading is None and not self._held:
-                self._close()
+            if self._reading is None and not self._unparsed:
+                self._flush_and_close()
             else:
                 self._linger()
-        elif cycle.arrived:
+        elif cycle.body_complete:
             self._next()
         else:
-            # The rest of the body is read and dropped, within bounds of size and time.
+            # The rest of the request's body is read and dropped, within bounds of size and time.
             self._discarded = 0
-            self._deadline = self.server_state.now + LINGER
-            self._unclog()
+            self._deadline = self.server_state.now + LINGER_TIMEOUT
+            self._resume_input()
 
     def cut(self, cycle: Cycle) -> None:
         """End the connection without ending the response."""
-        self._last = True
-        self._close()
+        self._flush_and_close()
 
     def taken(self, cycle: Cycle) -> None:
-        """The app took the body so far."""
-        if self._paused:
-            self._unclog()
+        """The app took what was held of the request's body."""
+        if self.reading_paused:
+            self._resume_input()
 
-    async def drain(self) -> None:
-        """Wait until the transport takes more, or is gone."""
-        while self.write_paused and self._state != CLOSED:
-            waiter: asyncio.Future[None] = self.server_state.loop.create_future()
-            if self._drains is None:
-                self._drains = []
-            self._drains.append(waiter)
-            await waiter
-
-    # -- refusals and leave-taking
+    # -- refusing and closing
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer nothing more than what came before the refused bytes, and then why."""
-        if self._last and self._reading is None:
-            return  # after "close", whatever follows is of no interest
+        """Answer the requests before the refused bytes, then `refusal`, and nothing after it."""
+        if self._state is CLOSING or (self._last and self._reading is None):
+            return  # nothing that follows "close" is answered
         self._last = True
         self._refusal = refusal
         reading, self._reading = self._reading, None
         active = self._active
         if reading is not None and reading is active:
-            # Its own body is broken. The app cannot know, but that nobody waits for its answer any more.
+            # The body of the active request is broken. The app is only told that the client is gone.
             started = reading.state == SENDING
             complete = reading.state == COMPLETE
             self._active = None
-            self._pending = b""
+            self._pending_head = b""
             reading.disconnect()
             if started:
-                self._close()
+                self._flush_and_close()
             elif complete:
                 self._linger()
             else:
@@ -505,12 +505,12 @@ class Connection(asyncio.Protocol):
         elif active is None:
             self._answer_refusal(refusal)
         elif reading is not None and self._queue:
-            self._queue.pop()  # not begun, and never to be
+            self._queue.pop()  # it has not begun, and never will
 
     def _answer_refusal(self, refusal: Refusal) -> None:
         server_state = self.server_state
-        peer = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
-        server_state.log.warning("%s refused with %d: %s", peer, refusal.status, refusal.reason)
+        client = f"{self.client[0]}:{self.client[1]}" if self.client else "unix socket"
+        server_state.log.warning("%s refused with %d: %s", client, refusal.status, refusal.reason)
         self._transport.write(
             render_refusal(
                 refusal.status,
@@ -522,96 +522,52 @@ class Connection(asyncio.Protocol):
         )
         self._linger()
 
-    def _linger(self) -> None:
-        """Close our side, and listen on for a while, so that the client gets to read the answer."""
-        self._state = LINGERING
-        self._last = True
-        self._held = b""
-        self._discarded = 0
-        self._deadline = self.server_state.now + LINGER
-        if self.tls is None:
-            self._transport.write_eof()
-        else:
-            # No side can be closed alone, and after ours is, another byte from there would end all: the
-            # answer says where it ends, and a client that has it leaves, or falls silent.
-            self.server_state.loop.call_later(HUSH, self._hush, 0)
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _hush(self, before: int) -> None:
-        """Over TLS: a client that has sent nothing more since we looked has nothing more to send."""
-        if self._state == LINGERING:
-            if self._discarded == before:
-                self._close()
-            else:
-                self.server_state.loop.call_later(HUSH, self._hush, self._discarded)
-
     def _discard(self, size: int) -> None:
+        """Count `size` bytes of input that nothing reads, and give up on a client that sends too many."""
         self._discarded += size
-        if self._state == OPEN:
-            if (
-                self._discarded > DISCARD_BYTES
-                and self._active is not None
-                and self._active.state == COMPLETE
-            ):
+        if self._state is ACTIVE:
+            active = self._active
+            if self._discarded > DISCARD_BYTES and active is not None and active.state == COMPLETE:
                 self._linger()
         elif self._discarded > LINGER_BYTES:
-            self._close()
+            self._flush_and_close()
 
-    def _close(self) -> None:
-        """Send what is written, then be gone."""
-        if self._state < CLOSING:
-            if self._burst is not None:
-                self._burst.flush()
-            self._state = CLOSING
-            self._last = True
-            self._deadline = self.server_state.now + LINGER
-            if self.tls is not None:
-                # Once all is delivered, nobody need wait for the client's good-bye (RFC 8446, section 6.1).
-                self._deadline = self.server_state.now + HUSH
-                if self._paused:
-                    # What lies there unread would make OpenSSL's good-bye fail, and cost the response.
-                    self._paused = False
-                    self._transport.resume_reading()
-            self._transport.close()
+    def _flush_and_close(self) -> None:
+        if self._write_buffer is not None and self._closing_phase is not FLUSHING:
+            self._write_buffer.flush()
+        super()._flush_and_close()
+
+    # -- called by the server
 
     def leave(self) -> None:
         """Close at once unless a request is being answered, and take no further one."""
         active = self._active
         if active is not None and active.state != COMPLETE:
-            self._queue = None  # came after it: the client asks again
+            self._queue = None  # these came after it: their client asks again
             self._last = True
-        elif self._keep_alive is not None:
-            self._close()
-        # Else it has just been accepted, with its first request on the way.
+        elif self._state is ACTIVE or self._state is IDLE:
+            self._flush_and_close()
+        # Else it is NEW, with its first request on the way, or is closing already.
 
     def on_drain(self) -> None:
-        """Nothing to do: each response tells its client, and an idle connection waits out its time."""
+        """Do nothing: responses close their connections, and an idle connection has its deadline."""
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
         active = self._active
         if active is None or active.state == COMPLETE:
-            self._close()
-
-    def abort(self) -> None:
-        """Cut it off, whatever is still to be sent."""
-        self._transport.abort()
+            self._flush_and_close()
 
     def check(self, settled: float) -> None:
-        """The clock moved: see to a deadline that lies at or before `settled`."""
+        """The clock moved: act on the deadline if it lies at or before `settled`."""
         if self._deadline > settled:
             return
-        if self._state == OPEN and self._in_head:
+        state = self._state
+        if (state is IDLE or state is NEW) and self._parser.in_head:
             self._refuse(Refusal(408, "The request head took too long."))
-            return
-        # Not idle, but slow: a client still fetching what was written has its time from the last progress.
-        taken = progress(self._transport, tls=self.tls is not None, closing=self._state != OPEN)
-        if 0 < taken != self._taken:
-            self._taken = taken
-            self._deadline = self.server_state.now + LINGER
-        elif self._state == OPEN:
-            self._close()
-        else:
+        elif self._extend_deadline():
+            pass  # slow, not idle: the client is still fetching what was written
+        elif state is CLOSING:
             self._transport.abort()
+        else:
+            self._flush_and_close()

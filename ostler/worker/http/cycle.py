@@ -1,7 +1,36 @@
-"""One request and its response, as the app sees them: ASGI's HTTP messages in and out.
+"""One request/response cycle, as the app sees it: ASGI's HTTP messages in and out.
 
-Nothing here knows how HTTP/1.1 looks on the wire. The cycle tells a stream what to send, and is told what
-arrives; a connection of HTTP/1.1 is such a stream, and so may be one of the many in a connection of HTTP/2.
+Theory of operation
+===================
+
+A cycle stands between one run of the app and one stream. It knows nothing of the bytes on the wire: an
+HTTP/1.1 connection is a stream for one cycle at a time, and a stream of HTTP/2 could be another.
+
+The stream makes the cycle when the head of a request is complete, and calls `run_in_task` when it is the
+request's turn. `run` then calls the app in a task of its own. From there on the cycle has two sides:
+
+- The stream pushes in what arrives: `feed` (a piece of the body), `end_body`, `half_close` (the client sends
+  nothing more), `disconnect` (nobody reads the response). Each wakes the app if it waits in `receive`.
+- The app calls `receive`, which returns what was pushed in and reports to the stream with `taken`, and
+  `send`, which passes the response to the stream: `start`, then `body`, then `complete`.
+
+State machines:
+
+- The response (`state`): EXPECTING until `http.response.start`; STARTED while the head waits for the first
+  piece of the body; SENDING; COMPLETE. `send` accepts each message in one or two of these states only, else
+  it raises.
+- The request: `body_held` counts what the app has not received, `body_complete` says that the end has
+  arrived, and `_end_received` that the app has received it. `half_closed` and `disconnected` are set once and
+  never reset.
+
+The end: when the app returns or raises before COMPLETE, `_give_up` sends an error if nothing of the response
+is written yet, else it has the stream `cut` the connection. `_finish` sets COMPLETE; only `answer`, which
+runs no app, does without it.
+
+What must never happen: two heads written for one request; a byte after the announced length, or a response
+that ends short of it and looks whole; an app that waits in `receive` or `send` after the client is gone; an
+exception of the app that leaves the task, or one that is lost without a log line; a task that nothing refers
+to (`ServerState.requests` does).
 """
 
 from __future__ import annotations
@@ -12,19 +41,16 @@ from typing import Any, Protocol
 
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
-from ostler.worker.http.request import Head, split_target
+from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
 from ostler.worker.server_state import ServerState
 
-HIGH_WATER = 64 * 1024
-"""Bytes of a body held for an app that does not read; above it, the socket is not read either."""
-
-# Where the response is. Each message is legal in exactly one or two of these.
+# The states of the response, in order.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
 
 class Stream(Protocol):
-    """What carries one cycle at a time."""
+    """What a cycle sends its response through."""
 
     server_state: ServerState
     server: tuple[str, int | None] | None
@@ -38,7 +64,7 @@ class Stream(Protocol):
         """Send 100 Continue."""
 
     def start(self, cycle: Cycle, status: int, fields: Iterable[tuple[bytes, bytes]]) -> int:
-        """Take the response head, to be sent with the first of the body; return the length that it announces.
+        """Take the response head, to be sent with the first piece of the body; return the announced length.
 
         Raises:
             RuntimeError: it cannot be sent; the response has not started.
@@ -48,56 +74,56 @@ class Stream(Protocol):
         """Send a piece of the body."""
 
     def complete(self, cycle: Cycle) -> None:
-        """The response is sent as a whole."""
+        """The response is complete."""
 
     def cut(self, cycle: Cycle) -> None:
-        """Give the response up in a way that the client can tell."""
+        """Give the response up in such a way that the client can see that it is not whole."""
 
     def taken(self, cycle: Cycle) -> None:
         """The app took what was held of the request's body."""
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to send it more, or is gone."""
+        """Wait until the client has read enough that more can be sent, or is gone."""
 
 
 class Cycle:
-    """Waits in the connection's queue until `run_in_task`; then lives until the app returns."""
+    """One request and its response: waits for `run_in_task`, then lives until the app returns."""
 
     __slots__ = (
-        "_body", "_left", "_told", "_waiters", "arrived", "gone", "head", "held", "hung_up", "scope", "state",
-        "stream", "task",
+        "_body", "_end_received", "_remaining", "_waiters", "body_complete", "body_held", "disconnected",
+        "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, head: Head) -> None:
+    def __init__(self, stream: Stream, head: RequestHead) -> None:
         self.stream = stream
         self.head = head
         self.state = EXPECTING
-        self.arrived = False
-        """The request's body is here to its end."""
-        self.gone = False
-        """Nobody reads the response any more."""
-        self.hung_up = False
-        """The client sends nothing more, and may be gone: the app is told so, and may still answer."""
-        self.held = 0
-        """Bytes of the body that the app has not taken."""
+        self.body_complete = False
+        """The request's body has arrived to its end."""
+        self.disconnected = False
+        """The client is gone, or cannot be answered any more."""
+        self.half_closed = False
+        """The client sends nothing more. It may be gone: the app is told that it is, and may still answer."""
+        self.body_held = 0
+        """Bytes of the body that the app has not received."""
         self._body: bytes | bytearray = b""
-        self._told = False
-        """The app has seen the end of the body."""
-        self._left = UNKNOWN
-        """Bytes that the response still owes, UNKNOWN or BODILESS."""
+        self._end_received = False
+        """The app has received the end of the body."""
+        self._remaining = UNKNOWN
+        """Bytes of the announced length that are not sent yet; UNKNOWN; or BODILESS."""
         self._waiters: list[asyncio.Future[None]] | None = None
         self.scope: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
-        """None until it has begun, and maybe until its first step is done."""
+        """The task in which the app runs; None until it exists."""
 
     def __repr__(self) -> str:
         state = ("expecting", "started", "sending", "complete")[self.state]
-        return f"<Cycle {self.head!r} {state}{' gone' if self.gone else ''}>"
+        return f"<Cycle {self.head!r} {state}{' gone' if self.disconnected else ''}>"
 
     @property
     def streaming(self) -> bool:
         """Whether the response is under way and its length is not known."""
-        return self.state == SENDING and self._left == UNKNOWN
+        return self.state == SENDING and self._remaining == UNKNOWN
 
     def run_in_task(self, app: Application) -> None:
         """Let the app answer the request, in a task of its own."""
@@ -110,7 +136,7 @@ class Cycle:
             server_state.eager_tasks.add(self, app)
 
     def answer(self, status: int, body: bytes) -> None:
-        """Answer in the app's place: without a scope, a task or a count."""
+        """Answer instead of the app; the request has no scope and no task, and is not counted."""
         self.state = COMPLETE
         length = self.stream.start(self, status, _text_fields(len(body)))
         self.stream.body(self, b"" if length == BODILESS else body, False)
@@ -143,57 +169,57 @@ class Cycle:
             server_state.proxies.apply(scope)
 
     def log(self, access: AccessLog, status: int) -> None:
-        """Write the response's line."""
+        """Write the access log's line."""
         access.log(self.scope, status)
 
-    # -- told by the stream
+    # -- called by the stream
 
     def feed(self, data: bytes) -> None:
-        """A piece of the request's body is here."""
+        """A piece of the request's body has arrived."""
         if self.state == COMPLETE:
             return
-        if not self.held:
+        if not self.body_held:
             self._body = data
         else:
-            # Many small pieces as objects would weigh many times their bytes.
+            # A list of many small pieces would take many times the memory of their bytes.
             if isinstance(self._body, bytes):
                 self._body = bytearray(self._body)
             self._body += data
-        self.held += len(data)
+        self.body_held += len(data)
         if self._waiters is not None:
             self._wake()
 
     def take_body(self) -> bytes:
-        """Return what is held of the body, which is then held no more."""
+        """Return what is held of the body, and hold it no more."""
         body, self._body = self._body, b""
-        self.held = 0
+        self.body_held = 0
         return bytes(body)
 
-    def end(self) -> None:
+    def end_body(self) -> None:
         """The request's body is complete."""
-        self.arrived = True
+        self.body_complete = True
         if self._waiters is not None:
             self._wake()
 
-    def hang_up(self) -> None:
+    def half_close(self) -> None:
         """The client closed its sending side."""
-        self.hung_up = True
+        self.half_closed = True
         if self._waiters is not None:
             self._wake()
 
     def disconnect(self) -> None:
         """The client is gone, or cannot be answered any more."""
-        self.gone = True
+        self.disconnected = True
         if self._waiters is not None:
             self._wake()
 
     def cancel(self) -> None:
-        """Cancel the app's task."""
+        """Cancel the app's task; a request whose task has not begun will not begin."""
         eager = self.stream.server_state.eager_tasks
         task = self.task
-        if task is None and eager is not None and not eager.remove(self):
-            task = asyncio.current_task()  # the app is in its first step, and is the one who cancels
         if task is None:
+            if eager is not None:
+                eager.remove(self)
             self._cancelled()
         else:
             # A task that never ran its first step is cancelled without `run` seeing it.
@@ -213,20 +239,25 @@ class Cycle:
     # -- called by the app
 
     async def receive(self) -> Message:
-        """ASGI: the next piece of the body; after its end, wait until the client or the response is gone."""
+        """ASGI: return the next piece of the body; after its end, wait for the disconnect."""
         stream = self.stream
         if self.head.expect:
             self.head.expect = False
-            # RFC 9110, section 10.1.1: not once the body or the response is under way.
-            if not self.held and not self.arrived and self.state < SENDING and not self.gone:
+            # RFC 9110, section 10.1.1: no 100 once a piece of the body or of the response is sent.
+            if (
+                not self.body_held
+                and not self.body_complete
+                and self.state < SENDING
+                and not self.disconnected
+            ):
                 stream.proceed()
-        while not self.held:
-            if self.gone or self.state == COMPLETE:
+        while not self.body_held:
+            if self.disconnected or self.state == COMPLETE:
                 return {"type": "http.disconnect"}
-            if self.arrived and not self._told:
-                self._told = True
+            if self.body_complete and not self._end_received:
+                self._end_received = True
                 return {"type": "http.request", "body": b"", "more_body": False}
-            if self.hung_up:
+            if self.half_closed:
                 return {"type": "http.disconnect"}
             # One future for each caller: a shared one would be cancelled with the first of them.
             waiter: asyncio.Future[None] = stream.server_state.loop.create_future()
@@ -236,17 +267,17 @@ class Cycle:
                 self._waiters.append(waiter)
             await waiter
         body = self.take_body()
-        self._told = self.arrived
-        message = {"type": "http.request", "body": body, "more_body": not self._told}
-        stream.taken(self)  # which may bring more at once
+        self._end_received = self.body_complete
+        message = {"type": "http.request", "body": body, "more_body": not self._end_received}
+        stream.taken(self)  # this may push in more of the body at once
         return message
 
     async def send(self, message: Message) -> None:
-        """ASGI: take a part of the response.
+        """ASGI: send a part of the response.
 
         Raises:
-            RuntimeError: the message does not fit here, or cannot be sent.
-            ClientDisconnected: nobody is there any more.
+            RuntimeError: the message is not allowed in this state, or cannot be sent.
+            ClientDisconnected: the client is gone.
         """
         kind = message["type"]
         state = self.state
@@ -254,45 +285,45 @@ class Cycle:
         if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
             if kind != "http.response.start" or state != EXPECTING:
                 raise _out_of_order(kind, state)
-            if self.gone:
+            if self.disconnected:
                 raise ClientDisconnected("The client is gone.")
-            # Not written yet: the ASGI specification keeps the head back until the first of the body.
-            self._left = stream.start(self, message["status"], message.get("headers", ()))
+            # Not written yet: by the ASGI specification the head waits for the first piece of the body.
+            self._remaining = stream.start(self, message["status"], message.get("headers", ()))
             self.state = STARTED
             return
         if stream.write_paused:
             await stream.drain()
-        if self.gone:
+        if self.disconnected:
             raise ClientDisconnected("The client is gone.")
         data = message.get("body", b"")
         more = message.get("more_body", False)
         if type(data) is not bytes:
             data = as_bytes(data)
-        left = self._left
+        left = self._remaining
         if left >= 0:
             left -= len(data)
             if left < 0:
-                self._left = 0
+                self._remaining = 0
                 raise RuntimeError("Response content longer than Content-Length")
-            self._left = left
+            self._remaining = left
         elif left == BODILESS:
             data = b""
         self.state = SENDING
         stream.body(self, data, more)
         if more:
             return
-        self._close()
+        self._finish()
         if left > 0:
             stream.server_state.log.error("Response content shorter than Content-Length")
             stream.cut(self)
         else:
             stream.complete(self)
 
-    def _close(self) -> None:
-        """Nothing more is to be sent, for whatever reason."""
+    def _finish(self) -> None:
+        """Set the state to COMPLETE: nothing more is sent, for whatever reason."""
         self.state = COMPLETE
         self._body = b""
-        self.held = 0
+        self.body_held = 0
         if self._waiters is not None:
             self._wake()
         self.stream.server_state.count()
@@ -300,12 +331,14 @@ class Cycle:
     # -- the app's run
 
     async def run(self, app: Application) -> None:
-        """Let the app answer, and see to what it leaves undone."""
+        """Let the app answer, and end the response if the app does not."""
         server_state = self.stream.server_state
+        if self.task is None:  # the task began eagerly: it runs before its creator has it
+            self.task = asyncio.current_task()
         try:
-            # A WSGI-minded app returns something: uvicorn's users know the message it gets.
+            # An app may return something by mistake: it is then logged, in uvicorn's words.
             result: object = await app(self.scope, self.receive, self.send)  # type: ignore[func-returns-value]
-        except BaseException as error:  # noqa: BLE001 - whatever an app raises, the worker lives on
+        except BaseException as error:  # noqa: BLE001 - whatever an app raises, the worker must go on
             self._failed(error, server_state)
         else:
             if self.state != COMPLETE or result is not None:
@@ -319,15 +352,15 @@ class Cycle:
         if server_state.cancelled and isinstance(error, asyncio.CancelledError):
             self._give_up(503, "Service Unavailable")
             return
-        if not (self.gone and _says_disconnected(error)):
+        if not (self.disconnected and _caused_by_disconnect(error)):
             server_state.log.error("Exception in ASGI application\n", exc_info=error)
         self._give_up(500, "Internal Server Error")
 
     def _returned_early(self, result: object, server_state: ServerState) -> None:
         if result is not None:
             server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
-        elif self.gone:
-            pass  # it was told, and stopped
+        elif self.disconnected:
+            pass  # the app was told that the client is gone, and has stopped
         elif self.state == EXPECTING:
             server_state.log.error("ASGI callable returned without starting response.")
         else:
@@ -335,19 +368,19 @@ class Cycle:
         self._give_up(500, "Internal Server Error")
 
     def _give_up(self, status: int, text: str) -> None:
-        """End a response that the app will not end: an error where nothing was sent, else a cut."""
+        """End a response that the app will not end: send an error if nothing is written yet, else cut it."""
         state = self.state
         if state == COMPLETE:
             return
-        if not self.gone and state != SENDING:
+        if not self.disconnected and state != SENDING:
             body = text.encode()
             length = self.stream.start(self, status, error_fields(len(body)))
             self.stream.body(self, b"" if length == BODILESS else body, False)
-            self._close()
+            self._finish()
             self.stream.complete(self)
             return
-        self._close()
-        if not self.gone:
+        self._finish()
+        if not self.disconnected:
             self.stream.cut(self)
 
 
@@ -359,7 +392,7 @@ def _out_of_order(kind: str, state: int) -> RuntimeError:
 
 
 def error_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields of a response that the server makes up in the app's place."""
+    """Return the header fields of an error that the server sends instead of the app, which closes."""
     return (*_text_fields(length), (b"connection", b"close"))
 
 
@@ -368,23 +401,27 @@ def _text_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def as_bytes(data: object) -> bytes:
-    """Return what an app gives as bytes, if it is such."""
-    # bytes(5) would be five zeros. A copy, so that the app may use its buffer again.
+    """Return the data of an app's message as `bytes`.
+
+    Raises:
+        TypeError: it is not bytes-like.
+    """
+    # bytes(5) would be five zeros. The copy lets the app use its buffer again.
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"An ASGI message's data must be bytes, not {type(data).__name__}.")
     return bytes(data)
 
 
-def _says_disconnected(error: BaseException | None, depth: int = 16) -> bool:
-    """Whether the error is our own disconnect, or was raised because of it, as frameworks do."""
+def _caused_by_disconnect(error: BaseException | None, depth: int = 16) -> bool:
+    """Whether the error is a ClientDisconnected, or was raised because of one, as frameworks do."""
     if error is None or depth == 0:
         return False
     if isinstance(error, ClientDisconnected):
         return True
     grouped = getattr(error, "exceptions", None)  # an ExceptionGroup, which 3.10 does not have
     if isinstance(grouped, tuple) and grouped:
-        return all(_says_disconnected(each, depth - 1) for each in grouped)
-    return _says_disconnected(error.__cause__ or error.__context__, depth - 1)
+        return all(_caused_by_disconnect(each, depth - 1) for each in grouped)
+    return _caused_by_disconnect(error.__cause__ or error.__context__, depth - 1)
 
 
 async def service_unavailable(scope: Scope, receive: Receive, send: Send) -> None:

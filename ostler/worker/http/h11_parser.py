@@ -1,8 +1,8 @@
-"""h11 behind the parser's face.
+"""Adapter from h11 to the parser interface.
 
 h11 is used as a parser only, one `h11.Connection` per request. It is laxer than llhttp in some places and
-stricter in others, so each line of a head passes a gate of our own first; both faces then take and refuse the
-same requests.
+stricter in others, so each line of a head is checked here first: both adapters accept and refuse the same
+requests.
 """
 
 from __future__ import annotations
@@ -11,35 +11,37 @@ import re
 
 import h11
 
-from ostler.worker.http.parser import Sink
+from ostler.settings.field_grammar import TOKEN_CHARACTERS
+from ostler.worker.http.parser import RequestSink
 from ostler.worker.http.request import CHUNKED, ENDLESS, METHODS, Refusal, oversize
 
 _REQUEST_LINE = re.compile(
     rb"([A-Z-]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"
 )
-_FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z")
+_FIELD_LINE = re.compile(rb"[%b]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z" % TOKEN_CHARACTERS)
 _PARTIAL_REQUEST_LINE = re.compile(rb"[A-Z-]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z")
-_PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z")
+_PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[%b]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z" % TOKEN_CHARACTERS)
 _PARTIAL_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\Z")
 _SHORT = 1024
 _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 
 class H11Parser:
-    """One per connection. Holds the lines of a head until it is complete, no more than the limit allows."""
+    """One per connection. Holds the lines of a head until it is complete, up to `limit` bytes."""
 
     __slots__ = ("_buffer", "_h11", "_limit", "_lines", "_scanned", "_sink", "_taken", "in_head")
 
-    def __init__(self, sink: Sink, limit: int) -> None:
+    def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False
         self._buffer = bytearray()
         self._lines: list[bytes] = []
-        """The lines of the head that passed the gate."""
+        """The lines of the head that are complete and checked."""
         self._taken = 0
         """Their size in bytes."""
         self._scanned = 0
+        """Bytes of the buffer that are known to hold no line end."""
         self._h11: h11.Connection | None = None
         """The request whose body is being read."""
 
@@ -59,7 +61,7 @@ class H11Parser:
         self._h11 = None
 
     def _read_head(self) -> bool:
-        """Take the lines of a head that are there; True once a head was handed on."""
+        """Take the lines of a head that have arrived; return whether a head was passed on."""
         buffer = self._buffer
         if not self._lines and buffer[:1].strip() == b"" and buffer:
             # RFC 9112, section 2.2: empty lines before a request line are skipped.
@@ -91,19 +93,19 @@ class H11Parser:
         self._taken += len(line)
 
     def _check_partial(self) -> None:
-        """Refuse at once what no further bytes can mend: another protocol should not wait for a 408."""
+        """Refuse at once what no further bytes can make valid: another protocol need not wait for a 408."""
         line = self._buffer
         if self._lines:
-            # A line that drips in is not gone over from its start each time.
+            # A long line that arrives byte by byte is not scanned from its start each time.
             new = line[self._scanned :]
-            fine: object = (
+            valid: object = (
                 _PARTIAL_FIELD_LINE.match(line) if len(line) < _SHORT else _PARTIAL_VALUE.match(new)
             )
         else:
             method, space, _ = bytes(line[:32]).partition(b" ")
             known = method in METHODS if space else any(m.startswith(method) for m in METHODS)
-            fine = known and (len(line) >= _SHORT or _PARTIAL_REQUEST_LINE.match(line))
-        if not fine:
+            valid = known and (len(line) >= _SHORT or _PARTIAL_REQUEST_LINE.match(line))
+        if not valid:
             raise Refusal(400, "Invalid HTTP request received: malformed head.")
         self._check_size(line)
 
@@ -114,9 +116,9 @@ class H11Parser:
 
     def _finish_head(self) -> bool:
         match = _REQUEST_LINE.match(self._lines[0])
-        assert match is not None  # it passed the gate
+        assert match is not None  # `_check_line` has matched it
         method, target, major, minor = match.groups()
-        # Without a version it is HTTP/0.9, which the sink refuses by that name.
+        # Without a version it is HTTP/0.9, which the sink refuses as that.
         version = f"{int(major)}.{int(minor)}" if major else "0.9"
         headers = [_split(line) for line in self._lines[1:]]
         self._lines.clear()
@@ -131,7 +133,7 @@ class H11Parser:
         framing = (
             b"transfer-encoding: chunked" if head.length == CHUNKED else b"content-length: %d" % head.length
         )
-        # h11 is told what frames the body and nothing else: the rest has passed stricter checks already.
+        # h11 is given the framing of the body and nothing else: the rest has passed stricter checks already.
         self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
         connection.receive_data(b"POST / HTTP/1.1\r\nhost: h11\r\n%b\r\n\r\n" % framing)
         connection.next_event()
@@ -141,7 +143,7 @@ class H11Parser:
         return True
 
     def _read_body(self, connection: h11.Connection) -> bool:
-        """Take what is there of a body; True once the request ended."""
+        """Take what has arrived of a body; return whether the request has ended."""
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Data):
@@ -154,7 +156,7 @@ class H11Parser:
                 self._sink.on_end()
                 return True
             else:
-                # Between chunks h11 waits for CRLF whatever came; llhttp refuses a bare LF at once.
+                # Between chunks, h11 waits for CRLF whatever has arrived; llhttp refuses a bare LF at once.
                 if _BARE.search(connection.trailing_data[0]):
                     raise Refusal(400, "Invalid HTTP request received: malformed chunk.")
                 return False

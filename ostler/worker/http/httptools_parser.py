@@ -1,14 +1,15 @@
-"""httptools (llhttp) behind the parser's face.
+"""Adapter from httptools (llhttp) to the parser interface.
 
-Known to differ from the h11 face: llhttp also takes `RTSP/1.0` for the word `HTTP/1.0`, and does not tell.
+One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0`, and does not
+report which it was.
 """
 
 from __future__ import annotations
 
 import httptools
 
-from ostler.worker.http.parser import PIECE, Sink
-from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Head, Refusal, oversize
+from ostler.worker.http.parser import PIECE, RequestSink
+from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Refusal, RequestHead, oversize
 
 
 class HttptoolsParser:
@@ -19,7 +20,7 @@ class HttptoolsParser:
         "_silent", "_sink", "_target", "_upgrading", "in_head",
     )  # fmt: skip
 
-    def __init__(self, sink: Sink, limit: int) -> None:
+    def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False
@@ -31,15 +32,15 @@ class HttptoolsParser:
         self._ended = False
         self._reading_body = False
         self._silent = 0
-        """Bytes of a body since it was last heard of: endless trailer fields and chunk extensions are not."""
-        self._upgrading: Head | None = None
+        """Bytes fed since the last body piece or chunk header: bounds trailer fields and chunk extensions."""
+        self._upgrading: RequestHead | None = None
         self._replaying = False
         self._parser = self._fresh()
 
     def _fresh(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
-        # After "Connection: close" the sink ignores what follows; llhttp would call it an error. Versions are
-        # judged with the rest of the head, where they become a 505.
+        # After "Connection: close" the sink ignores what follows; llhttp would report an error. Versions are
+        # checked with the rest of the head, where a wrong one is answered with 505.
         parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
         return parser
 
@@ -60,13 +61,13 @@ class HttptoolsParser:
                 raise Refusal(431, "The trailer fields are too large.")
 
     def close(self) -> None:
-        del self._parser  # it holds the methods below
+        del self._parser  # it refers to the methods below
 
     def _resume(self, data: bytes | memoryview, offset: int) -> None:
-        """Go on after a request that asks for an upgrade, as if it had not asked.
+        """Parse on after a request that asks for an upgrade which is not taken.
 
-        llhttp ends the message at its head then, whatever body was announced. A fresh parser is fed the
-        framing alone, and then the rest: taking the body for the next request would let requests be smuggled.
+        llhttp ends such a message at its head, whatever body was announced. A fresh parser is fed the framing
+        alone, and then the rest: to read the body as the next request would allow request smuggling.
         """
         head, self._upgrading = self._upgrading, None
         assert head is not None
@@ -87,7 +88,8 @@ class HttptoolsParser:
             self.feed(memoryview(data)[offset:])
 
     def _measure(self, size: int) -> None:
-        # Where another message ended in this very feed, how much of it is the next head's is not known: none.
+        # If another message ended in this feed, it is unknown how many of its bytes belong to the next head:
+        # none is counted.
         if not self._ended:
             self._fed += size
             if self._fed > self._limit:
@@ -148,10 +150,10 @@ class HttptoolsParser:
 
 
 def _refusal(error: httptools.HttpParserError) -> Refusal:
-    """The refusal that a callback raised and httptools wrapped, or the one for what llhttp found."""
+    """Return the refusal that a callback raised and httptools wrapped, or one for the error of llhttp."""
     cause = error.__context__
     if isinstance(cause, Refusal):
         return cause
     if isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
-        raise cause  # a defect of ours must not pass for the client's
+        raise cause  # a defect of ostler must not be reported as the client's error
     return Refusal(400, f"Invalid HTTP request received: {error}.")

@@ -1,7 +1,7 @@
-"""What a request's head means: written once, for whatever parser took it apart.
+"""Reads and checks the head of a request: framing, keep-alive, upgrade, target. The same for both parsers.
 
-A parser vouches for the shape of the bytes (tokens, line ends, the characters of a field). Everything
-that follows from the *content* is decided here, in one pass over the fields.
+The parsers check the form of the bytes (tokens, line ends, the characters of a field). Everything that
+follows from the content is decided here, in one pass over the fields.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 MAX_FIELDS = 256
-"""Header fields of one request; beyond it, 431. Field count is a cost of its own besides their size."""
+"""The most header fields of one request; more are answered with 431. Each field costs, besides its bytes."""
 
 CHUNKED = -1
-"""`Head.length` of a body whose length only its chunks tell."""
+"""`RequestHead.length` of a chunked body."""
 ENDLESS = -2
-"""`Head.length` where all that follows is another protocol's: the request was taken for its upgrade."""
+"""`RequestHead.length` where all that follows is of another protocol: the request was upgraded."""
 
 Fields = list[tuple[bytes, bytes]]
 
-# The methods llhttp knows for HTTP (its RTSP verbs left out), so that both parsers take the same ones.
+# The HTTP methods that llhttp knows (without those of RTSP), so that both parsers accept the same ones.
 # A plain dictionary: a look-up through a MappingProxyType takes three times as long.
 METHODS: Mapping[bytes, str] = {
     name.encode(): name
@@ -31,7 +31,7 @@ METHODS: Mapping[bytes, str] = {
     """.split()  # noqa: SIM905 - forty quoted words are not easier to read
 }
 
-# The fields that frame or route a message, or say where it came from; all others pass through unread.
+# The fields that frame or route a message, or name its origin; all others are passed to the app unread.
 _SEMANTIC = frozenset(
     (
         b"host",
@@ -51,20 +51,20 @@ _ABSOLUTE = re.compile(rb"[A-Za-z]+://([A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]+)(/[!-~
 
 
 class Refusal(Exception):
-    """A request that is not served: answered with `status` and `reason`, then the connection closes."""
+    """A request is not served: it is answered with `status` and `reason`, then the connection closes."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(status, reason)
         self.status = status
         self.reason = reason
         self.has_body = True
-        """False where the answer may have none, as to HEAD."""
+        """Whether the answer has a body; False for HEAD."""
         self.upgrade = b""
-        """Fields for a client that should have asked for another protocol, or for another version of it."""
+        """Fields of the answer that name the protocol, or the version of it, to ask for instead."""
 
 
-class Head:
-    """The head of one request: small enough to queue many; the ASGI scope is built when it is served."""
+class RequestHead:
+    """The head of one request. It is small, as many may be queued: the ASGI scope is built later."""
 
     __slots__ = (
         "expect", "forwarded", "headers", "keep_alive", "length", "method", "target", "upgrade", "version",
@@ -81,7 +81,7 @@ class Head:
         self.expect = False
         """The client waits for 100 Continue before it sends the body."""
         self.forwarded = False
-        """Some field is a proxy's word on where the request comes from, or claims to be."""
+        """There is a field in which a proxy names the request's origin (X-Forwarded-*, Forwarded)."""
         self.upgrade = b""
         """The protocol asked for, lower case, when the Connection field announces an upgrade."""
 
@@ -95,21 +95,21 @@ class Head:
         )
 
     def __repr__(self) -> str:
-        return f"<Head {self.method} {self.target!r} HTTP/{self.version}>"
+        return f"<RequestHead {self.method} {self.target!r} HTTP/{self.version}>"
 
 
 def oversize(target_length: int, limit: int) -> Refusal:
-    """The refusal of a head larger than `limit` bytes: 414 where the request target is to blame, else 431."""
+    """Return the refusal of a head larger than `limit` bytes: 414 if the target is too long, else 431."""
     if target_length + 32 > limit:
         return Refusal(414, "The request target is too long.")
     return Refusal(431, "The request header fields are too large.")
 
 
-def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> Head:
-    """Return what a complete head says; names in `headers` are lower case already, and may be replaced in it.
+def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
+    """Read a complete head. Names in `headers` are lower case; the Host field may be replaced in it.
 
     Raises:
-        Refusal: RFC 9110 or 9112 demands it, or what is asked for does not exist here.
+        Refusal: RFC 9110 or 9112 demands it, or the request needs something that ostler does not have.
     """
     known = METHODS.get(method)
     if known is None:
@@ -118,7 +118,7 @@ def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> He
         raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(headers) > MAX_FIELDS:
         raise Refusal(431, "There are too many request header fields.")
-    head = Head(known, target, version, headers)
+    head = RequestHead(known, target, version, headers)
     hosts = 0
     for name, value in headers:
         if name in _SEMANTIC:
@@ -132,12 +132,12 @@ def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> He
     if known == "CONNECT":
         raise Refusal(501, "This server is not a tunnel.")
     if target[0] != 47:  # "/"
-        _read_odd_target(head)
+        _read_unusual_target(head)
     return head
 
 
-def _read_field(head: Head, name: bytes, value: bytes) -> None:
-    """Take in one of the fields that frame the message."""
+def _read_field(head: RequestHead, name: bytes, value: bytes) -> None:
+    """Read one of the fields that frame the message."""
     if name == b"content-length":
         _read_length(head, value)
     elif name == b"transfer-encoding":
@@ -158,8 +158,8 @@ def _read_field(head: Head, name: bytes, value: bytes) -> None:
         head.forwarded = True
 
 
-def _read_length(head: Head, value: bytes) -> None:
-    # RFC 9112, section 6.3: anything but one plain number is how requests are smuggled.
+def _read_length(head: RequestHead, value: bytes) -> None:
+    # RFC 9112, section 6.3: anything but one plain number allows request smuggling.
     if [name for name, _ in head.headers].count(b"content-length") > 1:
         raise Refusal(400, "The Content-Length header field is there more than once.")
     if not value.isdigit() or len(value) > 18:
@@ -169,7 +169,7 @@ def _read_length(head: Head, value: bytes) -> None:
     head.length = int(value)
 
 
-def _read_coding(head: Head, value: bytes) -> None:
+def _read_coding(head: RequestHead, value: bytes) -> None:
     # RFC 9112, section 6.1. HTTP/1.0 has no transfer codings: there the framing cannot be trusted.
     if head.version == "1.0":
         raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding.")
@@ -185,7 +185,7 @@ def _read_coding(head: Head, value: bytes) -> None:
     head.length = CHUNKED
 
 
-def _says_close(head: Head) -> bool:
+def _says_close(head: RequestHead) -> bool:
     # "close" wins over "keep-alive", in whatever order and in however many fields they come.
     return any(
         option.strip() == b"close"
@@ -199,8 +199,8 @@ def _first(headers: Fields, wanted: bytes) -> bytes:
     return next((value.lower() for name, value in headers if name == wanted), b"")
 
 
-def _read_odd_target(head: Head) -> None:
-    """Reduce the absolute form to the origin form; let the asterisk form pass for OPTIONS alone."""
+def _read_unusual_target(head: RequestHead) -> None:
+    """Reduce the absolute form of a target to the origin form; accept the asterisk form for OPTIONS only."""
     if head.target == b"*" and head.method == "OPTIONS":
         return
     match = _ABSOLUTE.match(head.target)
@@ -208,17 +208,17 @@ def _read_odd_target(head: Head) -> None:
         raise Refusal(400, "The request target is malformed.")
     authority, rest = match.groups()
     head.target = rest if rest and rest[0] == 47 else b"/" + (rest or b"")
-    # RFC 9112, section 3.2.2: what Host says is ignored in favour of the target's authority.
+    # RFC 9112, section 3.2.2: the authority of the target replaces the value of Host.
     head.headers[:] = [(n, authority if n == b"host" else v) for n, v in head.headers]
 
 
 def split_target(target: bytes, root_path: str) -> tuple[str, bytes, bytes]:
     """Return an ASGI scope's `path`, `raw_path` and `query_string` for an origin- or asterisk-form target.
 
-    With a root path, both paths begin with it, as uvicorn and the ASGI specification have it.
+    With a root path, both paths begin with it, as in uvicorn and the ASGI specification.
     """
-    if 35 in target:  # "#" as a number: to look for bytes in bytes, Python raises and drops a TypeError first
-        # A fragment is not for servers, yet some clients send it: cut, as uvicorn does.
+    if 35 in target:  # "#" as a number: for bytes in bytes, Python first raises and drops a TypeError
+        # A fragment is not for servers, yet some clients send it: it is cut, as uvicorn does.
         target = target.partition(b"#")[0]
     raw_path, _, query = target.partition(b"?")
     path = raw_path.decode("ascii")

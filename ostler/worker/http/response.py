@@ -1,33 +1,33 @@
-"""How a response looks on an HTTP/1.1 connection: its head rendered in one pass, and checked on the way."""
+"""Renders and checks the head of an HTTP/1.1 response, in one pass over its fields."""
 
 from __future__ import annotations
 
 import http
-import re
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from ostler.worker.http.request import Head
+from ostler.settings.field_grammar import CONTROLS, is_token
+from ostler.worker.http.request import RequestHead
 
 UNKNOWN = -1
 """Length of a body that the app did not announce."""
 BODILESS = -2
-"""Length of a body that must not be sent, whatever the app gives (RFC 9110, section 6.4.1)."""
+"""Length of a body that must not be sent, even if the app gives one (RFC 9110, section 6.4.1)."""
 
-# What a response field is to the server. PLAIN is falsy: most fields cost one look-up and one test.
+# Kinds of response fields, by what the server does with them. PLAIN, the kind of most, is falsy: such a field
+# costs one look-up and one test.
 PLAIN, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING, SERVER, DATE = range(6)
 _KINDS = MappingProxyType(
     {
         b"content-length": CONTENT_LENGTH,
         b"connection": CONNECTION,
         b"transfer-encoding": TRANSFER_ENCODING,
-        # Hop-by-hop and ours, like Connection itself (RFC 9110, section 7.6.1).
+        # Hop-by-hop, and for the server to send, like Connection itself (RFC 9110, section 7.6.1).
         b"keep-alive": TRANSFER_ENCODING,
         b"server": SERVER,
         b"date": DATE,
     }
 )
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _MOST_NAMES = 1024
 
 
@@ -45,38 +45,35 @@ def status_line(status: int) -> bytes:
 _STATUS_LINES = MappingProxyType({int(status): status_line(status) for status in http.HTTPStatus})
 
 
-# CR and LF end each line once; all others RFC 9110, section 5.5 forbids in a value, the tab excepted.
-_CONTROLS = bytes({*range(32), 127} - {9})
-
-Names = dict[bytes, tuple[bytes, int]]
-"""Field names that were found valid: how each begins its line, and what it is to the server."""
+FieldNameCache = dict[bytes, tuple[bytes, int]]
+"""Field names that were found valid, each with the beginning of its line and its kind."""
 
 
-def _learn(names: Names, name: bytes) -> tuple[bytes, int]:
-    """Return how `name` is sent and what it is, and remember that: each is checked once, and then known.
+def _learn(names: FieldNameCache, name: bytes) -> tuple[bytes, int]:
+    """Check a field name; return the beginning of its line and its kind, and keep both in `names`.
 
     Raises:
         RuntimeError: it is no token (RFC 9110, section 5.6.2).
     """
-    if not isinstance(name, bytes) or not _TOKEN.match(name):
+    if not isinstance(name, bytes) or not is_token(name):
         raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
     sent = name.lower()
     known = sent + b": ", _KINDS.get(sent, PLAIN)
-    if len(names) < _MOST_NAMES:  # an app that makes names up must not fill the memory
+    if len(names) < _MOST_NAMES:  # an app that invents names must not fill the memory
         names[name] = known
     return known
 
 
-Block = tuple[bytes, int, int, bool]
-"""An app's fields as they are sent, the length that they announce, which of the server's own they stand in
-for, and whether they ask for the end of the connection."""
+RenderedFields = tuple[bytes, int, int, bool]
+"""An app's fields as they are sent, the length that they announce, which of the server's own fields they
+replace (1 for Server, 2 for Date, 3 for both), and whether they ask to close the connection."""
 
-# What is written, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked, and
-# whether the connection is kept. A bare tuple: this is made for every request.
-Rendering = tuple[bytes, int, bool, bool]
+# The bytes of the head, the length of the body to come (or UNKNOWN, or BODILESS), whether that is chunked,
+# and whether the connection is kept. A bare tuple, as it is made for every request.
+RenderedHead = tuple[bytes, int, bool, bool]
 
-Heads = dict[object, Rendering]
-"""What was rendered before, by status and fields: most responses begin as another one did."""
+HeadCache = dict[object, RenderedHead]
+"""Heads that were rendered before, by status and fields: most responses repeat the head of another one."""
 _MOST_HEADS = 256
 _LONGEST_HEAD = 1024
 
@@ -84,16 +81,16 @@ _LONGEST_HEAD = 1024
 def render_head(
     status: int,
     fields: Iterable[tuple[bytes, bytes]],
-    request: Head,
+    request: RequestHead,
     keep_alive: bool,
-    names: Names,
-    heads: Heads,
+    names: FieldNameCache,
+    heads: HeadCache,
     static: tuple[bytes, bytes, bytes, bytes],
-) -> Rendering:
+) -> RenderedHead:
     """Render the head of the response to `request`.
 
-    `static` holds the server's own fields: all of them, without Server, without Date, without both. While it
-    is the same, `heads` keeps what was rendered for a client that asked for nothing unusual.
+    `static` holds the server's own fields: all of them, without Server, without Date, without both. `heads`
+    must be cleared when `static` changes: it keeps the heads for HTTP/1.1 on a connection that is kept.
 
     Raises:
         RuntimeError: the app gave a status, a name or a value that cannot be sent.
@@ -104,7 +101,7 @@ def render_head(
     key = status, fields
     try:
         known = heads.get(key)
-    except TypeError:  # something in there can change: a list in a pair's place, or a bytearray
+    except TypeError:  # not hashable: a field is a list, or a value a bytearray
         return _render(status, fields, request, keep_alive, names, static)
     if known is None:
         known = _render(status, fields, request, keep_alive, names, static)
@@ -118,17 +115,17 @@ def render_head(
 def _render(
     status: int,
     fields: tuple[tuple[bytes, bytes], ...],
-    request: Head,
+    request: RequestHead,
     keep_alive: bool,
-    names: Names,
+    names: FieldNameCache,
     static: tuple[bytes, bytes, bytes, bytes],
-) -> Rendering:
+) -> RenderedHead:
     line = _STATUS_LINES.get(status) or status_line(status)
     bodiless = status < 200 or status == 204
     block, length, own, closing = _render_fields(fields, names, bodiless=bodiless)
     if bodiless or status == 304 or request.method == "HEAD":
         length = BODILESS
-    if closing or status < 200:  # after what is no final response the client would wait for another
+    if closing or status < 200:  # a client waits for the final response after an interim one
         keep_alive = False
     chunked = False
     framing = b"\r\n"
@@ -145,7 +142,9 @@ def _render(
     return line + static[own] + block + framing, length, chunked, keep_alive
 
 
-def _render_fields(fields: tuple[tuple[bytes, bytes], ...], names: Names, *, bodiless: bool) -> Block:
+def _render_fields(
+    fields: tuple[tuple[bytes, bytes], ...], names: FieldNameCache, *, bodiless: bool
+) -> RenderedFields:
     length = UNKNOWN
     own = 0
     closing = False
@@ -162,15 +161,15 @@ def _render_fields(fields: tuple[tuple[bytes, bytes], ...], names: Names, *, bod
             elif kind == DATE:
                 own |= 2
             else:
-                # Connection and Transfer-Encoding are the server's to say; of the app only its wish to close.
+                # Connection and Transfer-Encoding are set by the server; the app can only ask to close.
                 if kind == CONNECTION and b"close" in value.lower():
                     closing = True
                 continue
         parts += (beginning, value, b"\r\n")
     block = b"".join(parts)
-    # One pass over the block instead of one over every value: each line ends once, and no other control
-    # character may be there. To delete them takes a seventh of the time that a regular expression does.
-    if len(block) - len(block.translate(None, _CONTROLS)) != len(parts) // 3 * 2:
+    # `is_field_value` for all values at once: each line has its CR and LF, and no other control character
+    # may be there. One pass over the block costs less than one over each value.
+    if len(block) - len(block.translate(None, CONTROLS)) != len(parts) // 3 * 2:
         raise RuntimeError("Invalid HTTP header value: a control character is in it.")
     return block, length, own, closing
 
@@ -186,7 +185,7 @@ def render_refusal(
 ) -> bytes:
     """Return a whole response that says why a request is not served, and that the connection closes.
 
-    `upgrade` holds fields that tell what should have been asked for.
+    `static` are the server's own fields; `upgrade` are fields that name the protocol to ask for instead.
     """
     text = f"{reason}\n".encode() if body else b""
     # RFC 9110, section 7.8: Upgrade is announced by an option of Connection, in a response as well.

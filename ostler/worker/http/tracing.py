@@ -1,4 +1,4 @@
-"""`--log-level trace`: a line when a connection is made and one when it is lost, in uvicorn's words."""
+"""With `--log-level trace`: logs when a connection is made and when it is lost, in uvicorn's words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ostler.worker.http.connection import Connection
 _logger = logging.getLogger("ostler.error")
 
 
-def traced(base: type[Connection]) -> type[Connection]:
-    """Return `base`, with these lines."""
+def with_trace_log(base: type[Connection]) -> type[Connection]:
+    """Return a subclass of `base` that logs these lines."""
 
-    class Traced(base):  # type: ignore[misc, valid-type]  # a class is what is passed
+    class TracedConnection(base):  # type: ignore[misc, valid-type]  # a class is what is passed
         __slots__ = ()
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -33,4 +33,4 @@ def traced(base: type[Connection]) -> type[Connection]:
             prefix = f"{self.client[0]}:{self.client[1]} - " if self.client else ""
             _logger.log(TRACE, "%sHTTP connection %s", prefix, what)
 
-    return Traced
+    return TracedConnection

@@ -1,41 +1,42 @@
-"""Long pieces of a streamed body that follow one another at once: they leave in one write."""
+"""Buffers the pieces of a streamed response body that follow one another at once, for one write."""
 
 from __future__ import annotations
 
 import asyncio
 from time import monotonic
 
-TOGETHER = 0.001
-"""Seconds after a write in which pieces are gathered; one that takes longer is written as it comes."""
+GATHER_TIME = 0.001
+"""Seconds after a write in which pieces are gathered; a piece that comes later is written at once."""
 _SHORT = 4 * 1024
-"""A piece of fewer bytes is news, not freight: it is written at once."""
+"""A piece of fewer bytes is written at once: the client may be waiting for it."""
 JOIN = 32 * 1024
-"""The most bytes of a piece that are worth a copy, to be joined with what else is to be written."""
-_ENOUGH = 64 * 1024
-"""Bytes that are worth a write."""
+"""Bytes of a piece up to which it is copied, to be joined with what else is to be written."""
+_FULL = 64 * 1024
+"""Gathered bytes at which they are written."""
 
 
-class Burst:
-    """What one response has gathered of its body.
+class WriteBuffer:
+    """Gathers the body of one response.
 
-    That leaves as soon as it is enough, with a short piece, with the last one, or when the event loop runs
-    again. Each write wakes a client that waits for more; to wake it less often saves more than the calls do.
+    What is gathered is written when it is enough, with a short piece, with the last piece, or when the event
+    loop runs again. Each write wakes a client that waits for more: fewer wake-ups save more time than the
+    system calls that are saved.
     """
 
-    __slots__ = ("_due", "_loop", "_parts", "_since", "_size", "_transport")
+    __slots__ = ("_flush_scheduled", "_loop", "_parts", "_size", "_transport", "_written_at")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
         self._size = 0
-        self._since = monotonic()
-        """When a piece was last written for its own sake."""
-        self._due = False
-        """The loop is asked to flush."""
+        self._written_at = monotonic()
+        """When a write was last caused by a long piece, in monotonic seconds."""
+        self._flush_scheduled = False
+        """The loop calls `_scheduled_flush` in its next turn."""
 
     def add(self, head: bytes, data: bytes, tail: bytes, *, more: bool) -> None:
-        """Take a piece, and what frames it."""
+        """Take a piece of the body, and what is to be written before and after it."""
         size = len(data)
         parts = self._parts
         if size > JOIN:
@@ -49,28 +50,28 @@ class Burst:
         parts += (head, data, tail)
         if more and size >= _SHORT:
             self._size += size
-            if self._size < _ENOUGH:
+            if self._size < _FULL:
                 now = monotonic()
-                if now - self._since < TOGETHER:
-                    if not self._due:
-                        self._due = True
-                        self._loop.call_soon(self._flush_due)
+                if now - self._written_at < GATHER_TIME:
+                    if not self._flush_scheduled:
+                        self._flush_scheduled = True
+                        self._loop.call_soon(self._scheduled_flush)
                     return
-                self._since = now
+                self._written_at = now
         self.flush()
 
     def flush(self) -> None:
         """Write what is gathered."""
         gathered = b"".join(self._parts)
-        self.drop()
+        self.clear()
         if gathered:
             self._transport.write(gathered)
 
-    def drop(self) -> None:
-        """Forget what is gathered."""
+    def clear(self) -> None:
+        """Drop what is gathered."""
         self._parts.clear()
         self._size = 0
 
-    def _flush_due(self) -> None:
-        self._due = False
+    def _scheduled_flush(self) -> None:
+        self._flush_scheduled = False
         self.flush()

@@ -1,4 +1,4 @@
-"""ASGI 2 as ASGI 3: the application takes the scope, and returns what takes receive and send."""
+"""ASGI 2 as ASGI 3: an ASGI 2 application takes the scope, and returns a callable for receive and send."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def from_asgi2(app: Asgi2Application) -> Application:
     """Return the ASGI 3 application that does as `app` does."""
 
     async def adapted(scope: Scope, receive: Receive, send: Send) -> None:
-        # The version is that of the interface which the application speaks, as under uvicorn.
+        # The version of the interface that the application has, as under uvicorn.
         scope["asgi"] = {**scope["asgi"], "version": "2.0"}
         instance = app(scope)
         await instance(receive, send)

@@ -1,4 +1,4 @@
-"""`--log-level trace`: every ASGI message in the log, bodies and fields left out, in uvicorn's words."""
+"""Logs every ASGI message at `--log-level trace`, without bodies and header fields, in uvicorn's words."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ostler.worker.asgi import Application, Message, Receive, Scope, Send
 _PLACEHOLDERS: Mapping[str, str] = MappingProxyType(
     {"body": "<{} bytes>", "bytes": "<{} bytes>", "text": "<{} chars>", "headers": "<...>"}
 )
-"""What may be long or secret."""
+"""Replaces parts of a message that may be long or secret."""
 
 
 class MessageLogger:
-    """An application around another one, which logs what the two say to each other."""
+    """An ASGI application around another one, which logs the messages between that and the server."""
 
     def __init__(self, app: Application) -> None:
         self._app = app
@@ -30,23 +30,23 @@ class MessageLogger:
         prefix = f"{client[0]}:{client[1]} - ASGI [{next(self._numbers)}]" if client else None
         prefix = prefix or f"ASGI [{next(self._numbers)}]"
 
-        async def heard() -> Message:
+        async def logged_receive() -> Message:
             message = await receive()
             self._log("%s Receive %s", prefix, _shown(message))
             return message
 
-        async def said(message: Message) -> None:
+        async def logged_send(message: Message) -> None:
             self._log("%s Send %s", prefix, _shown(message))
             await send(message)
 
         self._log("%s Started scope=%s", prefix, _shown(scope))
         try:
-            result: object = await self._app(scope, heard, said)  # type: ignore[func-returns-value]
+            result: object = await self._app(scope, logged_receive, logged_send)  # type: ignore[func-returns-value]
         except BaseException:
             self._log("%s Raised exception", prefix)
             raise
         self._log("%s Completed", prefix)
-        return result  # which should be None: the server complains if it is not
+        return result  # it should be None: the server logs an error if it is not
 
     def _log(self, text: str, *args: object) -> None:
         self._logger.log(TRACE, text, *args)

@@ -1,8 +1,8 @@
 """WSGI (PEP 3333) as ASGI 3: the application runs in threads, and streams both ways.
 
-A request has a thread for as long as its application runs, and a task in the loop that stands for it there.
-The thread puts what is to be sent into the exchange between them and runs ahead by HIGH_WATER bytes at most;
-the task sends it, as fast as the client reads.
+A request has a thread for as long as its application runs, and a task in the loop. The thread puts what is to
+be sent into a channel to the task, and is HIGH_WATER bytes ahead at the most; the task sends it, as fast as
+the client reads.
 """
 
 from __future__ import annotations
@@ -21,23 +21,20 @@ from typing import Any, TypeAlias, cast
 
 from ostler.worker.asgi import ClientDisconnected, Receive, Scope, Send
 from ostler.worker.interfaces.threads import Threads
+from ostler.worker.interfaces.wsgi_channel import Fields, ResponseChannel
 from ostler.worker.interfaces.wsgi_environ import EnvironMaker, ErrorLog
 from ostler.worker.interfaces.wsgi_input import BUFFER, UNKNOWN, Body
 
-HIGH_WATER = 64 * 1024
-"""Bytes that a thread may be ahead of what has been sent."""
-
 _JOIN = 64 * 1024
-"""Up to this size a list of blocks is sent as one."""
+"""Bytes: up to this size a list of blocks is sent as one."""
 
-# What is left of an announced length, beside a number of bytes.
+# Values of `_left` beside a number of bytes.
 _UNANNOUNCED, _BODILESS = -1, -2
 
 Environ: TypeAlias = dict[str, Any]
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse: TypeAlias = Callable[..., Callable[[bytes], None]]
 WsgiApplication: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
-Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class WsgiAdapter:
@@ -57,14 +54,14 @@ class WsgiAdapter:
             environ = self._environs.make(scope)
             loop = asyncio.get_running_loop()
             body = _body(environ, receive, loop)
-            await Exchange(self, environ, body, loop).run(send, self._threads)
+            await WsgiRequest(self, environ, body, loop).run(send, self._threads)
         elif scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.close"})
 
 
 def _body(environ: Environ, receive: Receive, loop: asyncio.AbstractEventLoop) -> Body | None:
-    """Put `wsgi.input` into `environ`; return what is below it, None where there is no body to wait for."""
+    """Put `wsgi.input` into `environ`; return its raw stream, or None for a request without a body."""
     length = UNKNOWN if "HTTP_TRANSFER_ENCODING" in environ else int(environ.get("CONTENT_LENGTH") or 0)
     if not length:
         environ["wsgi.input"] = io.BytesIO()
@@ -72,59 +69,43 @@ def _body(environ: Environ, receive: Receive, loop: asyncio.AbstractEventLoop) -
     body = Body(loop, receive, length)
     environ["wsgi.input"] = io.BufferedReader(body, BUFFER)
     if "HTTP_EXPECT" not in environ:
-        # It is sent anyway, and has mostly arrived with the head. Whoever expects 100 Continue gets that when
-        # the application reads, and not before.
+        # The body is sent in any case, and has mostly arrived with the head. A client that expects 100
+        # Continue gets that when the application reads, and not before.
         body.fetch()
     return body
 
 
-class Exchange:
-    """One request between its thread and its task. `_lock` is for what both of them write."""
+class WsgiRequest(ResponseChannel):
+    """One request: what its thread does with the application, and what its task does in the loop."""
 
     __slots__ = (
-        "_adapter", "_ahead", "_beyond", "_body", "_broken", "_chunks", "_done", "_ended", "_environ",
-        "_error", "_head", "_head_only", "_left", "_lock", "_loop", "_opened", "_response", "_room",
-        "_thread", "_waiter",
+        "_adapter", "_beyond", "_body", "_environ", "_head_only", "_left", "_opened", "_response", "_thread",
     )  # fmt: skip
 
     def __init__(
         self, adapter: WsgiAdapter, environ: Environ, body: Body | None, loop: asyncio.AbstractEventLoop
     ) -> None:
+        super().__init__(loop)
         self._adapter = adapter
         self._environ = environ
         self._body = body
-        self._loop = loop
-        self._lock = threading.Lock()
-        self._waiter: asyncio.Future[None] | None = None
-        """The task sleeps until this is done."""
-        self._room: threading.Lock | None = None
-        """The thread sleeps until this is released."""
-        self._broken = False
-        """Nothing more can be sent: the client is gone, or the request was given up."""
-        # From the thread to the task.
-        self._head: tuple[int, Fields] | None = None
-        self._chunks: list[bytes] = []
-        self._ahead = 0
-        self._ended = False
-        """The response is complete with what is in `_chunks`."""
-        self._done = False
-        """The thread is through with the application."""
-        self._error: BaseException | None = None
-        # The thread's own.
+        # The rest is written by the thread only.
         self._response: tuple[int, Fields] | None = None
-        """What start_response was called with last."""
+        """Status and fields of the last call of start_response."""
         self._opened = False
         """The head is under way, and cannot be replaced."""
         self._left = _UNANNOUNCED
+        """Bytes of the body that are still to come by its Content-Length."""
         self._beyond = False
-        """The application gave more than it had announced."""
+        """The application gave more than its Content-Length."""
         self._head_only = environ["REQUEST_METHOD"] == "HEAD"
         self._thread: int | None = None
+        """The thread's identifier while the application runs."""
 
     # -- in the loop
 
     async def run(self, send: Send, threads: Threads) -> None:
-        """Have a thread run the application, and send what it gives until it is through.
+        """Have a thread run the application, and send what it gives until it has finished.
 
         Raises:
             BaseException: whatever the application raised, or `send`.
@@ -134,10 +115,10 @@ class Exchange:
         try:
             try:
                 await self._pump(send)
-            except Exception as exc:  # noqa: BLE001 - raised below, unless the thread knows more
+            except Exception as exc:  # noqa: BLE001 - raised below, unless the application raised
                 failure = exc
                 self._break()
-                # The request is over when its thread is: whoever counts or drains requests relies on it.
+                # The request is over when its thread has finished: counts of requests and a drain rely on it.
                 await self._thread_done()
         except asyncio.CancelledError:
             self._break()
@@ -153,54 +134,26 @@ class Exchange:
             raise failure
 
     async def _pump(self, send: Send) -> None:
-        """Send what the thread puts in, until it is done."""
-        sent = False
-        while True:
-            waiter = None
-            with self._lock:
-                head, self._head = self._head, None
-                chunks, self._chunks = self._chunks, []
-                ended, done = self._ended, self._done
-                if head is None and not chunks and not done and (sent or not ended):
-                    self._waiter = waiter = self._loop.create_future()
-            if waiter is not None:
-                await waiter
-                continue
+        """Send what the thread puts in, until it has finished."""
+        end_sent = done = False
+        while not done:
+            head, chunks, ended, done = await self._take(end_sent=end_sent)
             if head is not None:
                 await send({"type": "http.response.start", "status": head[0], "headers": head[1]})
-            if chunks or (ended and not sent):
+            if chunks or (ended and not end_sent):
                 body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                 await send({"type": "http.response.body", "body": body, "more_body": not ended})
-                sent = ended
+                end_sent = ended
                 self._make_room(len(body))
-            if done:
-                return
-
-    async def _thread_done(self) -> None:
-        while True:
-            with self._lock:
-                if self._done:
-                    return
-                self._waiter = waiter = self._loop.create_future()
-            await waiter
-
-    def _make_room(self, size: int) -> None:
-        with self._lock:
-            self._ahead -= size
-            room, self._room = self._room, None
-        if room is not None:
-            room.release()
 
     def _break(self) -> None:
-        """Let the thread know, at its next step, that nothing more can be sent."""
-        with self._lock:
-            self._broken = True
-        self._make_room(0)
+        """Let the thread know, at its next step, that nothing more can be sent or read."""
+        self._give_up()
         if self._body is not None:
             self._body.stop()
 
     def _leave_thread(self) -> None:
-        """Say which thread is left behind, and where it is: a thread cannot be cancelled."""
+        """Log which thread is left behind, and its stack: a thread cannot be cancelled."""
         frame = None if self._done or self._thread is None else sys._current_frames().get(self._thread)
         if frame is not None:
             stack = "".join(traceback.format_stack(frame)).rstrip()
@@ -217,17 +170,13 @@ class Exchange:
     def _work(self) -> None:
         error: BaseException | None = None
         try:
-            if not self._broken:
+            if not self._gone:
                 self._thread = threading.get_ident()
                 self._answer()
         except BaseException as exc:  # noqa: BLE001 - it is raised in the task, as if it had arisen there
             error = exc
-        with self._lock:
-            self._thread = None
-            self._error = error
-            self._done = True
-            waiter, self._waiter = self._waiter, None
-        self._wake(waiter)
+        self._thread = None
+        self._finish(error)
 
     def _answer(self) -> None:
         blocks = self._adapter.app(self._environ, self._start_response)
@@ -240,7 +189,7 @@ class Exchange:
                         break
             self._end()
         finally:
-            # PEP 3333: whether or not the iteration came to its end.
+            # PEP 3333: also if the iteration did not come to its end.
             close = getattr(blocks, "close", None)
             if close is not None:
                 close()
@@ -248,7 +197,7 @@ class Exchange:
     def _start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
-        """PEP 3333, "The start_response() Callable"."""
+        """Take status and header fields from the application (PEP 3333, "The start_response() Callable")."""
         if exc_info:
             try:
                 if self._opened:
@@ -269,11 +218,11 @@ class Exchange:
         return self._write
 
     def _write(self, block: bytes) -> None:
-        """What start_response returns: for applications that cannot give an iterable."""
+        """Send a block; start_response returns this, for applications that cannot return an iterable."""
         self._send_block(block)
 
     def _send_known(self, blocks: list[bytes]) -> None:
-        """Send blocks that are all here already, so that their length is known, too."""
+        """Send a body whose blocks are all there, so that its length is known."""
         size = sum(len(_checked(block)) for block in blocks)
         if not self._opened and self._response is not None and size:
             self._open(size)
@@ -288,7 +237,7 @@ class Exchange:
         """Send a block; False once nothing more is wanted."""
         size = len(_checked(block))
         if not size:
-            if self._broken:
+            if self._gone:
                 raise ClientDisconnected("The client is gone.")
             return True
         if not self._opened:
@@ -300,7 +249,7 @@ class Exchange:
         if left == _BODILESS:
             if not self._ended:
                 self._put(b"", True)
-                return True  # once more, so that what the application does behind its last block is done
+                return True  # go on once more, for what the application does after its last block
             return False
         if size > left:
             if not self._beyond:
@@ -314,20 +263,20 @@ class Exchange:
         return True
 
     def _end(self) -> None:
-        """The application gave all it had."""
+        """End the response: the application has returned its last block."""
         if not self._opened:
             self._open(0)
         if not self._ended:
             self._put(b"", True)
 
     def _open(self, size: int | None = None) -> None:
-        """Let the head go. `size` is the length of the whole body, where that is known."""
+        """Let the head be sent. `size` is the length of the whole body, where that is known."""
         if self._response is None:
             raise RuntimeError("The WSGI application did not call start_response() before its body")
         status, fields = self._response
         announced = next((value for name, value in fields if name.lower() == b"content-length"), None)
         bodiless = status in (204, 304) or status < 200
-        # RFC 9110, section 8.6: to HEAD, the length is that of the answer to GET, or not there.
+        # RFC 9110, section 8.6: a response to HEAD has the length of the response to GET, or none.
         if size is not None and announced is None and not bodiless and (size or not self._head_only):
             announced = b"%d" % size
             fields = [*fields, (b"Content-Length", announced)]
@@ -336,42 +285,10 @@ class Exchange:
         elif announced is not None and announced.isdigit():
             self._left = int(announced)
         self._opened = True
-        self._head = status, fields  # seen by the task with the first chunk, or with the end
-
-    def _put(self, chunk: bytes, ended: bool) -> None:
-        """Hand a chunk to the task; wait while too much is under way."""
-        room = None
-        with self._lock:
-            if self._broken:
-                raise ClientDisconnected("The client is gone.")
-            if chunk:
-                self._chunks.append(chunk)
-                self._ahead += len(chunk)
-            self._ended = ended
-            if self._ahead > HIGH_WATER and not ended:
-                self._room = room = threading.Lock()
-                room.acquire()
-            waiter, self._waiter = self._waiter, None
-        self._wake(waiter)
-        if room is not None:
-            room.acquire()
-            if self._broken:
-                raise ClientDisconnected("The client is gone.")
-
-    def _wake(self, waiter: asyncio.Future[None] | None) -> None:
-        if waiter is not None:
-            try:
-                self._loop.call_soon_threadsafe(_settle, waiter)
-            except RuntimeError:  # the loop is closed: the process has not waited for this thread
-                self._broken = True
+        self._head = status, fields  # the task takes it with the first chunk, or with the end
 
 
 def _checked(block: bytes) -> bytes:
     if not isinstance(block, bytes):
         raise TypeError(f"A WSGI body is made of bytes, not {type(block).__name__}")
     return block
-
-
-def _settle(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)

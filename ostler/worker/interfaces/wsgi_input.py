@@ -1,4 +1,4 @@
-"""`wsgi.input`: a request's body as a stream that a thread reads, and that fetches only what is read."""
+"""`wsgi.input`: a request's body as a stream for a thread; a piece is fetched only when it is read."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 BUFFER = 64 * 1024
-"""Bytes that `wsgi.input` reads ahead of small reads. No page of it is touched before it is filled."""
+"""Bytes: the buffer of `wsgi.input` for small reads. Its pages take no memory before they are filled."""
 
 UNKNOWN = -1
-"""Length of a body that only its chunks tell."""
+"""Length of a chunked body, which is known only at its end."""
 
 
 class Body(io.RawIOBase):
-    """The raw stream below `wsgi.input`: a reading thread waits in it for the loop, piece by piece.
+    """The raw stream below `wsgi.input`: a thread that reads waits in it for the loop, piece by piece.
 
-    It is read by one thread at a time: the lock of the io.BufferedReader around it sees to that.
+    Only one thread reads at a time: the io.BufferedReader around this object has a lock.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, length: int) -> None:
-        """Take the body from `receive` in `loop`; `length` is its size in bytes, or UNKNOWN."""
+        """`receive` is called in `loop`; `length` is the body's size in bytes, or UNKNOWN."""
         super().__init__()
         self._loop = loop
         self._receive = receive
         self._left = length
         self._piece = memoryview(b"")
         self._asked = False
-        """A piece is being fetched, or is here and not taken yet."""
+        """A piece is being fetched, or has been fetched and not taken yet."""
         self._fetched = threading.Lock()
         self._fetched.acquire()
         self._message: Message | None = None
@@ -43,13 +43,13 @@ class Body(io.RawIOBase):
     # -- in the loop
 
     def fetch(self) -> None:
-        """Begin to fetch a piece: before the thread asks, if it is sure to be sent."""
+        """Start to fetch a piece; also before the thread asks for it, if the client is sure to send it."""
         self._asked = True
         if self._stopped:
             self._fetched.release()
             return
         self._task = self._loop.create_task(self._receive_one())
-        # Not in the coroutine itself: one that is cancelled before its first step never runs at all.
+        # Not in the coroutine itself: a task that is cancelled before its first step never runs it.
         self._task.add_done_callback(self._take)
 
     async def _receive_one(self) -> Message:
@@ -76,7 +76,7 @@ class Body(io.RawIOBase):
         """Fill `buffer` as far as one piece goes; 0 at the end of the body.
 
         Raises:
-            ClientDisconnected: the client left before the end, or the request was given up.
+            ClientDisconnected: the client left before the end, or the request was cancelled.
         """
         piece = self._piece or self._next()
         with memoryview(buffer).cast("B") as view:
@@ -86,7 +86,7 @@ class Body(io.RawIOBase):
         return size
 
     def readall(self) -> bytes:
-        """Return the rest of the body (io.RawIOBase would fetch it in pieces of 8 KiB).
+        """Return the rest of the body; io.RawIOBase.readall would read it in pieces of 8 KiB.
 
         Raises:
             ClientDisconnected: as `readinto`.
@@ -100,7 +100,7 @@ class Body(io.RawIOBase):
         return b"".join(pieces)
 
     def _next(self) -> memoryview:
-        """Wait for the next piece that is not empty; at the end of the body it is."""
+        """Wait for the next piece that is not empty, and return it; empty at the end of the body."""
         piece = b""
         while not piece and self._left:
             if not self._asked:

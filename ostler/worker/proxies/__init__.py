@@ -1,1 +1,1 @@
-"""What proxies say of a client: X-Forwarded-*, Forwarded and the PROXY protocol, and who is believed."""
+"""What proxies say of a client: X-Forwarded-*, Forwarded and the PROXY protocol, and which are trusted."""

@@ -5,26 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-# Section 4, and what is widely sent besides: white space around ";", addresses with ports left unquoted.
+# Section 4, and what is widely sent although it is not valid: white space around ";", unquoted addresses with
+# ports.
 _PAIR = re.compile(
     r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;\\]+))[ \t]*(?:;|\Z)""", re.DOTALL
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _OBFUSCATED_PORT = re.compile(r":_[0-9A-Za-z._-]+\Z")  # section 6.3
 
-Element = dict[str, str]
+ForwardedElement = dict[str, str]
 
 
-def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
-    """Yield what each hop says, the nearest first: values by lower-case name; None, and the end, at garbage.
+def elements(values: Iterable[bytes]) -> Iterator[ForwardedElement | None]:
+    """Yield each hop's element, the nearest first: values by lower-case name. Garbage is None, and ends it.
 
-    From the right, for that end is the proxies'. A client that sends an opening quote alone would make all
-    of it garbage to who reads from the left, what its proxy has appended included.
+    The field is read from its right end, where the proxies append. A client that sends a single opening quote
+    would make all of it garbage if it were read from the left, including what its proxy has appended.
     """
     pieces = b",".join(values).decode("latin-1").split(",")
     while pieces:
-        # A comma splits unless it is quoted, and quotes come in pairs. The shortest piece with pairs only is
-        # the element: a cut within a quoted string leaves one quote without its other.
+        # A comma separates elements unless it is quoted, and quotes come in pairs. The shortest piece with an
+        # even number of quotes is the element: a cut within a quoted string would leave an odd number.
         taken = [pieces.pop()]
         quotes = _quotes(taken[0])
         while quotes % 2 and pieces:
@@ -38,8 +39,8 @@ def elements(values: Iterable[bytes]) -> Iterator[Element | None]:
                 return
 
 
-def node(element: Element) -> str:
-    """Return who the element is for, with its port unless that is obfuscated; empty where it does not say."""
+def node(element: ForwardedElement) -> str:
+    """Return the value of `for`, without an obfuscated port; an empty string if there is none."""
     return _OBFUSCATED_PORT.sub("", element.get("for", ""))
 
 
@@ -47,8 +48,8 @@ def _quotes(piece: str) -> int:
     return _ESCAPED.sub("", piece).count('"') if "\\" in piece else piece.count('"')
 
 
-def _element(text: str) -> Element | None:
-    found: Element = {}
+def _element(text: str) -> ForwardedElement | None:
+    found: ForwardedElement = {}
     at, end = 0, len(text.rstrip())
     while at < end:
         match = _PAIR.match(text, at)

@@ -1,7 +1,7 @@
-"""The PROXY protocol, versions 1 and 2: who a proxy says it speaks for, in the first bytes of a connection.
+"""Reads headers of the PROXY protocol, versions 1 and 2: the client's address, sent first on a connection.
 
 Source: HAProxy's doc/proxy-protocol.txt, "The PROXY protocol, versions 1 & 2", whose sections are named
-below. Sans-I/O: `read_header` is given what has arrived so far.
+below. Sans-I/O: `read_header` is given the bytes that have arrived so far.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from ostler.records import record
 
 LONGEST = 4096
-"""Bytes of a header with all its TLVs; nginx takes as many. A length of 16 bits could announce 64 KiB."""
+"""Bytes of a header with all its TLVs, as in nginx. Its length field of 16 bits could announce 64 KiB."""
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """What a header of version 2 begins with (section 2.2)."""
@@ -37,18 +37,18 @@ _PP2_CLIENT_SSL = 0x01
 
 
 class Malformed(ValueError):
-    """The bytes are no header that this module takes; the text says why."""
+    """The bytes are no valid header; the text says why."""
 
 
 @record
 class Origin:
-    """Who is at the other end of the connection, as its header says."""
+    """The client of a connection, as its header says."""
 
     kind: str
     """`inet`: see `client`; `unix`: a peer on a Unix socket; `local`: the proxy itself; `unknown`."""
     client: tuple[str, int] | None = None
     tls: bool = False
-    """The client spoke TLS to the proxy; only version 2 can tell."""
+    """Whether the client spoke TLS to the proxy; only version 2 can tell."""
 
 
 def read_header(data: bytes) -> tuple[Origin, int] | None:
@@ -91,7 +91,7 @@ def _read_v1(data: bytes) -> tuple[Origin, int] | None:
 
 
 def _read_v2(data: bytes) -> tuple[Origin, int] | None:
-    """Section 2.2: a binary header; what is wrong is refused as soon as it is there to see."""
+    """Section 2.2: a binary header. What is wrong is refused as soon as it has arrived."""
     if len(data) > 12 and data[12] >> 4 != 2:
         raise Malformed(f"its PROXY header is of version {data[12] >> 4}")
     if len(data) < _V2_FIXED:
@@ -102,7 +102,7 @@ def _read_v2(data: bytes) -> tuple[Origin, int] | None:
         raise Malformed(f"its PROXY header has the unknown command {command}")
     if size > LONGEST:
         raise Malformed(f"its PROXY header is longer than {LONGEST} bytes")
-    # "LOCAL": the family is ignored, and so is whatever follows.
+    # Section 2.2, "LOCAL": the family and the bytes after it are ignored.
     if command == _PROXY:
         if family not in _SIZES:
             raise Malformed(f"its PROXY header has the unknown family and protocol 0x{family:02x}")
@@ -117,7 +117,7 @@ def _read_v2(data: bytes) -> tuple[Origin, int] | None:
 
 def _origin(family: int, block: bytes) -> Origin:
     if family not in (_TCP4, _TCP6, _UNIX):
-        return Origin("unknown")  # what is not supported is as UNSPEC
+        return Origin("unknown")  # a family that is not supported counts as UNSPEC
     tls = _speaks_tls(block[_SIZES[family] :])
     if family == _TCP4:
         return Origin("inet", (str(ipaddress.IPv4Address(block[:4])), _number(block[8:10])), tls)
@@ -127,7 +127,7 @@ def _origin(family: int, block: bytes) -> Origin:
 
 
 def _speaks_tls(tlvs: bytes) -> bool:
-    """Sections 2.2.1 and 2.2.6: every TLV is skipped but PP2_TYPE_SSL, of which one bit counts."""
+    """Sections 2.2.1 and 2.2.6: one bit of the TLV PP2_TYPE_SSL counts; all other TLVs are skipped."""
     found = False
     while tlvs:
         end = 3 + _number(tlvs[1:3])
@@ -144,6 +144,6 @@ def _number(two: bytes) -> int:
 
 
 def _text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
-    # As the kernel's peer names have it; Python writes ::ffff:102:304 before 3.13.
+    # In the form of the kernel's peer names; before 3.13, Python writes ::ffff:102:304.
     mapped = getattr(address, "ipv4_mapped", None)
     return str(address) if mapped is None else f"::ffff:{mapped}"

@@ -1,11 +1,11 @@
-"""X-Forwarded-For and X-Forwarded-Proto, or Forwarded, believed as far as their senders are trusted.
+"""Client and scheme of a request from X-Forwarded-For and X-Forwarded-Proto, or from Forwarded.
 
-One of the two, as the settings say, and never the one where the other is missing: a proxy writes one and
-passes the other on as the client has sent it. To take both would be to let the client choose.
+The settings choose one of the two, and the other never counts: a proxy writes one, and passes the other on as
+the client has sent it. If both counted, the client could choose.
 
-Each proxy appends the address of whoever called it, so the list is read from its right end: as far as
-the hops are trusted their word counts, and the first that is not is the client. What stands further
-left, any client may have made up.
+Each proxy appends the address that it was called from, so the list is read from its right end. As long as the
+hops are trusted, their entries count; the first hop that is not trusted is the client. The client may have
+made up everything further left.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ostler.worker.proxies.forwarded import elements, node
 
 _CACHED_PEERS = 4096
 _LONGEST_ADDRESS = 64
-"""An IPv6 address with its zone takes less; what is longer is no address, and is not worth caching."""
+"""Characters: an IPv6 address with its zone is shorter. A longer text is no address, and is not cached."""
 _MOST_HOPS = 64
-"""Elements of Forwarded that are worth a look; with `*` all are trusted, and a head can hold thousands."""
+"""Elements of Forwarded that are read: with `*` all are trusted, and a head can have thousands."""
 
 _PLAIN = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _WEBSOCKET = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -32,24 +32,24 @@ Address = tuple[str, int]
 
 
 class TrustedProxies:
-    """Decides whom to believe, and rewrites a scope accordingly.
+    """Decides which peers to trust, and sets a scope's client and scheme accordingly.
 
-    With `*` everyone is believed, and so the left-most address counts, as with uvicorn: right only
-    where every request comes through a proxy that discards what the client sent.
+    With `*` every peer is trusted, and so the left-most address counts, as with uvicorn. That is right only
+    where every request comes through a proxy that discards what the client has sent.
     """
 
     def __init__(self, allowed: str, header: str = "x-forwarded") -> None:
         """Read `allowed`, a list as `--forwarded-allow-ips` takes it; `header` is `--forwarded-header`.
 
         Raises:
-            WrongPeer: an entry is none; a ValueError.
+            WrongPeer: an entry is not valid; a ValueError.
         """
         self._peers = read_peers(allowed)
         self._rfc7239 = header == "forwarded"
         self._trusts = functools.lru_cache(_CACHED_PEERS)(self._judge)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether to believe `peer`, an address; None or `unix:` is a peer over a Unix socket."""
+        """Whether to trust `peer`, an address; None or `unix:` is a peer on a Unix socket."""
         if self._peers.everyone:
             return True
         if not peer:
@@ -57,7 +57,7 @@ class TrustedProxies:
         return len(peer) <= _LONGEST_ADDRESS and self._trusts(peer)
 
     def names(self, peer: str) -> bool:
-        """Whether `peer` is in the list itself, and not just one of everyone."""
+        """Whether the list has an entry for `peer`, other than `*`."""
         if peer == "unix:":
             return "unix:" in self._peers.literals
         return len(peer) <= _LONGEST_ADDRESS and self._trusts(peer)
@@ -65,7 +65,7 @@ class TrustedProxies:
     def apply(self, scope: MutableMapping[str, Any]) -> None:
         """Set `client` and `scheme` from the headers of a trusted peer; garbage changes nothing.
 
-        The caller has asked `trusts`: once for each connection is enough.
+        The caller has to check `trusts` before: once for each connection is enough.
         """
         if self._rfc7239:
             values = [value for name, value in scope["headers"] if name == b"forwarded"]
@@ -80,7 +80,7 @@ class TrustedProxies:
             elif name == b"x-forwarded-proto":
                 schemes.append(value)
         if schemes and (entries := _entries(schemes)):
-            # The last is the nearest proxy's own word; the first is the client's own proxy's.
+            # The last entry is the nearest proxy's; the first is that of the proxy nearest to the client.
             self._set_scheme(scope, entries[0] if self._peers.everyone else entries[-1])
         if hops:
             address = self._client(_entries(hops))
@@ -88,10 +88,10 @@ class TrustedProxies:
                 scope["client"] = address
 
     def _apply_forwarded(self, scope: MutableMapping[str, Any], values: list[bytes]) -> None:
-        """Walk from the nearest hop to the first that is not trusted; what it is said of counts.
+        """Read the elements from the nearest hop to the first that is not trusted: that is the client.
 
-        Each element is the word of the hop that the one to its right names. So the last one of the walk
-        tells how the client itself connected.
+        Each element was written by the hop that the element to its right names. So the last one that is read
+        says how the client itself connected.
         """
         proto = ""
         for element in itertools.islice(elements(values), _MOST_HOPS):
@@ -104,7 +104,7 @@ class TrustedProxies:
             address = _address(entry)
             if address is None:
                 if self._peers.everyone:
-                    continue  # the left-most that is an address
+                    continue  # the left-most address counts
                 break  # "unknown", "_hidden" (RFC 7239, section 6), or nothing
             scope["client"] = address
             if not self.trusts(address[0]):
@@ -126,7 +126,7 @@ class TrustedProxies:
                 continue
             address = _address(entry)
             if address is None:
-                break  # "unknown" and the like: whoever is behind it, nobody trusted vouches for
+                break  # "unknown" and the like: no trusted proxy vouches for what is behind it
             farthest = address
             if not self.trusts(address[0]):
                 break

@@ -1,4 +1,4 @@
-"""What an application is told of a connection's TLS: the ASGI TLS extension, version 0.2."""
+"""Returns what the ASGI TLS extension, version 0.2, tells an application of its connection."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ _VERSIONS = MappingProxyType({"TLSv1.3": 0x0304, "TLSv1.2": 0x0303, "TLSv1.1": 0
 
 
 def tls_facts(connection: ssl.SSLObject) -> dict[str, Any]:
-    """Return the value of `scope["extensions"]["tls"]` for a connection whose handshake is done.
+    """Return the value of `scope["extensions"]["tls"]` for a connection after its handshake.
 
-    `server_cert` is None where a factory made a context of its own, and where there are several. A client
-    whose certificate is not verified has no connection, so `client_cert_error` is always None.
+    `server_cert` is None where a factory has made the context, and where there are several certificates. A
+    client with a certificate that cannot be verified gets no connection, so `client_cert_error` is always
+    None.
     """
     context = connection.context
     certificate = connection.getpeercert(binary_form=True) if context.verify_mode != ssl.CERT_NONE else None
@@ -33,14 +34,15 @@ def tls_facts(connection: ssl.SSLObject) -> dict[str, Any]:
 
 
 def _chain(connection: Any, certificate: bytes) -> tuple[str, ...]:
-    """The client's certificate, and what it sent of those that lead from it to a trusted authority.
+    """Return the client's certificate, and those it sent that lead from it to a trusted authority.
 
-    Before Python 3.13 only the first can be had, and so it is when a session is resumed.
+    Before Python 3.13, and when a session is resumed, only the client's certificate is available.
     """
     chain = [certificate]
     if hasattr(connection, "get_verified_chain"):
         sent = set(connection.get_unverified_chain() or ())
-        # Each signs the one before, which of unverified ones nobody knows; the root may be only ours.
+        # In the verified chain, each certificate signs the one before; of unverified ones that is not known.
+        # The root may be only the server's: the client need not send it.
         chain += [each for each in (connection.get_verified_chain() or ())[1:] if each in sent]
     return tuple(ssl.DER_cert_to_PEM_cert(each) for each in chain)
 
@@ -53,7 +55,7 @@ def _name(certificate: bytes) -> str | None:
 
 
 def _suite(context: ssl.SSLContext, name: str) -> int | None:
-    """The number of a cipher suite: the lower two bytes of OpenSSL's own (SSL_CIPHER_get_id(3))."""
+    """Return the number of a cipher suite: the lower two bytes of OpenSSL's (SSL_CIPHER_get_id(3))."""
     if not isinstance(context, ServerContext):
         return _numbers(context).get(name)
     if not context.suites:

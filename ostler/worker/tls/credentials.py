@@ -1,7 +1,8 @@
-"""The SSLContext that a server's new connections get, and how it is renewed."""
+"""Holds the SSLContext for a server's new connections, renews it, and logs what came of that."""
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from typing import Any
 from ostler.errors import OstlerError, StartupError
 from ostler.settings.declarations import Settings
 from ostler.tls import context as tls_context
-from ostler.worker.importer import import_from_string, one_line
+from ostler.worker.importer import import_from_string
+from ostler.worker.tracebacks import one_line
+
+logger = logging.getLogger("ostler.error")
 
 
 class Credentials:
-    """Holds the current context; connections that have begun keep the one that they began with."""
+    """Holds the current context. Existing connections keep the context that they started with."""
 
     def __init__(self, settings: Settings) -> None:
         """Make the context.
@@ -25,31 +29,36 @@ class Credentials:
             StartupError: the function that --ssl-context-factory names is not there, or fails.
         """
         self._settings = settings
-        # The application may go elsewhere before the files are read again.
+        # The application may change the working directory before the files are read again.
         self._directory = os.getcwd()
         self.context = self._make()
 
     def renew(self) -> None:
-        """Read the files again, or ask the factory; where that fails, everything stays as it was.
-
-        Raises:
-            SettingsError, StartupError: as at first.
-        """
-        self.context = self._make()
+        """Read the files again, or call the factory; log what came of it. A failure changes nothing else."""
+        try:
+            self.context = self._make()
+        except OstlerError as error:
+            logger.error(
+                "SIGHUP: certificates not renewed, the server serves on with the old ones: %s", error
+            )
+        else:
+            logger.info("SIGHUP: certificates read again, new connections get them")
 
     def _make(self) -> ssl.SSLContext:
-        default = partial(tls_context.make_context, self._settings, self._directory)
+        make_default = partial(tls_context.make_context, self._settings, self._directory)
         factory = self._settings.ssl_context_factory
-        return default() if factory is None else _ask(factory, self._settings, default)
+        if factory is None:
+            return make_default()
+        return _call_factory(factory, self._settings, make_default)
 
 
-def _ask(
-    factory: str | Callable[..., Any], settings: Settings, default: Callable[[], ssl.SSLContext]
+def _call_factory(
+    factory: str | Callable[..., Any], settings: Settings, make_default: Callable[[], ssl.SSLContext]
 ) -> ssl.SSLContext:
     name = f"ssl_context_factory {factory}"
     try:
         make = import_from_string(factory) if isinstance(factory, str) else factory
-        context: object = make(settings, default)
+        context: object = make(settings, make_default)
     except OstlerError as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:

@@ -1,7 +1,7 @@
-"""The subject of a certificate as one string (RFC 4514), read from the certificate itself.
+"""Returns the subject of a certificate as one string (RFC 4514), read from the certificate's DER. Pure.
 
-Pure. The ssl module gives names of its own for the types, and no way back to values of types that it
-does not know; what is read here is only the path to the subject, in DER (ITU-T X.690).
+The ssl module has names of its own for the types of a subject, and does not give the values of types that it
+does not know. Only the path to the subject is read here (DER: ITU-T X.690).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import MappingProxyType
 
-# Section 3 of RFC 4514, and further descriptors of RFC 4519. emailAddress is no LDAP descriptor, but what
-# OpenSSL and with it nginx writes in names of this form; an OID with hexadecimal digits would help nobody.
+# Section 3 of RFC 4514, and further descriptors of RFC 4519. emailAddress is not an LDAP descriptor, but
+# OpenSSL and nginx write it in names of this form, and an OID with hexadecimal digits would be of no use.
 _NAMES = MappingProxyType(
     {
         "2.5.4.3": "CN",
@@ -45,15 +45,15 @@ _ENCODINGS = MappingProxyType(
     | {0x1C: "utf-32-be", 0x1E: "utf-16-be"}
 )
 
-Element = tuple[int, bytes, bytes]
-"""Tag, content, and both with the length between them as they stand in the certificate."""
+DerElement = tuple[int, bytes, bytes]
+"""Tag; content; and the whole element: tag, length and content, as they stand in the certificate."""
 
 
 def subject(certificate: bytes) -> str:
-    """Return the subject of a DER-encoded certificate as RFC 4514 writes it: the last part comes first.
+    """Return the subject of a DER-encoded certificate in the form of RFC 4514: the last part comes first.
 
     Raises:
-        ValueError: that is no certificate.
+        ValueError: the bytes are not a certificate.
     """
     try:
         _, whole, _ = _one(certificate)
@@ -82,12 +82,12 @@ def _attribute(pair: bytes) -> str:
             return f"{name}={escape(content.decode(_ENCODINGS[tag]))}"
         except UnicodeDecodeError:
             pass
-    # Section 2.4: where the value has no string form, or its type no name, the octets of its BER.
+    # Section 2.4: where the value has no string form, or its type no name, its BER encoding in hexadecimal.
     return f"{name or oid}=#{raw.hex()}"
 
 
 def escape(value: str) -> str:
-    """Return an attribute's value with what section 2.4 wants escaped, and control characters, escaped."""
+    """Return an attribute's value, escaped as section 2.4 demands; control characters are escaped, too."""
     shown = []
     for index, char in enumerate(value):
         if char in '"+,;<>\\' or (index == 0 and char in " #") or (index == len(value) - 1 and char == " "):
@@ -111,12 +111,12 @@ def _dotted(content: bytes) -> str:
     return ".".join(str(n) for n in (first, numbers[0] - 40 * first, *numbers[1:]))
 
 
-def _one(data: bytes) -> Element:
+def _one(data: bytes) -> DerElement:
     return next(_elements(data))
 
 
-def _elements(data: bytes) -> Iterator[Element]:
-    """The elements that stand one behind the other in `data`."""
+def _elements(data: bytes) -> Iterator[DerElement]:
+    """Yield the elements of `data`, one after the other."""
     at = 0
     while at < len(data):
         tag, length, start = data[at], data[at + 1], at + 2
@@ -125,6 +125,6 @@ def _elements(data: bytes) -> Iterator[Element]:
             length = int.from_bytes(data[at + 2 : start], "big")
         end = start + length
         if end > len(data):
-            raise ValueError("an element ends beyond its frame")
+            raise ValueError("an element ends behind the one that contains it")
         yield tag, data[start:end], data[at:end]
         at = end

@@ -1,4 +1,4 @@
-"""The one face of both libraries, and of what they push into."""
+"""The interface of the WebSocket libraries' adapters, and of what they push messages into."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ostler.records import record
 
 
 class Failure(Exception):
-    """The peer broke the protocol or a limit: to be closed with `code` and `reason` (RFC 6455, 7.1.7)."""
+    """The peer broke the protocol or a limit: close with `code` and `reason` (RFC 6455, section 7.1.7)."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -18,37 +18,38 @@ class Failure(Exception):
 
 
 @record
-class Limits:
-    """What the settings say about messages."""
+class CodecOptions:
+    """The settings of a codec."""
 
     max_size: int
-    """Bytes of a message, decompressed."""
+    """The most bytes of a message, decompressed."""
     deflate: bool
     """Agree to permessage-deflate (RFC 7692)."""
 
 
-class Sink(Protocol):
-    """Where a codec pushes what it finds, in order."""
+class MessageSink(Protocol):
+    """What a codec pushes into, in order."""
 
     def on_message(self, message: str | bytes) -> None:
         """Take a whole message."""
 
     def on_pong(self, payload: bytes) -> None:
-        """Take a pong, asked for or not."""
+        """Take a pong, whether or not a ping was sent."""
 
     def on_close(self, code: int, reason: str) -> None:
         """The peer closes; 1005 stands for no code. Nothing is pushed after it."""
 
 
 class Codec(Protocol):
-    """Turns bytes into messages and back: adapters translate, the connection decides."""
+    """Turns bytes into messages and back. It only translates: the connection decides."""
 
     agreed: str
-    """The value of Sec-WebSocket-Extensions for the response, or nothing."""
+    """The value of Sec-WebSocket-Extensions for the response; empty for no extension."""
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        """Take the next bytes of the connection, push what they complete; return what answers them at once:
-        pongs, the peer's own close frame.
+        """Take the next bytes of the connection, and push what they complete.
+
+        Returns the frames that answer them: pongs, and the close frame that answers the peer's.
 
         Raises:
             Failure: nothing more can be fed.
@@ -64,11 +65,11 @@ class Codec(Protocol):
         """Return a ping."""
 
     def close(self, code: int, reason: str) -> bytes:
-        """Return a close frame. Nothing can be sent after it."""
+        """Return a close frame. Nothing may be sent after it."""
 
 
-MakeCodec = Callable[[Sink, Limits, Sequence[str]], Codec]
-"""From sink, limits and what the client has in Sec-WebSocket-Extensions, to an open connection's codec."""
+MakeCodec = Callable[[MessageSink, CodecOptions, Sequence[str]], Codec]
+"""Makes a codec from its sink, its options and the values of the client's Sec-WebSocket-Extensions."""
 
 
 def header(first: int, size: int) -> bytes:
@@ -82,4 +83,4 @@ def header(first: int, size: int) -> bytes:
 
 TEXT = 0x81
 BINARY = 0x82
-"""First bytes of frames that are whole messages."""
+"""First bytes of frames that are whole messages: FIN, and the opcode (RFC 6455, section 5.2)."""

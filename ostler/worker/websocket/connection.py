@@ -1,4 +1,14 @@
-"""One open WebSocket: bytes in, messages to its cycle, messages out; pings, limits, the closing handshake."""
+"""One open WebSocket: bytes in, messages to its cycle, messages out; pings, limits, the closing handshake.
+
+Theory of operation: the codec pushes messages, pongs and the peer's close frame into the connection
+(`on_message`, `on_pong`, `on_close`). Messages wait in the cycle's queue until the app receives them; too
+many of them, or too many bytes, pause reading. The connection is ACTIVE from `begin` on, CLOSING from the
+first close frame on, in either direction, and CLOSED when the transport is lost. In the phase CLOSE_SENT
+frames are still read, for the peer's close frame, and messages are dropped. The deadline means, in ACTIVE:
+send a ping, or give up on the pong; later: go on to the next phase of closing. What must never happen: a
+frame after our close frame; a second disconnect for the app; a peer that reads nothing and fills the memory
+with pongs; the server waiting for ever for a peer's close frame.
+"""
 
 from __future__ import annotations
 
@@ -6,90 +16,74 @@ import asyncio
 import os
 from collections import deque
 from math import inf
-from typing import Protocol
+from typing import Any, Protocol
 
 from ostler.worker.asgi import Message
+from ostler.worker.http.closing import ClosingMixin
+from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING, LINGERING
+from ostler.worker.http.flow_control import HIGH_WATER
 from ostler.worker.http.parser import PIECE
-from ostler.worker.http.send_progress import HUSH, progress
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import Codec, Failure
 
-HIGH_WATER = 64 * 1024
-"""Bytes of whole messages held for an app that does not receive; above it, the socket is not read either."""
-CLOSING_TIME = 10.0
-"""Seconds that a peer has to answer a close frame; so much it has from uvicorn, too."""
-LINGER = 5.0
-"""Seconds for which a connection that is over may take to go, counted from its last progress."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds that a peer has to answer a close frame, as with uvicorn."""
 _LONGEST_REASON = 123
 """RFC 6455, section 5.5: a control frame holds 125 bytes, two of which are the code."""
 
-# Where the connection is. OPEN and CLOSING ones read frames; in CLOSING our close frame is out, and messages
-# are of no interest any more. A LINGERING one only waits for the end of its peer's input.
-OPEN, CLOSING, LINGERING, LEAVING, CLOSED = range(5)
 
-
-class Peer(Protocol):
+class MessageReceiver(Protocol):
     """The cycle, as its connection sees it."""
 
     messages: deque[Message]
     """What the app has not received yet."""
 
-    def notice(self) -> None:
-        """There is a message more."""
+    def on_message_queued(self) -> None:
+        """`messages` has one more."""
 
-    def over(self, code: int, reason: str) -> None:
+    def on_disconnect(self, code: int, reason: str) -> None:
         """The WebSocket is closed or lost; only the first call counts."""
 
 
-class WebSocket(asyncio.Protocol):
-    """Takes a transport over from HTTP. A sink to its codec."""
+class WebSocket(ClosingMixin):
+    """Takes over the transport of an HTTP connection; the sink of its codec."""
 
     __slots__ = (
-        "_choked", "_closed_by_peer", "_codec", "_cycle", "_deadline", "_drains", "_heard", "_held", "_limit",
-        "_ping", "_pinged_at", "_queue", "_size", "_state", "_taken", "_tls", "_transport", "low", "paused",
-        "server_state", "write_paused",
+        "_closed_by_peer", "_codec", "_cycle", "_heard", "_limit", "_ping", "_pinged_at", "_queue",
+        "_replies_blocked", "_size", "low_water",
     )  # fmt: skip
 
     _codec: Codec
-    _cycle: Peer
-    _tls: bool
-    _transport: asyncio.Transport
+    _cycle: MessageReceiver
 
-    def __init__(self, server_state: ServerState, cycle: Peer) -> None:
-        self.server_state = server_state
+    def __init__(self, server_state: ServerState, cycle: MessageReceiver, tls: dict[str, Any] | None) -> None:
+        super().__init__(server_state)
+        self.tls = tls
         self._cycle = cycle
         self._queue = cycle.messages
         self._limit = server_state.settings.ws_max_queue
-        self.low = self._limit // 4
+        self.low_water = self._limit // 4
         """So few messages have to be left before the socket is read again."""
-        self._state = OPEN
-        self._held = b""
-        """Bytes that must not be looked into yet."""
         self._size = 0
-        """Bytes of the messages in the queue, or more: what is received is not subtracted."""
-        self._drains: list[asyncio.Future[None]] | None = None
-        self._choked = False
-        """The peer does not read what answers it."""
+        """Bytes of the messages in the queue, or more: what the app receives is not subtracted."""
+        self._replies_blocked = False
+        """The peer does not read the pongs that answer its pings."""
         self._ping = b""
         """The payload of the ping that is not answered yet."""
         self._pinged_at = 0.0
         self._heard = False
         """Something has come since the last ping."""
-        self._taken = 0
         self._closed_by_peer = False
         self._deadline = server_state.now + (server_state.settings.ws_ping_interval or inf)
-        self.paused = False
-        self.write_paused = False
 
     def __repr__(self) -> str:
-        state = ("open", "closing", "lingering", "leaving", "closed")[self._state]
-        return f"<WebSocket {state} {len(self._queue)} messages held>"
+        return f"<WebSocket {self._describe_state()}, {len(self._queue)} messages held>"
 
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
-        self._tls = transport.get_extra_info("ssl_object") is not None
         self._codec = codec
+        self._state = ACTIVE
         self.write_paused = write_paused
         if data:
             self.data_received(data)
@@ -100,11 +94,12 @@ class WebSocket(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard = True
-        if self._state > CLOSING:
-            return
-        if self._held or self.paused:
-            # At most what one read brought after the pause; over TLS asyncio of 3.10 brings it in pieces.
-            self._held += data
+        if self._state is not ACTIVE and not self._reads_frames():
+            self._discarded += len(data)
+        elif self._unparsed or self.reading_paused:
+            # At most what one read brought after the pause; over TLS, asyncio of Python 3.10 brings it in
+            # pieces.
+            self._unparsed += data
         else:
             self._feed(data)
 
@@ -112,29 +107,21 @@ class WebSocket(asyncio.Protocol):
         """There is no half-closed WebSocket: the transport closes."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state = CLOSED
-        self._deadline = inf
-        self._held = b""
-        if self._tls:
-            self._transport.close()  # or asyncio of 3.10 warns that nobody has
+        if self.tls is not None:
+            self._transport.close()  # else asyncio of Python 3.10 warns that the transport was not closed
         # RFC 6455, section 7.1.5: lost without a close frame.
-        self._cycle.over(1006, "")
-        self.resume_writing()
-        # Both hold this object, as it holds them: let no cycle wait for the garbage collector.
+        self._cycle.on_disconnect(1006, "")
+        self._mark_closed()
+        # Both refer to this object: without these references there is no reference cycle that only the
+        # garbage collector could free.
         del self._codec, self._cycle
         self.server_state.left(self)
 
-    def pause_writing(self) -> None:
-        self.write_paused = True
-
     def resume_writing(self) -> None:
-        self.write_paused = self._choked = False
-        drains, self._drains = self._drains, None
-        for drain in drains or ():
-            if not drain.done():
-                drain.set_result(None)
-        if self.paused:
-            self.unclog()
+        self._replies_blocked = False
+        super().resume_writing()
+        if self.reading_paused:
+            self.resume_input()
 
     # -- input
 
@@ -145,77 +132,85 @@ class WebSocket(asyncio.Protocol):
                 if answers := self._codec.feed(data):
                     self._answer(answers)
             else:
-                self._feed_piecewise(data)
+                self._feed_in_pieces(data)
         except Failure as failure:
             self._fail(failure.code, failure.reason)
             return
         if self._closed_by_peer:
-            self._leave()  # RFC 6455, section 7.1.1: it is the server who closes the connection
-        elif not self.paused and self._clogged():
-            self.paused = True
-            self._transport.pause_reading()
+            self._flush_and_close()  # RFC 6455, section 7.1.1: the server closes the connection
+        elif not self.reading_paused and self._input_full():
+            self._pause_reading()
 
-    def _feed_piecewise(self, data: bytes) -> None:
+    def _feed_in_pieces(self, data: bytes) -> None:
         # A piece at a time: one read of tiny or compressed messages can weigh a thousand times its size.
         view = memoryview(data)
         answers: list[bytes] = []
         try:
             while view and not self._closed_by_peer:
-                if self._clogged():
-                    self._held = bytes(view)
+                if self._input_full():
+                    self._unparsed = bytes(view)
                     return
                 answers.append(self._codec.feed(view[:PIECE]))
                 view = view[PIECE:]
         finally:
-            # At once: asyncio complains of the fifth write to a peer that is gone, before it says that it is.
+            # In one write: asyncio logs a warning at the fifth write to a lost connection, before it reports
+            # the loss.
             if together := b"".join(answers):
                 self._answer(together)
 
     def _answer(self, answers: bytes) -> None:
         self._transport.write(answers)
-        # A peer that pings on and on, and reads nothing, must not fill the memory with pongs.
-        self._choked = self.write_paused
+        # A peer that sends pings without end, and reads nothing, must not fill the memory with pongs.
+        self._replies_blocked = self.write_paused
 
-    def _clogged(self) -> bool:
+    def _reads_frames(self) -> bool:
+        return self._state is ACTIVE or self._closing_phase is CLOSE_SENT
+
+    def _input_full(self) -> bool:
         """Whether there is as much as may be held, of messages or of answers."""
-        if self._state != OPEN:
+        if self._state is not ACTIVE:
             return False
         queue = self._queue
-        if len(queue) >= self._limit or self._choked:
+        if len(queue) >= self._limit or self._replies_blocked:
             return True
         if self._size > HIGH_WATER:
-            # It was only ever added to: most of it has long been received.
+            # It was only ever added to: most of these bytes may have been received.
             self._size = sum(_size(message) for message in queue)
         return self._size > HIGH_WATER
 
-    def unclog(self) -> None:
-        """Take up reading where it stopped, if there is room again."""
-        if self._held and not self._clogged() and self._state <= CLOSING:
-            held, self._held = self._held, b""
-            self._feed(held)
-        if self.paused and not self._held and not self._clogged() and self._state < LEAVING:
-            self.paused = False
-            self._heard = True  # what the peer sent meanwhile is only coming in now
-            self._transport.resume_reading()
+    def resume_input(self) -> None:
+        """Parse and read on after a pause, if there is room again."""
+        if self._unparsed and not self._input_full() and self._reads_frames():
+            unparsed, self._unparsed = self._unparsed, b""
+            self._feed(unparsed)
+        if (
+            self.reading_paused
+            and not self._unparsed
+            and not self._input_full()
+            and self._closing_phase is not FLUSHING
+            and self._state is not CLOSED
+        ):
+            self._heard = True  # what the peer sent meanwhile is only read now
+            self._resume_reading()
 
     def on_message(self, message: str | bytes) -> None:
-        if self._state != OPEN:
+        if self._state is not ACTIVE:
             return
         self._size += len(message)
         if type(message) is str:
             self._queue.append({"type": "websocket.receive", "text": message})
         else:
             self._queue.append({"type": "websocket.receive", "bytes": message})
-        self._cycle.notice()
+        self._cycle.on_message_queued()
 
     def on_pong(self, payload: bytes) -> None:
-        if payload == self._ping and self._state == OPEN and payload:
+        if payload == self._ping and self._state is ACTIVE and payload:
             self._ping = b""
             self._deadline = self._pinged_at + self.server_state.settings.ws_ping_interval
 
     def on_close(self, code: int, reason: str) -> None:
-        if self._state == OPEN:
-            self._cycle.over(code, reason)
+        if self._state is ACTIVE:
+            self._cycle.on_disconnect(code, reason)
         self._closed_by_peer = True
 
     # -- output
@@ -231,139 +226,85 @@ class WebSocket(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self._state == OPEN
-
-    async def writable(self) -> None:
-        """Wait until the peer has read enough to send it more, or is gone."""
-        while self.write_paused and self._state != CLOSED:
-            waiter: asyncio.Future[None] = self.server_state.loop.create_future()
-            if self._drains is None:
-                self._drains = []
-            self._drains.append(waiter)
-            await waiter
+        return self._state is ACTIVE
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, unless it has begun."""
-        if self._state != OPEN:
+        if self._state is not ACTIVE:
             return
         self._state = CLOSING
-        self._deadline = self.server_state.now + CLOSING_TIME
-        self._transport.write(self._codec.close(code, cut(reason)))
-        # The peer's answer is behind whatever else it has sent; that is read, and dropped.
-        if self.paused:
-            self.unclog()
+        self._closing_phase = CLOSE_SENT
+        self._deadline = self.server_state.now + CLOSE_TIMEOUT
+        self._transport.write(self._codec.close(code, truncate_reason(reason)))
+        # The peer's answer is behind whatever else it has sent: all that is read, and dropped.
+        if self.reading_paused:
+            self.resume_input()
 
     def _fail(self, code: int, reason: str) -> None:
-        """Say what the peer did wrong, and hear no more of it (RFC 6455, section 7.1.7)."""
-        reason = cut(reason)
-        self._cycle.over(code, reason)
+        """Report to the peer what it did wrong, and read no more of it (RFC 6455, section 7.1.7)."""
+        reason = truncate_reason(reason)
+        self._cycle.on_disconnect(code, reason)
         self._transport.write(self._codec.close(code, reason))
-        self._held = b""
-        # Closed at once, with input unread, the connection would be reset, and the reason with it.
-        self._state = LINGERING
-        self._deadline = self.server_state.now + LINGER
-        if self._tls:
-            # No side can be closed alone, and after ours is, another byte from there would end all.
-            self._heard = False
-            self.server_state.loop.call_later(HUSH, self._hush)
-        else:
-            self._transport.write_eof()
-        self._resume()
+        # Closed at once, with input unread, the connection would be reset, and the reason lost.
+        self._linger()
 
-    def _hush(self) -> None:
-        """Over TLS: leave once a peer that was refused has sent nothing more since we looked."""
-        if self._state == LINGERING:
-            if not self._heard:
-                self._leave()
-            else:
-                self._heard = False
-                self.server_state.loop.call_later(HUSH, self._hush)
-
-    def _resume(self) -> None:
-        if self.paused:
-            self.paused = False
-            self._transport.resume_reading()
-
-    def _leave(self) -> None:
-        """Send what is written, then be gone."""
-        if self._state < LEAVING:
-            self._state = LEAVING
-            self._deadline = self.server_state.now + LINGER
-            if self._tls:
-                # Once all is delivered, nobody need wait for the peer's good-bye (RFC 8446, section 6.1).
-                self._deadline = self.server_state.now + HUSH
-                self._resume()  # what lies there unread would make OpenSSL's good-bye fail
-            self._transport.close()
-
-    # -- told by the service
+    # -- called by the server
 
     def check(self, settled: float) -> None:
-        """The clock moved: see to a deadline that lies at or before `settled`."""
+        """The clock moved: act on the deadline if it lies at or before `settled`."""
         if self._deadline > settled:
             return
-        if self._state == OPEN:
-            self._keep_alive()
-        elif self._state == CLOSING:
-            self._leave()
-        elif self._progresses():
-            self._deadline = self.server_state.now + LINGER
-        elif self._state == LINGERING:
-            self._leave()
+        if self._state is ACTIVE:
+            self._send_ping_or_close()
+        elif self._closing_phase is CLOSE_SENT:
+            self._flush_and_close()
+        elif self._extend_deadline():
+            pass  # the peer is still fetching what was written
+        elif self._closing_phase is LINGERING:
+            self._flush_and_close()
         else:
             self._transport.abort()
 
-    def _keep_alive(self) -> None:
+    def _send_ping_or_close(self) -> None:
         """It is time for a ping, or for the answer to the last one."""
         now, settings = self.server_state.now, self.server_state.settings
         if self._ping and settings.ws_ping_timeout:
-            # Busy is not dead: the pong may be behind other messages, or behind what we do not read
-            # ourselves, and the ping behind what the peer has yet to read.
-            alive = self._heard or self.paused or self._progresses()
+            # A busy peer is alive: its pong may be behind other messages, or behind input that we do not
+            # read, and our ping behind what the peer has yet to read.
+            alive = self._heard or self.reading_paused or self._client_reads()
             if not alive:
                 reason = "keepalive ping timeout"
-                self._cycle.over(1006, reason)
+                self._cycle.on_disconnect(1006, reason)
                 self._transport.write(self._codec.close(1011, reason))
-                self._leave()
+                self._flush_and_close()
                 return
         self._ping = os.urandom(4)
         self._pinged_at = now
         self._heard = False
         self._deadline = now + (settings.ws_ping_timeout or settings.ws_ping_interval)
         self._transport.write(self._codec.ping(self._ping))
-        self._taken = self._progress()
-
-    def _progress(self) -> int:
-        return progress(self._transport, tls=self._tls, closing=self._state > CLOSING)
-
-    def _progresses(self) -> bool:
-        """Whether the peer has read something since this was last asked, and not all."""
-        before, self._taken = self._taken, self._progress()
-        return 0 < self._taken != before
+        self._note_progress()
 
     def on_drain(self) -> None:
         """Close, as the server is to stop; the peer may come back, to another worker."""
-        if self._state == OPEN:
-            self._cycle.over(1012, "")
+        if self._state is ACTIVE:
+            self._cycle.on_disconnect(1012, "")
             self.close(1012, "")
 
     def leave(self) -> None:
-        """Close, as other code will answer from now on."""
+        """Close: another worker answers from now on."""
         self.on_drain()
 
     def cancel(self) -> None:
         """Close without waiting for the peer."""
-        self._leave()
-
-    def abort(self) -> None:
-        """Cut it off, whatever is still to be sent."""
-        self._transport.abort()
+        self._flush_and_close()
 
 
 def _size(message: Message) -> int:
     return len(message.get("text") or message.get("bytes") or b"")
 
 
-def cut(reason: str) -> str:
+def truncate_reason(reason: str) -> str:
     """Return as much of a reason as a close frame has room for."""
     encoded = reason.encode()
     return reason if len(encoded) <= _LONGEST_REASON else encoded[:_LONGEST_REASON].decode(errors="ignore")

@@ -1,7 +1,8 @@
-"""One WebSocket as the app sees it: ASGI's WebSocket messages in and out.
+"""One WebSocket, as the app sees it: ASGI's WebSocket messages in and out.
 
-Until the app has decided this is a request like any other: it waits its turn, and to deny it is to respond
-to it. Once accepted it leaves HTTP, and the rest happens between this cycle and a connection of its own.
+Until the app accepts, this is a request like any other: it waits for its turn, and is denied by a response.
+Once accepted, it leaves HTTP: the cycle then sends and receives through a `WebSocket`, which has taken the
+transport over.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
-from ostler.worker.http.request import Head, split_target
+from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import Limits, MakeCodec
+from ostler.worker.websocket.codec import CodecOptions, MakeCodec
 from ostler.worker.websocket.connection import WebSocket
-from ostler.worker.websocket.upgrade import asks, check, render_accept, subprotocols, values
+from ostler.worker.websocket.upgrade import (
+    check_handshake,
+    is_handshake,
+    render_accept,
+    subprotocols,
+    values,
+)
 
-# RFC 6455, section 7.4 and the IANA registry: what may be in a close frame besides 3000 to 4999.
+# RFC 6455, section 7.4 and the IANA registry: the codes that a close frame may hold besides 3000 to 4999.
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 _DENIAL = "websocket."
-"""What the names of the denial response's messages have before the names of an HTTP response's."""
+"""What precedes `http.response` in the names of a denial response's messages."""
 
 
 class WebSocketCycle(Cycle):
@@ -33,7 +40,7 @@ class WebSocketCycle(Cycle):
 
     stream: Connection
 
-    def __init__(self, stream: Connection, head: Head, make_codec: MakeCodec) -> None:
+    def __init__(self, stream: Connection, head: RequestHead, make_codec: MakeCodec) -> None:
         super().__init__(stream, head)
         self._make_codec = make_codec
         self._socket: WebSocket | None = None
@@ -41,7 +48,7 @@ class WebSocketCycle(Cycle):
         self._code = 1006
         self._reason = ""
         self._sent_close = False
-        """The app has closed: whatever it sends now is its own mistake."""
+        """The app has closed the WebSocket: to send more is a mistake of the app."""
 
     def _fill_scope(self, server_state: ServerState) -> None:
         stream, head = self.stream, self.head
@@ -73,19 +80,19 @@ class WebSocketCycle(Cycle):
 
     @property
     def streaming(self) -> bool:
-        """Always, once accepted: nobody knows when it will end."""
+        """Always, once accepted: it may never end."""
         return self._socket is not None or super().streaming
 
-    # -- told by the connection
+    # -- called by the connection
 
-    def notice(self) -> None:
-        """There is a message more."""
+    def on_message_queued(self) -> None:
+        """`messages` has one more."""
         if self._waiters is not None:
             self._wake()
 
-    def over(self, code: int, reason: str) -> None:
+    def on_disconnect(self, code: int, reason: str) -> None:
         """The WebSocket is closed or lost; only the first call counts."""
-        if self.gone:
+        if self.disconnected:
             return
         self._code, self._reason = code, reason
         self.disconnect()
@@ -93,12 +100,12 @@ class WebSocketCycle(Cycle):
     # -- called by the app
 
     async def receive(self) -> Message:
-        """ASGI: the next message; after the last one, the disconnect, as often as it is asked for."""
+        """ASGI: return the next message; after the last one, the disconnect, for every call."""
         messages = self.messages
         while not messages:
-            if self.gone or self.state == COMPLETE:
+            if self.disconnected or self.state == COMPLETE:
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
-            # Only woken, it takes the message itself: a receive that is cancelled meanwhile loses none.
+            # The future carries no message: a receive that is cancelled once it is woken loses none.
             waiter: asyncio.Future[None] = self.stream.server_state.loop.create_future()
             if self._waiters is None:
                 self._waiters = [waiter]
@@ -107,16 +114,16 @@ class WebSocketCycle(Cycle):
             await waiter
         message = messages.popleft()
         socket = self._socket
-        if socket is not None and socket.paused and len(messages) <= socket.low:
-            socket.unclog()
+        if socket is not None and socket.reading_paused and len(messages) <= socket.low_water:
+            socket.resume_input()
         return message
 
     async def send(self, message: Message) -> None:
         """ASGI: accept or deny the handshake; then send a message, or close.
 
         Raises:
-            RuntimeError: the message does not fit here, or cannot be sent.
-            ClientDisconnected: nobody is there any more.
+            RuntimeError: the message is not allowed in this state, or cannot be sent.
+            ClientDisconnected: the client is gone.
         """
         socket = self._socket
         if socket is None:
@@ -124,7 +131,7 @@ class WebSocketCycle(Cycle):
             return
         kind = message["type"]
         if socket.write_paused:
-            await socket.writable()
+            await socket.drain()
         if not socket.is_open:
             raise self._closed(kind)
         if kind == "websocket.send":
@@ -139,7 +146,7 @@ class WebSocketCycle(Cycle):
         elif kind == "websocket.close":
             code, reason = _close_of(message)
             self._sent_close = True
-            self.over(code, reason)
+            self.on_disconnect(code, reason)
             socket.close(code, reason)
         else:
             raise RuntimeError(
@@ -152,10 +159,10 @@ class WebSocketCycle(Cycle):
         return ClientDisconnected("The client is gone.")
 
     async def _decide(self, message: Message) -> None:
-        """Take what the app answers to the handshake."""
+        """Take the app's answer to the handshake: accept, close, or a denial response."""
         kind = message["type"]
         if kind.startswith("websocket.http.response."):
-            # From here on the response is an HTTP response.
+            # A denial response is an HTTP response.
             await super().send({**message, "type": kind.removeprefix(_DENIAL)})
         elif self.state != EXPECTING or kind not in ("websocket.accept", "websocket.close"):
             if self._sent_close:
@@ -164,7 +171,7 @@ class WebSocketCycle(Cycle):
             if self.state != EXPECTING:
                 wanted = "'websocket.http.response.body'"
             raise RuntimeError(f"Expected ASGI message {wanted}, but got '{kind}'.")
-        elif self.gone:
+        elif self.disconnected:
             raise ClientDisconnected("The client is gone.")
         elif kind == "websocket.accept":
             self._accept(message)
@@ -176,10 +183,10 @@ class WebSocketCycle(Cycle):
         stream, head = self.stream, self.head
         server_state = stream.server_state
         settings = server_state.settings
-        socket = WebSocket(server_state, self)
+        socket = WebSocket(server_state, self, stream.tls)
         codec = self._make_codec(
             socket,
-            Limits(settings.ws_max_size, settings.ws_per_message_deflate),
+            CodecOptions(settings.ws_max_size, settings.ws_per_message_deflate),
             [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
         )
         response = render_accept(
@@ -190,7 +197,7 @@ class WebSocketCycle(Cycle):
         self.state = SENDING
         self._socket = socket
         server_state.count()
-        # It is in before HTTP is out, lest a draining server take itself for empty.
+        # Added before the HTTP connection is removed: a draining server stops when it has no connection.
         server_state.connections.add(socket)
         paused = stream.write_paused
         transport, rest = stream.hand_over(socket)
@@ -200,7 +207,7 @@ class WebSocketCycle(Cycle):
     def _end(self, code: int) -> None:
         self.state = COMPLETE
         assert self._socket is not None
-        self.over(code, "")
+        self.on_disconnect(code, "")
         self._socket.close(code, "")
 
     # -- the app's run
@@ -214,7 +221,7 @@ class WebSocketCycle(Cycle):
         self._end(1000)
 
     def _give_up(self, status: int, text: str) -> None:
-        """End what the app will not end: by a response before it has accepted, by a close frame then."""
+        """End what the app will not end: with a response before it has accepted, else with a close frame."""
         if self._socket is None:
             super()._give_up(status, text)
         else:
@@ -222,20 +229,20 @@ class WebSocketCycle(Cycle):
 
 
 class Upgrades:
-    """Decides which requests become WebSockets."""
+    """Takes over the requests that are WebSocket handshakes: a `TakeUpgrade`."""
 
     def __init__(self, make_codec: MakeCodec) -> None:
         self._make_codec = make_codec
 
-    def __call__(self, stream: Connection, head: Head) -> WebSocketCycle | None:
-        """Return the cycle of a WebSocket's handshake, or None for a request that wants something else.
+    def __call__(self, stream: Connection, head: RequestHead) -> WebSocketCycle | None:
+        """Return the cycle of a WebSocket's handshake; None for a request for another upgrade.
 
         Raises:
-            Refusal: it is a handshake, and a wrong one.
+            Refusal: it is a handshake that is not valid.
         """
-        if not asks(head):
+        if not is_handshake(head):
             return None
-        check(head)
+        check_handshake(head)
         return WebSocketCycle(stream, head, self._make_codec)
 
 

@@ -1,4 +1,4 @@
-"""WebSockets (RFC 6455): one cycle and one connection class, two libraries behind one face."""
+"""Chooses the WebSocket library that the settings ask for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ostler.worker.websocket.cycle import Upgrades
 
 
 def upgrades(settings: Settings) -> TakeUpgrade | None:
-    """Return what takes WebSocket handshakes, with the library that the settings ask for, or None for none.
+    """Return what takes over WebSocket handshakes, with the library of the settings; None for no library.
 
     Raises:
         SettingsError: that library is not installed.
@@ -20,7 +20,7 @@ def upgrades(settings: Settings) -> TakeUpgrade | None:
 
 
 def _codec(library: str) -> MakeCodec:
-    # Imported here: either library may be absent, and an unused one should cost no memory.
+    # Imported here: either library may not be installed, and one that is not used should cost no memory.
     if library == "websockets":
         from ostler.worker.websocket.websockets_codec import WebsocketsCodec
 

@@ -1,18 +1,17 @@
-"""The opening handshake (RFC 6455, section 4.2): what a client has to ask, and what it is answered."""
+"""The opening handshake (RFC 6455, section 4.2): checks the request, renders the response that accepts it."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
-import re
 from collections.abc import Iterable
 
-from ostler.worker.http.request import Head, Refusal
+from ostler.settings.field_grammar import is_field_value, is_token
+from ostler.worker.http.request import Refusal, RequestHead
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-# The handshake's own fields; what an app gives of them cannot be meant.
+# The fields of the handshake itself, which the server sends; those of an app are dropped.
 _OWN = frozenset(
     (
         b"connection", b"content-length", b"keep-alive", b"sec-websocket-accept", b"sec-websocket-extensions",
@@ -21,15 +20,15 @@ _OWN = frozenset(
 )  # fmt: skip
 
 
-def asks(head: Head) -> bool:
-    """Whether the upgrade asked for is a WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
+def is_handshake(head: RequestHead) -> bool:
+    """Whether the request asks to upgrade to WebSocket; HTTP/1.0 has no upgrades (RFC 9110, section 7.8)."""
     if head.version != "1.1":
         return False
     return any(protocol.strip() == b"websocket" for protocol in head.upgrade.split(b","))
 
 
-def check(head: Head) -> None:
-    """Check what the handshake demands of a request.
+def check_handshake(head: RequestHead) -> None:
+    """Check that the request is a valid handshake.
 
     Raises:
         Refusal: 400, or 426 where another version of the protocol is asked for.
@@ -49,12 +48,12 @@ def check(head: Head) -> None:
         raise Refusal(400, "The Sec-WebSocket-Key header field must be there once, with 16 bytes in base64.")
 
 
-def values(head: Head, wanted: bytes) -> list[bytes]:
+def values(head: RequestHead, wanted: bytes) -> list[bytes]:
     """Return the values of one field, in order."""
     return [value for name, value in head.headers if name == wanted]
 
 
-def subprotocols(head: Head) -> list[str]:
+def subprotocols(head: RequestHead) -> list[str]:
     """Return the subprotocols that the client offers, in its order of preference."""
     offered = b",".join(values(head, b"sec-websocket-protocol")).decode("latin-1")
     return [entry for entry in (part.strip() for part in offered.split(",")) if entry]
@@ -68,13 +67,13 @@ def _is_key(key: bytes) -> bool:
 
 
 def render_accept(
-    head: Head,
+    head: RequestHead,
     subprotocol: str | None,
     agreed: str,
     fields: Iterable[tuple[bytes, bytes]],
     static: tuple[bytes, bytes, bytes, bytes],
 ) -> bytes:
-    """Render the response that opens the WebSocket; `agreed` are extensions, `static` as for `render_head`.
+    """Render the 101 response; `agreed` are the extensions, `static` is as in `render_head`.
 
     Raises:
         RuntimeError: the app gave a subprotocol, a name or a value that cannot be sent.
@@ -87,17 +86,17 @@ def render_accept(
         parts.append(b"sec-websocket-extensions: %b\r\n" % agreed.encode("ascii"))
     if subprotocol:
         chosen = subprotocol.encode("latin-1", "replace") if isinstance(subprotocol, str) else b""
-        if not _TOKEN.match(chosen):
+        if not is_token(chosen):
             raise RuntimeError(f"Invalid subprotocol: {subprotocol!r}.")
         parts.append(b"sec-websocket-protocol: %b\r\n" % chosen)
     own = 0
     for name, value in fields:
-        if not isinstance(name, bytes) or not _TOKEN.match(name):
+        if not isinstance(name, bytes) or not is_token(name):
             raise RuntimeError(f"Invalid HTTP header name: {name!r}.")
-        if b"\r" in value or b"\n" in value or b"\0" in value:
-            raise RuntimeError("Invalid HTTP header value: CR, LF or NUL in it.")
+        if not is_field_value(value):
+            raise RuntimeError("Invalid HTTP header value: a control character is in it.")
         lower = name.lower()
-        # The subprotocol has a key of its own in the message; some apps put it here all the same.
+        # The subprotocol has a key of its own in the message; some apps also give it as a field.
         if lower in _OWN or (subprotocol and lower == b"sec-websocket-protocol"):
             continue
         own |= (lower == b"server") | (lower == b"date") << 1

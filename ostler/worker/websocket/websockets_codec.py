@@ -1,4 +1,4 @@
-"""websockets (https://websockets.readthedocs.io) behind the codec's face: its Sans-I/O protocol alone."""
+"""Adapter from websockets (https://websockets.readthedocs.io), its Sans-I/O part, to the codec interface."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.utils import apply_mask
 
-from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.fast_path import Shortcut, decode
+from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, Failure, MessageSink, header
+from ostler.worker.websocket.fast_path import FastPath, decode
 
 _TEXT, _BINARY, _CONT = Opcode.TEXT, Opcode.BINARY, Opcode.CONT
 _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
@@ -22,18 +22,18 @@ _PONG, _CLOSE = Opcode.PONG, Opcode.CLOSE
 class WebsocketsCodec:
     """One per connection."""
 
-    __slots__ = ("_is_text", "_parts", "_plain", "_protocol", "_shortcut", "_sink", "agreed")
+    __slots__ = ("_fast_path", "_is_text", "_parts", "_plain", "_protocol", "_sink", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
-        # A window of 4 KiB instead of 32 costs little compression and saves most of the memory that zlib
+    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
+        # A window of 4 KiB instead of 32 KiB costs little compression, and saves most of the memory that zlib
         # takes for each connection.
         deflate = ServerPerMessageDeflateFactory(
             server_max_window_bits=12, client_max_window_bits=12, compress_settings={"memLevel": 5}
         )
         self._protocol = protocol = ServerProtocol(
-            extensions=[deflate] if limits.deflate and offers else None,
+            extensions=[deflate] if options.deflate and offers else None,
             state=OPEN,
-            max_size=limits.max_size,
+            max_size=options.max_size,
         )
         self._sink = sink
         self.agreed = ""
@@ -42,27 +42,27 @@ class WebsocketsCodec:
             try:
                 agreed, protocol.extensions = protocol.process_extensions(headers)
             except (InvalidHandshake, ValueError):
-                # Malformed; or a window of 8 bits: zlib lacks it, and websockets 13 asks for it all the same.
+                # Malformed; or a window of 8 bits: websockets 13 agrees to it, but zlib does not have it.
                 pass
             else:
                 self.agreed = agreed or ""
         self._plain = not protocol.extensions
-        self._shortcut = Shortcut(limits.max_size, apply_mask)
+        self._fast_path = FastPath(options.max_size, apply_mask)
         self._is_text = False
         self._parts: bytearray | None = None
-        """What is there of a message in several frames."""
+        """What has arrived of a message in several frames."""
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        shortcut = self._shortcut
-        if shortcut.between and (message := shortcut.take(data)) is not None:
+        fast_path = self._fast_path
+        if fast_path.between and (message := fast_path.take(data)) is not None:
             self._sink.on_message(message)
             return b""
-        shortcut.follow(data)
+        fast_path.track(data)
         protocol = self._protocol
         protocol.receive_data(data)  # type: ignore[arg-type]  # it adds to a bytearray, which takes a view
         answers = False
         for frame in protocol.events_received():
-            opcode = frame.opcode  # type: ignore[union-attr]  # no Request: the handshake is behind us
+            opcode = frame.opcode  # type: ignore[union-attr]  # no Request: the handshake is done
             payload = frame.data  # type: ignore[union-attr]
             if opcode is _TEXT or opcode is _BINARY:
                 if frame.fin:  # type: ignore[union-attr]
@@ -72,7 +72,7 @@ class WebsocketsCodec:
                     self._parts = bytearray(payload)
             elif opcode is _CONT:
                 assert self._parts is not None
-                # One growing buffer: many fragments, or empty ones, weigh no more than their bytes.
+                # One growing buffer: many fragments, or empty ones, take no more memory than their bytes.
                 self._parts += payload
                 if frame.fin:  # type: ignore[union-attr]
                     parts, self._parts = self._parts, None
@@ -119,7 +119,7 @@ class WebsocketsCodec:
         return b"".join(self._protocol.data_to_send())
 
     def close(self, code: int, reason: str) -> bytes:
-        # After a failure its own close frame waits here already.
+        # After a failure, the library has its own close frame waiting here.
         if self._protocol.state is OPEN:
             self._protocol.send_close(code, reason)
         return b"".join(self._protocol.data_to_send())

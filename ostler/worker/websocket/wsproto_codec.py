@@ -1,4 +1,4 @@
-"""wsproto (https://python-hyper.org/projects/wsproto) behind the codec's face, its handshake left out."""
+"""Adapter from wsproto (https://python-hyper.org/projects/wsproto) to the codec interface."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from wsproto.extensions import Extension, PerMessageDeflate
 from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
 from wsproto.handshake import server_extensions_handshake
 
-from ostler.worker.websocket.codec import BINARY, TEXT, Failure, Limits, Sink, header
-from ostler.worker.websocket.fast_path import Shortcut, unmask
+from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, Failure, MessageSink, header
+from ostler.worker.websocket.fast_path import FastPath, unmask
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are
-looked at after each step."""
+checked after each step."""
 
 
 class WsprotoCodec:
     """One per connection."""
 
-    __slots__ = ("_connection", "_max_size", "_parts", "_plain", "_shortcut", "_sink", "_size", "agreed")
+    __slots__ = ("_connection", "_fast_path", "_max_size", "_parts", "_plain", "_sink", "_size", "agreed")
 
-    def __init__(self, sink: Sink, limits: Limits, offers: Sequence[str]) -> None:
-        self.agreed, extensions = _negotiate(offers) if limits.deflate else ("", [])
+    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
+        self.agreed, extensions = _negotiate(offers) if options.deflate else ("", [])
         self._connection = Connection(ConnectionType.SERVER, extensions)
         self._plain = not extensions
-        self._shortcut = Shortcut(limits.max_size, unmask)
+        self._fast_path = FastPath(options.max_size, unmask)
         self._sink = sink
-        self._max_size = limits.max_size
+        self._max_size = options.max_size
         self._parts: list[str | bytes] = []
-        """What is there of a message, and its size in bytes."""
+        """What has arrived of a message, and its size in bytes."""
         self._size = 0
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        shortcut = self._shortcut
-        if shortcut.between and (message := shortcut.take(data)) is not None:
+        fast_path = self._fast_path
+        if fast_path.between and (message := fast_path.take(data)) is not None:
             self._sink.on_message(message)
             return b""
-        shortcut.follow(data)
+        fast_path.track(data)
         if self._plain or len(data) <= _STEP:
             return self._feed(data)
         return b"".join([self._feed(data[start : start + _STEP]) for start in range(0, len(data), _STEP)])
@@ -47,7 +47,7 @@ class WsprotoCodec:
     def _feed(self, data: bytes | memoryview) -> bytes:
         connection = self._connection
         if connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-            return b""  # the peer had closed before this step
+            return b""  # the peer's close frame came in an earlier step
         connection.receive_data(data)  # type: ignore[arg-type]  # it adds to a bytearray, which takes a view
         answer = b""
         for event in connection.events():
@@ -67,7 +67,7 @@ class WsprotoCodec:
             self._sink.on_pong(bytes(event.payload))
         elif isinstance(event, CloseConnection):
             if connection.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-                raise Failure(int(event.code), event.reason or "")  # how it tells of a broken frame
+                raise Failure(int(event.code), event.reason or "")  # wsproto's report of a broken frame
             self._sink.on_close(int(event.code), event.reason or "")
             if connection.state is ConnectionState.REMOTE_CLOSING:
                 return bytes(connection.send(event.response()))
@@ -112,7 +112,7 @@ class WsprotoCodec:
 
 
 class _Deflate(PerMessageDeflate):
-    """Leaves control frames alone: wsproto's own loses its place when one comes within a message."""
+    """permessage-deflate that ignores control frames: one inside a message makes wsproto's lose its state."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class _Deflate(PerMessageDeflate):
 
 
 def _negotiate(offers: Sequence[str]) -> tuple[str, list[Extension]]:
-    """Agree to the first offer that can be met; a malformed one cannot."""
+    """Agree to the first offer that is well-formed and supported; return the agreement and the extensions."""
     for offer in ",".join(offers).split(","):
         deflate = _Deflate()
         try:

@@ -1,4 +1,4 @@
-"""A server in a process of its own, whose memory a test looks at."""
+"""A server in a process of its own: tests measure its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.worker.harness import Way, part, respond, start
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`/up` reads slowly and answers with the size, `/down?N` sends N bytes as fast as it may."""
+    """`/up` reads slowly and answers with the size, `/down?N` sends N bytes as fast as it can."""
     if scope["path"] == "/up":
         size, more = 0, True
         while more:
@@ -38,7 +38,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def wsgi_app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """The same, as WSGI has it."""
+    """The same as a WSGI application."""
     if environ["PATH_INFO"] == "/up":
         size = 0
         while piece := environ["wsgi.input"].read(100_000):

@@ -1,4 +1,4 @@
-"""--access-log-format: every atom, logged once a response is complete or will never be."""
+"""--access-log-format: every atom; a line is logged once a response is complete or given up."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_atom_is_filled(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-def test_what_is_not_there_is_a_dash(serve: Serve) -> None:
+def test_an_atom_without_a_value_is_a_dash(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"", 599)
 
@@ -58,7 +58,7 @@ def test_what_is_not_there_is_a_dash(serve: Serve) -> None:
     assert lines(server) == ["- - 0 - - - "]
 
 
-def test_the_times_are_times(serve: Serve) -> None:
+def test_the_atoms_of_time_agree(serve: Serve) -> None:
     server = serve(hello, access_log_format="%(t)s %(T)s %(M)s %(D)s %(L)s")
     server.ask(get())
 
@@ -67,10 +67,10 @@ def test_the_times_are_times(serve: Serve) -> None:
     seconds, milliseconds, microseconds, decimal = lines(server)[0].split()[2:]
     assert int(microseconds) // 1000 == int(milliseconds)
     assert int(milliseconds) // 1000 == int(seconds)
-    assert abs(float(decimal) * 1e6 - int(microseconds)) < 1.5  # one is rounded, the other cut off
+    assert abs(float(decimal) * 1e6 - int(microseconds)) < 1.5  # one is rounded, the other truncated
 
 
-def test_nothing_that_a_client_sends_breaks_out_of_its_place(serve: Serve) -> None:
+def test_nothing_that_a_client_sends_breaks_the_format_of_a_line(serve: Serve) -> None:
     server = serve(hello, access_log_format='"%(r)s" "%(a)s" "%({x}i)s" "%(u)s"')
     user = base64.b64encode(b'a"\n\x00').decode()
     fields = ['User-Agent: "; \\ caf\xe9\t\x85', "X: a", "X: b", f"Authorization: basic {user}"]
@@ -201,7 +201,7 @@ def test_the_path_is_quoted_as_uvicorn_does(path: str, serve: Serve) -> None:
 
 
 def test_at_trace_level_connections_are_logged(serve: Serve) -> None:
-    # The level that counts is the one when the server begins.
+    # The level at the start of the server is the one that counts.
     before = serve(hello)
     before.ask(get())
     logging.getLogger("ostler.error").setLevel(TRACE)
@@ -209,5 +209,5 @@ def test_at_trace_level_connections_are_logged(serve: Serve) -> None:
         protocol: Any = http_protocol(before.settings)(before.server_state)
     finally:
         logging.getLogger("ostler.error").setLevel(logging.DEBUG)
-    assert type(protocol).__name__ == "Traced"
+    assert type(protocol).__name__ == "TracedConnection"
     assert before.errors.lines == []

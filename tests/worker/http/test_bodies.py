@@ -1,4 +1,4 @@
-"""A request's body: how it comes, what becomes of it unread, and how its end and the client's are told."""
+"""Request bodies: how they arrive, what is done with unread ones, how the app learns of their end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ostler.worker.asgi import Message, Receive, Scope, Send
 from ostler.worker.http.cycle import Cycle, Stream
-from ostler.worker.http.request import Head
+from ostler.worker.http.request import RequestHead
 from tests.worker.conftest import Serve
 from tests.worker.harness import echo, get, hello, opened, part, post, read_body, respond, start
 
@@ -84,8 +84,8 @@ def test_receive_after_the_response_says_disconnect(serve: Serve) -> None:
     assert client.ask(get()).body == b"early"
 
 
-def test_several_callers_of_receive_are_all_told(serve: Serve) -> None:
-    told: list[Any] = []
+def test_all_callers_of_receive_get_the_disconnect(serve: Serve) -> None:
+    results: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -93,16 +93,16 @@ def test_several_callers_of_receive_are_all_told(serve: Serve) -> None:
         await asyncio.sleep(0)  # in the app: all three wait now
         tasks[0].cancel()
         await respond(send, b"x")
-        told.extend(await asyncio.gather(*tasks, return_exceptions=True))
+        results.extend(await asyncio.gather(*tasks, return_exceptions=True))
 
     server = serve(app)
     assert server.ask(get()).body == b"x"
     server.until(lambda: not server.server_state.in_flight)
-    assert isinstance(told[0], asyncio.CancelledError)
-    assert told[1:] == [GONE, GONE]
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == [GONE, GONE]
 
 
-def test_a_client_that_leaves_amid_its_body_is_told_to_the_app(serve: Serve) -> None:
+def test_an_app_is_told_when_its_client_leaves_within_the_body(serve: Serve) -> None:
     app = Listener()
     server = serve(app)
     client = server.connect()
@@ -255,13 +255,13 @@ def test_a_body_that_the_app_half_read_is_discarded(serve: Serve) -> None:
 
 def test_a_body_in_very_many_pieces_is_joined_in_linear_time() -> None:
     def seconds(pieces: int) -> float:
-        cycle = Cycle(cast("Stream", None), Head("POST", b"/", "1.1", []))
+        cycle = Cycle(cast("Stream", None), RequestHead("POST", b"/", "1.1", []))
         began = time.perf_counter()
         for _ in range(pieces):
             cycle.feed(b"x")
-        assert cycle.held == pieces
+        assert cycle.body_held == pieces
         return time.perf_counter() - began
 
     few = min(seconds(10_000) for _ in range(5))
-    # Twenty times as many: ten times what that needs, and still half of what quadratic time would come to.
+    # Twenty times as many pieces: the limit is ten times the linear time, and half of the quadratic time.
     assert seconds(200_000) < 200 * few

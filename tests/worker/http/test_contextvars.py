@@ -19,7 +19,7 @@ outside: ContextVar[str] = ContextVar("outside", default="nothing")
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with what is set, and sets it for whoever sees it after that."""
+    """Answers with the variable's value, and sets it: a later request would answer with that."""
     before = f"{outside.get()} {seen.get()}"
     seen.set(scope["path"])
     await read_body(receive)
@@ -52,8 +52,8 @@ def test_a_request_after_a_paused_body_sees_nothing_when_it_is_reset(serve: Serv
     body = b"x" * 3_000_000
     sender = threading.Thread(target=client.send, args=(post("/first", body=body),))
     sender.start()
-    # Reading is taken up again in the first request's task: asyncio then reads in that one's context.
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    # Reading is resumed in the task of the first request: asyncio then reads in the context of that task.
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     go.set()
     assert client.answer().body == b"nothing nothing"
     sender.join()
@@ -80,7 +80,7 @@ def test_what_is_set_where_a_request_begins_is_seen_unless_that_is_reset(serve: 
 def test_a_wsgi_applications_thread_has_its_requests_context(serve: Serve, reset: bool) -> None:
     def wsgi_app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
         before = seen.get()
-        seen.set("a thread's own")  # which nobody else sees
+        seen.set("a thread's own")  # no other request sees it
         start_response("200 OK", [])
         return [before.encode()]
 

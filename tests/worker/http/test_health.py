@@ -1,4 +1,4 @@
-"""`--health-path`: answered before the app, which pays nothing for it."""
+"""`--health-path`: probes are answered without the app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ async def never(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def path(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the method and path it was asked for."""
+    """Answers with the method and path of the request."""
     await respond(send, f"{scope['method']} {scope['path']}".encode())
 
 
@@ -56,7 +56,7 @@ def test_without_the_setting_every_path_is_the_apps(serve: Serve) -> None:
     assert serve(path).ask(get("/healthz")).body == b"GET /healthz"
 
 
-def test_an_instance_that_stops_answers_503_and_lets_go_of_its_connections(serve: Serve) -> None:
+def test_an_instance_that_stops_answers_503_and_closes_its_connections(serve: Serve) -> None:
     server = serve(hello, health_path="/healthz")
     probe, other = server.connect(), server.connect()
     assert probe.ask(get("/healthz")).status == 200
@@ -69,7 +69,7 @@ def test_an_instance_that_stops_answers_503_and_lets_go_of_its_connections(serve
     assert other.ended()
 
 
-def test_a_worker_that_drains_for_its_successor_tells_nobody_that_the_instance_stops(serve: Serve) -> None:
+def test_a_worker_that_drains_for_its_successor_still_answers_probes_with_200(serve: Serve) -> None:
     server = serve(hello, health_path="/healthz")
     client = server.connect()
     assert client.ask(get("/healthz")).keeps
@@ -107,7 +107,7 @@ def test_probes_in_a_pipeline_are_answered_in_order_however_many(serve: Serve) -
     assert client.answer().body == b"GET /last"
 
 
-def test_a_probe_whose_client_is_gone_harms_nobody(serve: Serve) -> None:
+def test_a_probe_whose_client_is_gone_does_no_harm(serve: Serve) -> None:
     server = serve(never, health_path="/healthz")
     client = server.connect()
     client.send(get("/healthz"))

@@ -1,4 +1,4 @@
-"""Nonsense in every shape: no traceback, the server lives on, and both parsers see the same."""
+"""Malformed input of every kind: no traceback, the server serves on, and both parsers agree."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ TRICKY = [
 
 
 async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with everything it was told."""
+    """Answers with everything that it was passed."""
     body = b""
     if scope["method"] != "GET":
         more = True
@@ -79,12 +79,12 @@ async def tell(scope: Scope, receive: Receive, send: Send) -> None:
                 return
             body += message["body"]
             more = message["more_body"]
-    told = [scope["method"], scope["http_version"], scope["path"], scope["raw_path"], scope["query_string"]]
-    await respond(send, repr((told, scope["headers"], body)).encode())
+    passed = [scope["method"], scope["http_version"], scope["path"], scope["raw_path"], scope["query_string"]]
+    await respond(send, repr((passed, scope["headers"], body)).encode())
 
 
 def outcome(server: Server, pieces: list[bytes]) -> list[tuple[int, bytes]]:
-    """Every response to what is sent in these pieces, each arriving by itself; then comes a half-close."""
+    """Return all responses to these pieces, each of which arrives by itself; a half-close follows."""
     client = server.connect()
     arrived = server.received
     try:
@@ -95,12 +95,12 @@ def outcome(server: Server, pieces: list[bytes]) -> list[tuple[int, bytes]]:
                 server.until(lambda want=arrived: server.received >= want)  # type: ignore[misc]
         client.finish_sending()
     except ConnectionError:
-        pass  # refused already, and lingered for long enough
+        pass  # the server has refused, and has lingered for long enough
     answers = []
     try:
         while client.buffer or client.more():
             answer = client.answer()
-            # The reasons are each parser's own words.
+            # The reasons are in each parser's own words.
             answers.append((answer.status, answer.body if answer.status == 200 else b""))
     finally:
         client.close()
@@ -109,12 +109,12 @@ def outcome(server: Server, pieces: list[bytes]) -> list[tuple[int, bytes]]:
 
 
 def served(answers: list[tuple[int, bytes]]) -> list[bytes]:
-    """What the app was told."""
+    """What the app was passed."""
     return [body for status, body in answers if status == 200]
 
 
 def checked(server: Server) -> None:
-    """Nothing of what was sent may have left a trace but warnings."""
+    """Check that what was sent has left no trace but warnings."""
     assert server.errors.tracebacks == []
     assert [record.getMessage() for record in server.asyncio.kept if record.levelname != "DEBUG"] == []
     assert server.ask(get()).status == 200
@@ -158,7 +158,7 @@ def test_where_the_bytes_are_split_makes_no_difference(serve: Serve, data: bytes
 
 
 def mutants(seed: int, count: int) -> Iterator[bytes]:
-    """Requests with something changed, cut, doubled or put in; the same ones for the same seed."""
+    """Requests with something changed, cut, doubled or inserted; the same ones for the same seed."""
     chance = random.Random(seed)
     spice = [
         b"\r",
@@ -208,8 +208,8 @@ def test_both_parsers_agree_on_mutated_requests(loop: str) -> None:
     servers = [Server(Way(http, loop), tell) for http in ("httptools", "h11")]
     try:
         for data in mutants(seed=2, count=500):
-            # h11 lets more pass in what is dropped anyway, chunk extensions and trailer fields; and what is
-            # refused at once by one parser may be waited for by the other. What the app is told is the same.
+            # h11 accepts more in what is dropped anyway, chunk extensions and trailer fields; and where one
+            # parser refuses at once, the other may wait for more. What the app is passed is the same.
             if b"chunked" in data and (b";" in data or b"0\r\nX" in data):
                 continue
             httptools, h11 = (outcome(server, [data]) for server in servers)

@@ -28,7 +28,7 @@ def test_what_an_app_changes_in_its_scope_stays_there(serve: Serve) -> None:
 
 
 class Marking:
-    """An app that says which mark it found in its context, and leaves its own there."""
+    """An app that answers with the mark that it found in its context, and leaves its own there."""
 
     def __init__(self) -> None:
         self.mark: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="none")
@@ -47,15 +47,17 @@ def test_a_context_variable_is_not_seen_by_the_next_request(serve: Serve) -> Non
     assert server.ask(get()).body == b"none"
 
 
-def test_nor_where_the_app_itself_has_reading_go_on(serve: Serve) -> None:
-    # asyncio runs a reader in the context of whoever added it: here, of the app that asks for more of its
-    # body (cpython#140947).
+def test_a_context_variable_is_not_seen_by_a_request_that_is_read_because_the_app_resumed_reading(
+    serve: Serve,
+) -> None:
+    # asyncio runs a reader in the context of the code that added it: here, of the app that asks for more of
+    # its body (cpython#140947).
     client = serve(Marking()).connect()
     body = b"x" * 1_000_000
     assert [client.ask(post(f"/{n}", body=body)).body for n in range(3)] == [b"none"] * 3
 
 
-def test_nor_by_a_request_that_waited_for_its_turn(serve: Serve) -> None:
+def test_a_context_variable_is_not_seen_by_a_request_that_waited_for_its_turn(serve: Serve) -> None:
     client = serve(Marking()).connect()
     client.send(get("/1") + get("/2") + post("/3", body=b"x" * 200_000) + get("/4"))
     assert [client.answer().body for _ in range(4)] == [b"none"] * 4

@@ -25,7 +25,7 @@ from tests.worker.harness import (
 
 
 class Gate:
-    """An app that answers each request only when it is let through, by path."""
+    """An app that answers each request only once the test allows it, by path."""
 
     def __init__(self) -> None:
         self.entered: list[str] = []
@@ -107,7 +107,7 @@ def test_thousands_of_pipelined_requests_are_answered_and_few_are_held(serve: Se
     total = 20_000
     sender = threading.Thread(target=client.send, args=(get("/x") * total,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     (connection,) = server.server_state.connections
     assert len(connection._queue) < 600  # type: ignore[attr-defined]
     gate.open.add("/x")
@@ -244,7 +244,7 @@ def test_thousands_of_requests_before_a_half_close_are_all_answered(serve: Serve
     assert client.ended()
 
 
-def test_a_client_that_leaves_amid_a_head_is_forgotten(serve: Serve) -> None:
+def test_a_client_that_leaves_within_a_head_leaves_no_trace(serve: Serve) -> None:
     server = serve(hello)
     client = server.connect()
     client.send(b"GET / HTTP/1.1\r\nHo")
@@ -407,17 +407,17 @@ def test_a_task_outlives_its_connection_and_is_still_counted(serve: Serve) -> No
 
 
 def test_the_service_tells_once_that_it_has_served_enough(serve: Serve) -> None:
-    told: list[int] = []
+    counts: list[int] = []
     server = serve(hello)
     server.server_state.retire_after = 2
-    server.server_state.on_served = lambda: told.append(server.server_state.served)
+    server.server_state.on_served = lambda: counts.append(server.server_state.served)
     client = server.connect()
     for _ in range(4):
         client.ask(get())
-    assert told == [2]
+    assert counts == [2]
 
 
-def test_too_many_connections_are_told_so(serve: Serve) -> None:
+def test_too_many_connections_are_answered_with_503(serve: Serve) -> None:
     server = serve(hello, limit_concurrency=2)
     first = server.connect()
     assert first.ask(get()).status == 200
@@ -430,8 +430,8 @@ def test_too_many_connections_are_told_so(serve: Serve) -> None:
     assert server.errors.lines == ["Exceeded concurrency limit."]
 
 
-def test_a_limit_of_one_refuses_everyone(serve: Serve) -> None:
-    """As under uvicorn: the connection that asks counts, too."""
+def test_a_limit_of_one_refuses_every_request(serve: Serve) -> None:
+    """As with uvicorn, the connection of the request itself counts, too."""
     server = serve(hello, limit_concurrency=1)
     assert [server.ask(get()).status for _ in range(3)] == [503] * 3
 
@@ -478,7 +478,7 @@ def test_a_slow_reader_of_the_last_response_is_not_cut_while_it_reads(serve: Ser
     assert client.ended()
 
 
-def test_a_reader_that_stopped_is_cut_in_the_end(serve: Serve) -> None:
+def test_a_client_that_stops_reading_is_cut_off(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"x" * 8_000_000)
 

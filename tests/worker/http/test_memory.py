@@ -1,4 +1,4 @@
-"""Flow control: whoever is slower sets the pace, and what waits for it is little."""
+"""Flow control: the slower side sets the pace, and little is held for it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import HIGH_WATER, Cycle
-from ostler.worker.http.request import Head
+from ostler.worker.http.cycle import Cycle
+from ostler.worker.http.flow_control import HIGH_WATER
+from ostler.worker.http.request import RequestHead
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
 
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Watched:
-    """A server in another process, and how much memory it ever had while looked at."""
+    """A server in another process, and the most memory that it had while it was watched."""
 
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self.address = ("127.0.0.1", port)
@@ -38,7 +39,7 @@ class Watched:
 
     @contextmanager
     def growth(self) -> Iterator[list[int]]:
-        """How far the size went above what it was, sampled all the while."""
+        """Measure by how many bytes the size exceeds what it was, at most."""
         before, peak, done = self.size, [0], threading.Event()
 
         def sample() -> None:
@@ -67,7 +68,7 @@ def watched(way: Way, request: pytest.FixtureRequest) -> Iterator[Watched]:
 
 
 def warmed(server: Watched) -> Client:
-    """A client that has asked once, so that the idle size is that of a server at work."""
+    """A client that has sent one request, so that the idle size is that of a warm server."""
     client = Client(server.address, receive_buffer=16 * 1024)
     assert client.ask(get("/down?1")).body == b"x"
     return client
@@ -101,7 +102,7 @@ def test_100_mb_down_to_a_slow_client_take_no_memory(watched: Watched) -> None:
         left = total - len(client.buffer)
         stall = threading.Event()
         for tenth in range(9, -1, -1):
-            stall.wait(0.03)  # the slowness of the peer, not a wait for something
+            stall.wait(0.03)  # this client is slow: it does not wait for a condition
             while left > tenth * total // 10:
                 left -= len(client.socket.recv(65536))
     client.close()
@@ -123,8 +124,8 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
         target=client.send, args=(get("/", f"Content-Length: {total}", method="POST") + b"x" * total,)
     )
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
-    # What the last reads brought is kept; a loop reads 256 KiB at once, at most.
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    # The bytes of the last reads are kept; a loop reads at most 256 KiB at once.
     assert HIGH_WATER < server.received < HIGH_WATER + 2 * 256 * 1024
     go.set()
     assert client.answer().body == b"%d" % total
@@ -188,7 +189,7 @@ def test_a_connection_that_is_gone_leaves_nothing_for_the_garbage_collector(serv
                     client.answer()
                 client.close()
         server.until(lambda: not server.server_state.connections)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, Head))]
-        assert len(left) < 5, "the last one may still be on somebody's stack"
+        left = [thing for thing in gc.get_objects() if isinstance(thing, (Connection, Cycle, RequestHead))]
+        assert len(left) < 5, "the last one may still be referred to from a stack"
     finally:
         gc.enable()

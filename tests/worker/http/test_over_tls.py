@@ -1,4 +1,4 @@
-"""The tests of HTTP, over TLS: what is said must not depend on what it is carried by.
+"""The tests of HTTP, over TLS: the behaviour must not depend on the transport.
 
 Those are left out that are about the end of input with an answer owed (asyncio's TLS has no half-closed
 state), or that look at the plain transport.
@@ -28,23 +28,23 @@ from tests.worker.http import (
 )
 
 NOT_OVER_TLS = {
-    "test_httpx_is_content",  # says http; test_tls.py has it with https
+    "test_httpx_is_content",  # it expects http; test_tls.py has it with https
     "test_the_scope_is_that_of_the_asgi_specification",  # likewise
-    "test_an_untrusted_proxy_is_not_heard",  # likewise
+    "test_the_fields_of_an_untrusted_proxy_are_ignored",  # likewise
     "test_mutated_requests_and_noise_leave_no_trace",  # half-closes, in a helper
     "test_where_the_bytes_are_split_makes_no_difference",  # likewise
-    # The connection is there until its client says good-bye, or the clock ticks.
+    # The connection stays until its client sends close_notify, or the clock ticks.
     "test_draining_answers_in_flight_and_idle_connections_and_closes_them",
     "test_past_the_grace_what_is_in_flight_is_cancelled_and_counted",
-    "test_too_many_connections_are_told_so",
+    "test_too_many_connections_are_answered_with_503",
     "test_work_that_outlives_its_response_counts_for_the_limit",
-    # The kernel's clock, on which an answer is acknowledged, is not ours to move.
-    "test_a_refused_client_that_does_not_leave_is_left",
-    # A cut is an SSLEOFError to these clients.
+    # They depend on the kernel's clock, by which an answer is acknowledged and which a test cannot move.
+    "test_a_refused_client_that_does_not_leave_is_closed",
+    # For these clients a cut connection is an SSLEOFError.
     "test_abort_cuts_everything_at_once",
-    "test_a_refused_client_that_never_stops_sending_is_left",
-    # A hundred times the same good-bye; test_tls.py has a few of them.
-    "test_what_is_wrong_is_refused",
+    "test_a_refused_client_that_never_stops_sending_is_closed",
+    # A hundred times the same close_notify; test_tls.py has a few of them.
+    "test_invalid_requests_are_refused",
 }
 
 for _module in (
@@ -62,7 +62,7 @@ for _module in (
             and inspect.isfunction(_test)
             and _name not in NOT_OVER_TLS
             and "finish_sending" not in inspect.getsource(_test)
-            and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
+            and "Thread(" not in inspect.getsource(_test)  # two threads must not use one SSLSocket at once
         ):
             globals()[_name] = _test
 
@@ -77,7 +77,7 @@ def trust(authority: Authority) -> ssl.SSLContext:
     return authority.client()
 
 
-# Either loop has its own TLS; which parser is behind it makes no difference there.
+# Each loop has its own TLS; the parser makes no difference there.
 @pytest.fixture(params=(Way("httptools", "uvloop"), Way("h11", "asyncio")), ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     way: Way = request.param
@@ -86,7 +86,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def serve(way: Way, authority: Authority, trust: ssl.SSLContext) -> Iterator[Serve]:
-    """As everywhere, but with TLS."""
+    """The fixture of all tests, with TLS."""
     servers: list[Server] = []
 
     def start(app: Application, **options: Any) -> Server:

@@ -1,4 +1,4 @@
-"""What the server answers in the app's place, to the byte; and what the logs say of it."""
+"""What the server answers instead of the app, to the byte; and the log lines of these answers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_500_has_a_type_a_length_a_close_and_the_headers_of_the_settings(serve
     assert [record.levelno for record in server.errors.kept] == [logging.ERROR]
 
 
-def test_a_503_beyond_the_limit_likewise_and_both_logs_have_it(serve: Serve) -> None:
+def test_a_503_beyond_the_limit_has_the_same_fields_and_is_in_both_logs(serve: Serve) -> None:
     server = serve(hello, limit_concurrency=1, **HEADERS)
     client = server.connect()
     answer = client.ask(get("/x"))
@@ -88,7 +88,7 @@ def test_a_503_beyond_the_limit_likewise_and_both_logs_have_it(serve: Serve) -> 
     assert [line.partition(" - ")[2] for line in server.access.lines] == ['"GET /x HTTP/1.1" 503']
 
 
-def test_a_400_likewise_and_it_says_why(serve: Serve) -> None:
+def test_a_400_has_the_same_fields_and_says_why(serve: Serve) -> None:
     server = serve(hello, **HEADERS)
     client = server.connect()
     answer = client.ask(b"GET / HTTP/1.1\r\n\r\n")
@@ -143,7 +143,7 @@ def test_a_cancelled_request_has_one_line_and_that_says_503(serve: Serve) -> Non
     assert access(server) == [503]
 
 
-def test_who_leaves_before_the_answer_has_no_line(serve: Serve) -> None:
+def test_a_client_that_leaves_before_the_answer_has_no_access_line(serve: Serve) -> None:
     gone = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,6 +169,6 @@ def test_a_probe_has_no_line(serve: Serve) -> None:
 
 
 def access(server: Server) -> list[Any]:
-    """The statuses in the access log, once no request is in flight."""
+    """Return the statuses in the access log, once no request is in flight."""
     server.until(lambda: not server.server_state.in_flight)
     return [record.args[4] for record in server.access.kept if isinstance(record.args, tuple)]

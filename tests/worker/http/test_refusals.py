@@ -1,4 +1,4 @@
-"""What is not served: each with a clean answer, a close, and no traceback."""
+"""Requests that are refused: each with a complete answer, a close, and no traceback."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("status", "data"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_is_wrong_is_refused(serve: Serve, status: int, data: bytes) -> None:
+def test_invalid_requests_are_refused(serve: Serve, status: int, data: bytes) -> None:
     server = serve(hello, limit_request_head=1024 if status in (414, 431) and b"256" not in data else 65536)
     client = server.connect()
     answer = client.ask(data)
@@ -141,7 +141,7 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(serve: Serve) -> None:
     assert client.ended()
 
 
-def test_a_refused_client_that_never_stops_sending_is_left(serve: Serve) -> None:
+def test_a_refused_client_that_never_stops_sending_is_closed(serve: Serve) -> None:
     server = serve(hello)
     client = server.connect()
     client.send(b"BAD\r\n\r\n")
@@ -150,7 +150,7 @@ def test_a_refused_client_that_never_stops_sending_is_left(serve: Serve) -> None
     server.until(lambda: not server.server_state.connections)
 
 
-def test_a_refused_client_that_does_not_leave_is_left(serve: Serve) -> None:
+def test_a_refused_client_that_does_not_leave_is_closed(serve: Serve) -> None:
     server = serve(hello)
     client = server.connect()
     client.send(b"BAD\r\n\r\n")

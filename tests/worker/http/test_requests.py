@@ -1,4 +1,4 @@
-"""What the app is told of a request."""
+"""What the app is passed of a request."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _OLD, _NEW = (b"GET / HTTP/1.%d\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" % 
         ([_OLD + _NEW + _OLD], "010"),
         ([_NEW + _OLD + _NEW], "101"),
         ([b"\r\n" + _OLD, b"\r\n" + _NEW], "01"),
-        # What looks like the end of a request line where that would be, had this piece begun with a request.
+        # This piece looks like the end of a request line, as if a request had begun with the piece.
         ([b"GET /", b"1234 HTTP/1.0\r\nHost: a\r\nX: HTTP/1.1\r\nConnection: keep-alive\r\n\r\n"], "0"),
         ([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n", b"GET / HTTP/1.1\r\n" + _OLD], "10"),
         ([b"GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n"], ""),
@@ -183,7 +183,7 @@ def test_a_unix_socket_has_no_client(serve: Serve, tmp_path: Path) -> None:
 
 
 class Trusting:
-    """Believes one peer, and notes how often it is asked."""
+    """Trusts one peer, and records how often it is asked."""
 
     def __init__(self, *trusted: str) -> None:
         self.trusted = trusted
@@ -198,7 +198,7 @@ class Trusting:
         scope["scheme"] = "https"
 
 
-def test_a_trusted_proxy_is_asked_for_once_and_heard_each_time(serve: Serve) -> None:
+def test_trust_is_decided_once_for_a_connection_and_fields_count_for_each_request(serve: Serve) -> None:
     app, proxies = Recorder(), Trusting("127.0.0.1")
     server = serve(app, proxies=proxies)
     client = server.connect()
@@ -217,7 +217,7 @@ def test_a_trusted_proxy_that_says_nothing_changes_nothing(serve: Serve) -> None
     assert app.scopes[0]["client"][0] == "127.0.0.1"
 
 
-def test_an_untrusted_proxy_is_not_heard(serve: Serve, tmp_path: Path) -> None:
+def test_the_fields_of_an_untrusted_proxy_are_ignored(serve: Serve, tmp_path: Path) -> None:
     app, proxies = Recorder(), Trusting()
     serve(app, proxies=proxies).ask(get())
     serve(app, proxies=proxies, uds=str(tmp_path / "s")).ask(get())

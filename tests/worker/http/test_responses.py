@@ -1,4 +1,4 @@
-"""What the app sends, what of it goes out, and what becomes of its errors."""
+"""What the app sends, what of it the client gets, and how errors of the app are answered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 def sending(*messages: Any) -> Application:
-    """An app that sends just these messages."""
+    """An app that sends these messages and nothing else."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for message in messages:
@@ -52,7 +52,7 @@ def test_settings_add_headers_and_leave_them_out(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("own", [(b"Server", b"app"), (b"date", b"today")])
-def test_the_apps_server_and_date_go_before_ours(serve: Serve, own: tuple[bytes, bytes]) -> None:
+def test_the_apps_server_and_date_replace_the_servers(serve: Serve, own: tuple[bytes, bytes]) -> None:
     answer = serve(with_fields(own)).ask(get())
     assert answer.get(own[0].decode().lower()) == own[1].decode()
     assert len([name for name, _ in answer.headers if name.lower() in ("server", "date")]) == 2
@@ -140,7 +140,7 @@ def test_a_status_has_its_phrase_if_there_is_one(serve: Serve, status: int, line
     assert serve(with_fields(status=status)).ask(get()).raw.startswith(b"HTTP/1.1 " + line + b"\r\n")
 
 
-def test_names_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None:
+def test_invented_names_do_not_fill_the_memory(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"", 200, *((b"x-%s-%d" % (scope["query_string"], n), b"") for n in range(300)))
 
@@ -169,7 +169,7 @@ def test_the_apps_transfer_encoding_is_not_passed_on(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "field", [(b"Keep-Alive", b"timeout=99"), (b"Connection", b"upgrade"), (b"connection", b"keep-alive")]
 )
-def test_of_what_concerns_the_connection_only_the_wish_to_close_is_heeded(
+def test_of_the_apps_connection_fields_only_close_has_an_effect(
     serve: Serve, field: tuple[bytes, bytes]
 ) -> None:
     client = serve(with_fields((b"content-length", b"2"), field)).connect()
@@ -219,7 +219,7 @@ def test_bytes_like_bodies_are_taken(serve: Serve, kind: Callable[[bytes], Any])
 
 
 @pytest.mark.parametrize("body", ["text", 5, None, [1]])
-def test_bodies_that_are_no_bytes_are_the_apps_error(serve: Serve, body: Any) -> None:
+def test_bodies_that_are_not_bytes_are_the_apps_error(serve: Serve, body: Any) -> None:
     server = serve(sending(start(), part(body)))
     assert server.ask(get()).status == 500
     assert len(server.errors.tracebacks) == 1
@@ -365,7 +365,7 @@ def test_an_error_before_anything_was_sent_is_a_500_and_logged_once(serve: Serve
     assert server.ask(get()).status == 500
 
 
-def test_an_error_amid_a_response_cuts_it(serve: Serve) -> None:
+def test_an_error_within_a_response_cuts_it(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start())
         await send(part(b"abc", True))
@@ -378,7 +378,7 @@ def test_an_error_amid_a_response_cuts_it(serve: Serve) -> None:
     assert one_log(server) == ["Exception in ASGI application\n"]
 
 
-def test_an_error_after_the_response_is_logged_and_hurts_nobody(serve: Serve) -> None:
+def test_an_error_after_the_response_is_logged_and_does_no_harm(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"fine")
         raise ZeroDivisionError
@@ -410,7 +410,7 @@ def test_an_app_that_does_not_finish_is_cut(serve: Serve) -> None:
     assert one_log(server) == ["ASGI callable returned without completing response."]
 
 
-def test_an_app_that_returns_something_is_told(serve: Serve) -> None:
+def test_a_value_that_the_app_returns_is_logged(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> Any:
         await respond(send, b"x")
         return 5
@@ -516,7 +516,7 @@ def test_fields_that_the_app_changes_in_place_are_sent_as_they_are_now(serve: Se
             assert b"%b: %d\r\n" % (name, n) in answer
 
 
-def test_fields_rendered_before_are_judged_by_each_response_anew(serve: Serve) -> None:
+def test_fields_rendered_before_are_framed_anew_for_each_response(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"", int(scope["query_string"]), (b"x-same", b"yes"))
 
@@ -528,7 +528,7 @@ def test_fields_rendered_before_are_judged_by_each_response_anew(serve: Serve) -
     assert client.ask(b"HEAD /?200 HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD").status == 200
 
 
-def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None:
+def test_invented_fields_do_not_fill_the_memory(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(send, b"", 200, (b"x-request", scope["query_string"]))
 
@@ -540,6 +540,6 @@ def test_fields_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None
 
 
 def test_dates_are_written_as_the_standard_library_writes_them() -> None:
-    """Every weekday, every month, a leap day, and one digit where two belong."""
+    """Every weekday, every month, a leap day, and numbers of one digit where the format has two."""
     for seconds in (0, 951782400, *range(1767225600, 1767225600 + 366 * 86400, 86400 + 3723)):
         assert imf_fixdate(seconds) == formatdate(seconds, usegmt=True)

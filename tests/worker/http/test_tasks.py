@@ -1,4 +1,4 @@
-"""The task in which an app answers a request: when it begins, who makes it, and how it is cancelled."""
+"""The task in which an app answers a request: when it begins, how it is made, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.eager_tasks import EagerTasks
 from ostler.worker.server_state import ServerState
 from tests.worker.conftest import Serve
-from tests.worker.harness import get, hello, respond
+from tests.worker.harness import PATIENCE, get, hello, respond
 
 
 def test_each_request_has_a_task_of_its_own(serve: Serve) -> None:
@@ -85,8 +85,34 @@ def test_an_app_that_cancels_everything_is_cancelled_itself_and_what_waits_never
     assert server.errors.lines == []
 
 
+def test_a_request_is_cancelled_in_its_first_step_although_another_task_cancels(serve: Serve) -> None:
+    ended: list[str] = []
+
+    async def cancel_all() -> None:
+        server.server_state.cancel()
+        await asyncio.sleep(0)
+        ended.append("the task that cancels")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        # Where tasks can begin eagerly, as those of requests do, this is the current task when it cancels.
+        eager: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+        other = asyncio.Task(cancel_all(), loop=loop, **eager)
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            await other
+            ended.append("the request")
+
+    server = serve(app)
+    client = server.connect()
+    assert client.ask(get()).status == 503
+    server.until(lambda: server.server_state.in_flight == 0)
+    assert ended == ["the task that cancels", "the request"]
+
+
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_task_factory_is_heard_from_when_the_application_sets_it(serve: Serve, reset: bool) -> None:
+def test_a_task_factory_is_used_once_the_application_sets_it(serve: Serve, reset: bool) -> None:
     made: list[str] = []
 
     def factory(
@@ -108,7 +134,7 @@ def test_a_task_factory_is_heard_from_when_the_application_sets_it(serve: Serve,
 
 
 class OwnLoop(asyncio.SelectorEventLoop):
-    """One that makes tasks in its own way."""
+    """An event loop that is neither asyncio's nor uvloop's own class."""
 
 
 def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
@@ -121,7 +147,7 @@ def test_only_where_tasks_are_made_as_usual_do_they_begin_eagerly() -> None:
 
 
 class Named:
-    """A request that is nothing but its name."""
+    """A request that only has a name."""
 
     def __init__(self, name: str, begun: list[str]) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -132,7 +158,7 @@ class Named:
         self.begun.append(self.name)
 
 
-def test_what_a_signals_handler_raises_keeps_no_other_request_from_beginning() -> None:
+def test_an_exception_of_a_signal_handler_does_not_keep_other_requests_from_beginning() -> None:
     begun: list[str] = []
 
     def make_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

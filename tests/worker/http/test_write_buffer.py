@@ -1,4 +1,4 @@
-"""Bodies in pieces: what of them waits for the next one, and for how long."""
+"""Bodies in pieces: which pieces wait for the next one, and for how long."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.http import write_buffer
-from ostler.worker.http.write_buffer import Burst
+from ostler.worker.http.write_buffer import WriteBuffer
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, get, part, start
 
 LONG = b"x" * 16 * 1024
 
 
-class Wire(asyncio.Transport):
+class FakeTransport(asyncio.Transport):
     """Keeps each write."""
 
     def __init__(self) -> None:
@@ -29,22 +29,22 @@ class Wire(asyncio.Transport):
         self.writes.append(bytes(data))
 
 
-class Bench:
-    """A burst on a wire, under a clock and a loop of ours."""
+class BufferHarness:
+    """A write buffer on a fake transport, with a clock and a loop of the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         monkeypatch.setattr(write_buffer, "monotonic", lambda: self.now)
         self.loop = asyncio.new_event_loop()
-        self.wire = Wire()
-        self.burst = Burst(self.wire, self.loop)
+        self.transport = FakeTransport()
+        self.buffer = WriteBuffer(self.transport, self.loop)
 
     @property
     def sizes(self) -> list[int]:
-        return [len(data) for data in self.wire.writes]
+        return [len(data) for data in self.transport.writes]
 
     def add(self, data: bytes, *, more: bool = True) -> None:
-        self.burst.add(b"", data, b"", more=more)
+        self.buffer.add(b"", data, b"", more=more)
 
     def turn(self) -> None:
         """Let the loop run once."""
@@ -52,63 +52,65 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = Bench(monkeypatch)
-    yield made
-    made.loop.close()
+def harness(monkeypatch: pytest.MonkeyPatch) -> Any:
+    harness = BufferHarness(monkeypatch)
+    yield harness
+    harness.loop.close()
 
 
-def test_long_pieces_leave_together_once_they_are_enough(bench: Bench) -> None:
+def test_long_pieces_leave_together_once_they_are_enough(harness: BufferHarness) -> None:
     for _ in range(9):
-        bench.add(LONG)
-    assert bench.sizes == [4 * len(LONG)] * 2
-    bench.add(b"", more=False)
-    assert bench.sizes == [4 * len(LONG)] * 2 + [len(LONG)]
+        harness.add(LONG)
+    assert harness.sizes == [4 * len(LONG)] * 2
+    harness.add(b"", more=False)
+    assert harness.sizes == [4 * len(LONG)] * 2 + [len(LONG)]
 
 
-def test_the_next_turn_of_the_loop_writes_what_is_gathered_and_no_more_than_that(bench: Bench) -> None:
-    bench.add(LONG)
-    bench.add(LONG)
-    assert bench.sizes == []
-    bench.turn()
-    assert bench.sizes == [2 * len(LONG)]
-    bench.turn()
-    bench.add(LONG)
-    bench.turn()
-    assert bench.sizes == [2 * len(LONG), len(LONG)]
+def test_the_next_turn_of_the_loop_writes_what_is_gathered_and_nothing_else(
+    harness: BufferHarness,
+) -> None:
+    harness.add(LONG)
+    harness.add(LONG)
+    assert harness.sizes == []
+    harness.turn()
+    assert harness.sizes == [2 * len(LONG)]
+    harness.turn()
+    harness.add(LONG)
+    harness.turn()
+    assert harness.sizes == [2 * len(LONG), len(LONG)]
 
 
-def test_a_short_piece_is_written_at_once_with_what_came_before_it(bench: Bench) -> None:
-    bench.add(b"event")
-    bench.add(LONG)
-    bench.add(b"event")
-    assert bench.sizes == [5, len(LONG) + 5]
+def test_a_short_piece_is_written_at_once_with_what_came_before_it(harness: BufferHarness) -> None:
+    harness.add(b"event")
+    harness.add(LONG)
+    harness.add(b"event")
+    assert harness.sizes == [5, len(LONG) + 5]
 
 
-def test_a_piece_that_an_app_took_its_time_for_is_written_at_once(bench: Bench) -> None:
-    bench.add(LONG)
-    bench.now += write_buffer.TOGETHER
-    bench.add(LONG)
-    assert bench.sizes == [2 * len(LONG)]
-    bench.now += write_buffer.TOGETHER
-    bench.add(LONG)
-    assert bench.sizes == [2 * len(LONG), len(LONG)]
+def test_a_piece_that_comes_late_is_written_at_once(harness: BufferHarness) -> None:
+    harness.add(LONG)
+    harness.now += write_buffer.GATHER_TIME
+    harness.add(LONG)
+    assert harness.sizes == [2 * len(LONG)]
+    harness.now += write_buffer.GATHER_TIME
+    harness.add(LONG)
+    assert harness.sizes == [2 * len(LONG), len(LONG)]
 
 
-def test_a_piece_too_long_to_be_copied_is_not_and_keeps_its_place(bench: Bench) -> None:
-    bench.add(LONG)
+def test_a_piece_too_long_to_be_copied_is_written_alone_and_in_order(harness: BufferHarness) -> None:
+    harness.add(LONG)
     huge = bytes(100_000)
-    bench.burst.add(b"186a0\r\n", huge, b"\r\n", more=True)
-    assert bench.wire.writes == [LONG + b"186a0\r\n", huge, b"\r\n"]
-    bench.turn()
-    assert len(bench.wire.writes) == 3
+    harness.buffer.add(b"186a0\r\n", huge, b"\r\n", more=True)
+    assert harness.transport.writes == [LONG + b"186a0\r\n", huge, b"\r\n"]
+    harness.turn()
+    assert len(harness.transport.writes) == 3
 
 
-def test_what_is_dropped_is_not_written(bench: Bench) -> None:
-    bench.add(LONG)
-    bench.burst.drop()
-    bench.turn()
-    assert bench.wire.writes == []
+def test_what_is_cleared_is_not_written(harness: BufferHarness) -> None:
+    harness.add(LONG)
+    harness.buffer.clear()
+    harness.turn()
+    assert harness.transport.writes == []
 
 
 @pytest.mark.parametrize("announced", [False, True], ids=["chunked", "length"])
@@ -131,7 +133,7 @@ def test_pieces_of_every_size_arrive_in_their_order(serve: Serve, announced: boo
         assert client.ask(get()).body == b"".join(pieces)
 
 
-def test_a_client_has_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) -> None:
+def test_a_client_receives_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) -> None:
     read = threading.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +150,7 @@ def test_a_client_has_a_short_piece_while_the_app_blocks_the_loop(serve: Serve) 
     assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
-def test_a_client_has_a_long_piece_while_the_app_waits(serve: Serve) -> None:
+def test_a_client_receives_a_long_piece_while_the_app_waits(serve: Serve) -> None:
     goes_on = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -41,4 +41,4 @@ def test_classes_and_functions_get_every_kind_of_scope(app: Any, kind: str) -> N
     asyncio.run(from_asgi2(app)(scope, receive, send))  # type: ignore[arg-type]
     assert sent == [{"type": "answer", "to": f"{kind}.something", "version": "2.0"}]
     assert scope["asgi"] == {"version": "2.0", "spec_version": "2.5"}
-    assert asgi["version"] == "3.0", "whoever made the scope may share that part"
+    assert asgi["version"] == "3.0", "the server may share that part between scopes"

@@ -1,4 +1,4 @@
-"""--log-level trace: what the server and the application say to each other."""
+"""--log-level trace: the messages between server and application in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams both ways for WSGI applications: whoever is slower sets the pace."""
+"""Bodies of WSGI requests and responses: the slower side sets the pace."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ostler.worker.interfaces.wsgi import HIGH_WATER
+from ostler.worker.interfaces.wsgi_channel import HIGH_WATER
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, Server, get, post
 from tests.worker.interfaces.wsgi_apps import MB, TEXT, Closing, Environ, StartResponse, giving, wsgi
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_is_noticed_by_empty_blocks_and_by_write(serve: Ser
     assert server.errors.lines == []
 
 
-def test_the_body_is_a_file_in_every_respect(serve: Serve) -> None:
+def test_the_body_has_all_methods_of_a_file(serve: Serve) -> None:
     read: list[Any] = []
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -118,7 +118,7 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
     data = get("/", f"Content-Length: {total}", method="POST") + b"x" * total
     sender = threading.Thread(target=client.send, args=(data,))
     sender.start()
-    server.until(lambda: any(c._paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
     # One piece is fetched ahead, one is held by the server.
     assert server.received < 2 * HIGH_WATER + 4 * 256 * 1024
     go.set()
@@ -136,7 +136,7 @@ def test_a_body_is_read_while_it_arrives_and_answered_meanwhile(serve: Serve) ->
     client.send(get("/", "Transfer-Encoding: chunked", method="POST"))
     for line in (b"one\n", b"two\n", b"three\n"):
         client.send(b"%x\r\n%b\r\n" % (len(line), line))
-        # A buffered reader gives a line as soon as it is there.
+        # A buffered reader returns a line as soon as it has arrived.
         assert client.until(line.upper() + b"\r\n")
     client.send(b"0\r\n\r\n")
     assert client.until(b"0\r\n\r\n")
@@ -158,7 +158,7 @@ def test_100_continue_is_sent_when_the_body_is_read_and_only_then(serve: Serve, 
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
-def test_a_client_that_leaves_amid_its_body_is_an_error_to_whoever_reads(serve: Serve, framing: str) -> None:
+def test_a_client_that_leaves_within_its_body_is_an_error_to_the_reader(serve: Serve, framing: str) -> None:
     raised: list[BaseException] = []
     begun = threading.Event()
 

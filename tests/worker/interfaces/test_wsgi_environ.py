@@ -1,4 +1,4 @@
-"""What a WSGI application is told of a request."""
+"""The environ of a WSGI request."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_unix_socket_has_a_name_and_a_port_nevertheless(serve: Serve, tmp_path
     assert environ["REMOTE_ADDR"] == ""
 
 
-def test_names_made_up_without_end_do_not_fill_the_memory(serve: Serve) -> None:
+def test_endlessly_invented_names_do_not_fill_the_memory(serve: Serve) -> None:
     adapter = wsgi(Recorder())
     client = serve(adapter).connect()
     for number in range(20):

@@ -1,4 +1,4 @@
-"""What becomes of what a WSGI application gives."""
+"""Responses of WSGI applications."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.worker.harness import PATIENCE, get, post
 from tests.worker.interfaces.wsgi_apps import TEXT, Closing, Environ, StartResponse, giving, wsgi
 
 
-def test_the_validator_has_nothing_to_object_to(serve: Serve) -> None:
+def test_the_validator_of_wsgiref_finds_no_fault(serve: Serve) -> None:
     def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
         stream = environ["wsgi.input"]
         first = stream.readline()
@@ -42,7 +42,7 @@ def test_a_list_has_a_known_length(serve: Serve, blocks: Any) -> None:
     assert (answer.get("content-length"), answer.body) == ("5", b"hello")
 
 
-def test_nothing_has_a_known_length_too(serve: Serve) -> None:
+def test_an_empty_body_has_a_known_length_too(serve: Serve) -> None:
     server = serve(wsgi(giving([])))
     assert server.ask(get()).get("content-length") == "0"
     assert serve(wsgi(giving(iter(())))).ask(get()).get("content-length") == "0"
@@ -54,7 +54,7 @@ def test_a_large_list_is_sent_block_by_block(serve: Serve) -> None:
     assert (answer.get("content-length"), len(answer.body)) == ("150000", 150_000)
 
 
-def test_each_block_of_a_generator_is_sent_when_it_is_there(serve: Serve) -> None:
+def test_each_block_of_a_generator_is_sent_at_once(serve: Serve) -> None:
     go = threading.Semaphore(0)
 
     def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def test_write_sends_at_once_and_before_the_iterable(serve: Serve) -> None:
     client.send(get())
     client.until(b"one \r\n")
     go.set()
-    # What is there together may go together.
+    # Blocks that are there together may be sent together.
     assert b"".join(client._chunks()) == b"two three"
 
 
@@ -196,7 +196,7 @@ def test_an_error_before_anything_was_sent_is_a_500_and_logged_once(
     assert server.errors.lines == ["Exception in ASGI application\n"]
 
 
-def test_an_error_amid_a_response_cuts_it_and_closes_the_iterable(serve: Serve) -> None:
+def test_an_error_within_a_response_cuts_it_and_closes_the_iterable(serve: Serve) -> None:
     def blocks() -> Iterator[bytes]:
         yield b"begun"
         raise KeyError("wrong")
@@ -210,7 +210,7 @@ def test_an_error_amid_a_response_cuts_it_and_closes_the_iterable(serve: Serve) 
     assert len(server.errors.tracebacks) == 1
 
 
-def test_a_failing_close_is_logged_and_hurts_nobody(serve: Serve) -> None:
+def test_a_failing_close_is_logged_and_the_response_is_complete(serve: Serve) -> None:
     class Failing(Closing):
         def close(self) -> None:
             raise KeyError("close")
@@ -239,7 +239,7 @@ def test_less_than_the_length_closes_the_connection_and_is_logged(serve: Serve) 
     assert server.errors.lines == ["Response content shorter than Content-Length"]
 
 
-def test_what_is_done_behind_the_last_block_is_done(serve: Serve) -> None:
+def test_the_application_runs_on_after_its_last_block(serve: Serve) -> None:
     done = threading.Event()
 
     def app(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:

@@ -30,7 +30,7 @@ def test_requests_run_side_by_side_and_wait_for_a_thread(serve: Serve) -> None:
     assert set(names) == {"wsgi-1", "wsgi-2", "wsgi-3"}
 
 
-def test_a_thread_is_begun_only_when_none_is_idle(serve: Serve) -> None:
+def test_a_thread_starts_only_when_none_is_idle(serve: Serve) -> None:
     names = set()
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:
@@ -43,7 +43,7 @@ def test_a_thread_is_begun_only_when_none_is_idle(serve: Serve) -> None:
     for _ in range(20):
         client.ask(get())
         # The thread is idle a moment after its answer.
-        until(lambda: server.server_state.app._threads._crew.idle)  # type: ignore[attr-defined]
+        until(lambda: server.server_state.app._threads._shared.idle)  # type: ignore[attr-defined]
     assert names == {"wsgi-1"}
 
 
@@ -58,7 +58,7 @@ def test_the_threads_end_with_the_adapter() -> None:
     until(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("short-lived")])
 
 
-def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> None:
+def test_past_the_grace_a_thread_is_left_behind_and_its_stack_is_logged(serve: Serve) -> None:
     go = threading.Event()
     ended = threading.Event()
 
@@ -77,7 +77,7 @@ def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> 
     server.until(lambda: server.server_state.in_flight == 1)
     second.send(get("/second"))
     server.until(lambda: server.server_state.in_flight == 2)
-    until(lambda: server.call(lambda: server.server_state.app._threads._crew.idle) == -1)  # type: ignore[attr-defined]
+    until(lambda: server.call(lambda: server.server_state.app._threads._shared.idle) == -1)  # type: ignore[attr-defined]
     assert server.call(server.server_state.cancel) == 2
     assert first.answer().status == second.answer().status == 503
     (line,) = server.errors.lines
@@ -87,7 +87,7 @@ def test_past_the_grace_a_thread_is_left_behind_with_its_stack(serve: Serve) -> 
     assert ended.wait(PATIENCE)
 
 
-def test_a_thread_that_waits_for_the_body_is_let_go_when_its_request_is_cancelled(serve: Serve) -> None:
+def test_a_thread_that_waits_for_the_body_gets_an_error_when_its_request_is_cancelled(serve: Serve) -> None:
     raised = threading.Event()
 
     def app(environ: Environ, start_response: StartResponse) -> list[bytes]:

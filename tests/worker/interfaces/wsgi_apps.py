@@ -1,4 +1,4 @@
-"""WSGI applications for tests, and what the tests of them share."""
+"""WSGI applications for the tests."""
 
 from __future__ import annotations
 

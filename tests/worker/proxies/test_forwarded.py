@@ -1,4 +1,4 @@
-"""Forwarded (RFC 7239): how it is read, and whom it makes the client."""
+"""Forwarded (RFC 7239): how it is read, and which hop is the client."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_elements_come_nearest_first_over_all_fields() -> None:
         ";", "for=a;for=b", "for=\\a", 'for="a\\"', "for=\x00 \xff=", '"', "\\",
     ],
 )  # fmt: skip
-def test_garbage_is_told_and_ends_the_reading(value: str) -> None:
+def test_garbage_is_none_and_ends_the_reading(value: str) -> None:
     assert read("for=6.6.6.6," + value)[0] is None
     assert None in read(value + ", for=a")
 
@@ -84,19 +84,19 @@ def test_garbage_is_told_and_ends_the_reading(value: str) -> None:
         "x" * 60_000, "for=10.0.0.9", 'for="10.0.0.9', ";", 'for=6.6.6.6;a="b";c="', "unknown",
     ],
 )  # fmt: skip
-def test_whatever_a_client_sends_the_element_that_its_proxy_appends_says_who_it_is(sent: str) -> None:
+def test_the_element_that_the_proxy_appends_counts_whatever_the_client_sends(sent: str) -> None:
     assert client(f'{sent}, for="203.0.113.9:5678"') == ("203.0.113.9", 5678)
     assert client(sent, "for=203.0.113.9;proto=https") == ("203.0.113.9", 0)
     assert scheme(f"{sent};proto=https, for=203.0.113.9;proto=http") == "http"
 
 
 @given(st.text(st.sampled_from('for=6.6.6.6,;"\\ proto=https'), max_size=60))
-def test_no_text_of_a_client_hides_it(sent: str) -> None:
+def test_no_text_of_a_client_hides_the_proxys_element(sent: str) -> None:
     assert client(sent, "for=203.0.113.9;proto=https") == ("203.0.113.9", 0)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
-def test_no_quoted_host_of_a_client_hides_it(host: str) -> None:
+def test_no_quoted_host_of_a_client_hides_the_proxys_element(host: str) -> None:
     quoted = host.replace("\\", "\\\\").replace('"', '\\"')
 
     assert read(f'for=203.0.113.9;host="{quoted}"') == [{"for": "203.0.113.9", "host": host}]
@@ -114,7 +114,7 @@ def test_no_quoted_host_of_a_client_hides_it(host: str) -> None:
         ("for=6.6.6.6, for=203.0.113.9, for=10.0.0.2", ("203.0.113.9", 0)),
         ('for=203.0.113.9, for="unix:"', ("203.0.113.9", 0)),
         ("for=10.0.0.3, for=10.0.0.2", ("10.0.0.3", 0)),
-        # Nobody vouches for who is behind these.
+        # No trusted proxy vouches for the hops behind these.
         ("for=6.6.6.6, for=unknown", PROXY),
         ("for=6.6.6.6, for=_SEVKISEK", PROXY),
         ("for=6.6.6.6, proto=https", PROXY),
@@ -135,10 +135,10 @@ def test_the_right_most_untrusted_hop_is_the_client(value: str, expected: object
         ("for=203.0.113.9;proto=HTTPS", "https"),
         ("for=_hidden;proto=https", "https"),
         ("proto=https", "https"),
-        # How the client itself connected, as the first trusted proxy saw it.
+        # How the client itself connected, as the first trusted proxy says.
         ("for=203.0.113.9;proto=https, for=10.0.0.2;proto=http", "https"),
         ("for=203.0.113.9, for=10.0.0.2;proto=https", "https"),
-        # Left of the client is what the client has written.
+        # The client has written everything left of itself.
         ("for=6.6.6.6;proto=https, for=203.0.113.9;proto=http", "http"),
         ("for=6.6.6.6;proto=https, for=203.0.113.9", "http"),
         ("for=203.0.113.9;proto=gopher", "http"),
@@ -148,7 +148,7 @@ def test_the_scheme_is_the_one_that_the_client_used(value: str, expected: str) -
     assert scheme(value) == expected
 
 
-def test_a_websocket_keeps_its_own_schemes() -> None:
+def test_a_websocket_has_ws_or_wss_as_its_scheme() -> None:
     assert scheme("for=203.0.113.9;proto=https", type="websocket") == "wss"
 
 
@@ -166,7 +166,7 @@ def test_the_other_header_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("piece", [",", "a,", 'a",', '"a,"', "a=b,", "for=10.0.0.2,", "\\,", 'a="b,c",', ";"])
-def test_a_head_full_of_it_costs_little(piece: str) -> None:
+def test_a_head_full_of_elements_is_read_in_little_time(piece: str) -> None:
     value = piece * (65536 // len(piece))
     begun = time.process_time()
 
@@ -176,5 +176,5 @@ def test_a_head_full_of_it_costs_little(piece: str) -> None:
     assert time.process_time() - begun < 0.5
 
 
-def test_an_element_that_does_not_say_for_whom_is_for_nobody() -> None:
+def test_an_element_without_for_names_no_node() -> None:
     assert node({"proto": "https"}) == ""

@@ -1,4 +1,4 @@
-"""The PROXY header, byte by byte, and whatever else a peer may send in its place."""
+"""PROXY headers, byte by byte, and other bytes that a peer may send instead."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_a_header_is_read_and_what_follows_it_is_left(name: str) -> None:
+def test_a_header_is_read_and_the_bytes_after_it_are_not(name: str) -> None:
     header, origin = TAKEN[name]
 
     assert read_header(header + b"GET / HTTP/1.1\r\n") == (origin, len(header))
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_more_is_asked_for_until_the_last_byte_of_a_header_is_there(name: str) -> None:
+def test_a_header_is_incomplete_until_its_last_byte(name: str) -> None:
     header, origin = TAKEN[name]
 
     assert [read_header(header[:size]) for size in range(len(header))] == [None] * len(header)
@@ -125,7 +125,7 @@ def test_more_is_asked_for_until_the_last_byte_of_a_header_is_there(name: str) -
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_header_is_refused_at_some_byte_and_at_every_later_one(name: str) -> None:
+def test_a_malformed_header_is_refused_at_some_byte_and_at_every_later_one(name: str) -> None:
     data = REFUSED[name]
     refused = False
 
@@ -144,7 +144,7 @@ def test_a_long_header_is_refused_before_it_arrives() -> None:
         read_header(v2(b"", 0x11)[:14] + b"\xff\xff")
 
 
-def test_what_is_held_of_a_header_is_bounded() -> None:
+def test_the_bytes_held_of_a_header_are_bounded() -> None:
     for start in (
         b"",
         b"PROXY ",
@@ -160,7 +160,7 @@ def test_what_is_held_of_a_header_is_bounded() -> None:
 @given(
     st.binary(max_size=600), st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"!"])
 )
-def test_garbage_never_raises_anything_else(data: bytes, start: bytes) -> None:
+def test_garbage_raises_nothing_but_malformed(data: bytes, start: bytes) -> None:
     try:
         found = read_header(start + data)
     except Malformed:

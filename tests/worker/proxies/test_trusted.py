@@ -1,4 +1,4 @@
-"""Whom X-Forwarded-* is believed from, and what follows from it."""
+"""Which peers may send X-Forwarded-*, and the client and scheme that follow."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def test_any_other_peer_is_not(allowed: str, peer: str | None) -> None:
         ("unix:", False),
     ],
 )
-def test_the_default_trusts_this_machine_alone(peer: str | None, trusted: bool) -> None:
+def test_the_default_trusts_only_this_machine(peer: str | None, trusted: bool) -> None:
     assert TrustedProxies(Settings().forwarded_allow_ips).trusts(peer) is trusted
 
 
 @pytest.mark.parametrize("wrong", ["10.0.0.7/8", "10.0.0.256", "fe80::%", "10.0.*", "10.0.0.1 10.0.0.2"])
-def test_what_could_match_nothing_is_refused(wrong: str) -> None:
+def test_an_entry_that_can_match_nothing_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(wrong))):
         TrustedProxies(f"127.0.0.1,{wrong}")
 
@@ -124,7 +124,7 @@ def test_answers_are_cached_within_bounds() -> None:
         (["2001:db8::7"], ("2001:db8::7", 0)),
         (["[2001:db8::7]"], ("2001:db8::7", 0)),
         (["[2001:db8::7]:5678"], ("2001:db8::7", 5678)),
-        # What stands left of the first untrusted hop, the client itself has sent.
+        # The client itself has sent everything left of the first untrusted hop.
         (["6.6.6.6, 203.0.113.9"], ("203.0.113.9", 0)),
         (["6.6.6.6, 203.0.113.9, 10.0.0.2"], ("203.0.113.9", 0)),
         (["6.6.6.6", "203.0.113.9", "10.0.0.2:80"], ("203.0.113.9", 0)),
@@ -134,7 +134,7 @@ def test_answers_are_cached_within_bounds() -> None:
         (["10.0.0.3, 10.0.0.2"], ("10.0.0.3", 0)),
         # Empty members of a list do not count.
         (["203.0.113.9, ,"], ("203.0.113.9", 0)),
-        # No further than somebody vouches for it.
+        # Only as far as a trusted proxy vouches for it.
         (["6.6.6.6, unknown"], PROXY),
         (["6.6.6.6, unknown, 10.0.0.2"], ("10.0.0.2", 0)),
     ],
@@ -196,7 +196,7 @@ def test_the_nearest_proxy_says_the_scheme(values: list[str], expected: str) -> 
 @pytest.mark.parametrize(
     ("value", "expected"), [("https", "wss"), ("http", "ws"), ("wss", "wss"), ("x", "ws")]
 )
-def test_a_websocket_keeps_its_own_schemes(value: str, expected: str) -> None:
+def test_a_websocket_has_ws_or_wss_as_its_scheme(value: str, expected: str) -> None:
     assert scheme(value, type="websocket") == expected
 
 

@@ -1,4 +1,4 @@
-"""A WebSocket client that frames by hand, so that it can do what no library does; and apps to talk to."""
+"""A WebSocket client that makes its own frames, to send what no library sends; and apps for it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Frame:
         return self.data[2:].decode()
 
 
-class Peer:
+class WebSocketClient:
     """A client on an open WebSocket."""
 
     def __init__(self, client: Client, answer: Answer) -> None:
@@ -121,17 +121,19 @@ class Peer:
         return self.client.ended()
 
 
-def opened(server: Server, path: str = "/", *headers: str, behind: bytes = b"", **options: Any) -> Peer:
+def opened(
+    server: Server, path: str = "/", *headers: str, behind: bytes = b"", **options: Any
+) -> WebSocketClient:
     """Open a WebSocket; `behind` is sent with the handshake."""
     client = server.connect(**options)
     client.send(request(path, *headers) + behind)
     answer = client.answer()
     assert answer.status == 101, answer
-    return Peer(client, answer)
+    return WebSocketClient(client, answer)
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accepts, and sends back what it gets until the client leaves."""
+    """Accepts, and sends back what it receives until the client leaves."""
     assert scope["type"] == "websocket"
     assert (await receive()) == {"type": "websocket.connect"}
     await send({"type": "websocket.accept"})

@@ -1,4 +1,4 @@
-"""Who closes, with what code, and what each side hears of it."""
+"""Closing: which side begins it, with what code, and what each side learns of it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from tests.worker.websocket.harness import CLOSE, TEXT, Recorder, accept, close,
     ],
 )
 def test_the_app_closes_with_code_and_reason(serve: Serve, message: Any, seen: Any) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
         await receive()
         await send({"type": "websocket.close", **message})
-        told.append(await receive())
+        events.append(await receive())
         with pytest.raises(RuntimeError, match=r"after sending 'websocket.close'"):
             await send(text("late"))
-        told.append("end")
+        events.append("end")
 
     server = serve(app)
     peer = opened(server)
     assert peer.read_close() == seen
     peer.send(frame(TEXT, b"was on its way") + close(seen[0]))
     assert peer.ended()
-    server.until(lambda: len(told) == 2 and not server.server_state.connections)
-    assert told[0]["type"] == "websocket.disconnect"
-    assert told[0]["code"] == seen[0]
+    server.until(lambda: len(events) == 2 and not server.server_state.connections)
+    assert events[0]["type"] == "websocket.disconnect"
+    assert events[0]["code"] == seen[0]
     assert not server.errors.tracebacks
 
 
@@ -82,7 +82,7 @@ def test_to_return_is_to_close(serve: Serve) -> None:
     assert len(server.errors.lines) == 1  # the handshake's
 
 
-def test_a_client_that_does_not_answer_the_close_is_let_go(serve: Serve) -> None:
+def test_a_client_that_does_not_answer_the_close_is_closed(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
 
@@ -108,29 +108,29 @@ def test_a_connection_lost_without_a_close_is_a_1006(serve: Serve, how: str) -> 
 
 
 def test_to_send_after_the_disconnect_raises_an_oserror_which_is_no_error_of_the_app(serve: Serve) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
         await receive()
-        told.append(await receive())
-        told.append(await receive())  # as often as it is asked for
+        events.append(await receive())
+        events.append(await receive())  # the disconnect, for every call
         with pytest.raises(OSError, match=r"gone"):
             await send({"type": "websocket.close"})
         try:
             await send(text("x"))
         except ClientDisconnected:
-            told.append("raised")
+            events.append("raised")
             raise
 
     server = serve(app)
     opened(server).send(close(1001))
-    server.until(lambda: len(told) == 3 and not server.server_state.requests)
-    assert told[0] == told[1] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
+    server.until(lambda: len(events) == 3 and not server.server_state.requests)
+    assert events[0] == events[1] == {"type": "websocket.disconnect", "code": 1001, "reason": ""}
     assert not server.errors.tracebacks
 
 
-def test_what_came_before_the_close_is_received_before_the_disconnect(serve: Serve) -> None:
+def test_messages_before_the_close_are_received_before_the_disconnect(serve: Serve) -> None:
     go: list[bool] = []
     got: list[Any] = []
 
@@ -250,7 +250,7 @@ def test_a_busy_connection_that_answers_late_is_kept(serve: Serve) -> None:
     peer.text("busy")
     assert peer.read_text() == "busy"
     server.advance(6)
-    assert peer.read().opcode == 9  # asked once more
+    assert peer.read().opcode == 9  # one more ping
     server.advance(6)
     assert peer.read_close()[0] == 1011
 
@@ -264,11 +264,33 @@ def test_an_app_that_does_not_receive_costs_no_connection(serve: Serve) -> None:
     peer = opened(server)
     peer.text("x")
     peer.text("y")
-    server.until(lambda: any(getattr(each, "paused", False) for each in server.server_state.connections))
+    server.until(
+        lambda: any(getattr(each, "reading_paused", False) for each in server.server_state.connections)
+    )
     for _ in range(5):
         server.advance(21)
     assert {peer.read().opcode for _ in range(5)} == {9}
     assert peer.client.quiet()
+
+
+def test_the_state_of_a_websocket_is_shown_until_the_peer_has_closed(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        await receive()
+        await receive()
+        await send({"type": "websocket.close"})
+
+    def shown() -> str:
+        return server.call(lambda: repr(next(iter(server.server_state.connections), None)))
+
+    server = serve(app)
+    peer = opened(server)
+    assert shown() == "<WebSocket active, 0 messages held>"
+    peer.text("x")
+    assert peer.read_close()[0] == 1000
+    assert shown() == "<WebSocket closing/close_sent, 0 messages held>"
+    peer.send(close(1000))
+    server.until(lambda: not server.server_state.connections)
 
 
 def test_pings_can_be_switched_off(serve: Serve) -> None:

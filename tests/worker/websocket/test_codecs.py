@@ -1,4 +1,4 @@
-"""Codecs by themselves: however the bytes are cut, the same messages come out."""
+"""Codecs by themselves: however the bytes are split, they push the same messages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ostler.worker.websocket.codec import Codec, Failure, Limits, MakeCodec
-from ostler.worker.websocket.fast_path import Shortcut, unmask
+from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MakeCodec
+from ostler.worker.websocket.fast_path import FastPath, unmask
 from ostler.worker.websocket.websockets_codec import WebsocketsCodec
 from ostler.worker.websocket.wsproto_codec import WsprotoCodec
 from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame
@@ -31,7 +31,7 @@ class Sink:
 
 def made(make: MakeCodec, max_size: int = 1 << 20) -> tuple[Sink, Codec]:
     sink = Sink()
-    return sink, make(sink, Limits(max_size, True), [])
+    return sink, make(sink, CodecOptions(max_size, True), [])
 
 
 messages = st.lists(
@@ -98,20 +98,20 @@ def test_garbage_is_a_failure_or_nothing(make: MakeCodec, reads: list[bytes]) ->
         assert failure.code in (1002, 1007, 1009)  # noqa: PT017
 
 
-def test_the_shortcut_takes_no_frame_of_the_longest_form_for_a_short_one() -> None:
+def test_the_fast_path_does_not_take_a_frame_of_the_longest_form_for_a_short_one() -> None:
     long = frame(TEXT, b"x" * 70_000)
-    assert Shortcut(1 << 20, unmask).take(long[:133]) is None
+    assert FastPath(1 << 20, unmask).take(long[:133]) is None
 
 
 @pytest.mark.parametrize(
     "data", [frame(TEXT, b"x", masked=False), frame(PING), frame(TEXT, b"x", rsv=4), b"\x81"]
 )
-def test_the_shortcut_leaves_all_else_to_the_library(data: bytes) -> None:
-    assert Shortcut(1 << 20, unmask).take(data) is None
+def test_the_fast_path_leaves_all_other_input_to_the_library(data: bytes) -> None:
+    assert FastPath(1 << 20, unmask).take(data) is None
 
 
 @pytest.mark.parametrize("make", CODECS)
-def test_a_message_above_the_limit_is_not_taken_by_the_shortcut_either(make: MakeCodec) -> None:
+def test_a_message_above_the_limit_is_not_taken_by_the_fast_path_either(make: MakeCodec) -> None:
     _, codec = made(make, max_size=9)
     with pytest.raises(Failure) as failed:
         codec.feed(frame(TEXT, b"x" * 10))

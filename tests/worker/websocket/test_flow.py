@@ -1,4 +1,4 @@
-"""Who does not keep up makes the other wait: nothing is held without a bound."""
+"""Flow control: the slower side makes the other one wait, and nothing is held without a bound."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fill(client: Client, data: bytes, enough: int) -> int:
 
 
 class Gate:
-    """An app that accepts, and receives only once it is told to."""
+    """An app that accepts, and receives only once the test allows it."""
 
     def __init__(self) -> None:
         self.go = False
@@ -100,7 +100,7 @@ def test_tiny_messages_in_one_read_are_not_all_taken_at_once(serve: Serve) -> No
     server = serve(app, ws_max_queue=1)
     peer = opened(server)
     peer.send(frame(TEXT, b"x") * 30_000)
-    server.until(lambda: any(each.paused for each in sockets(server)))
+    server.until(lambda: any(each.reading_paused for each in sockets(server)))
     assert max(held(server)) <= 16 * 1024 // 7 + 2
     app.go = True
     server.until(lambda: len(app.sizes) == 30_000)
@@ -118,7 +118,7 @@ def test_to_send_waits_for_a_client_that_does_not_read(serve: Serve) -> None:
     server = serve(app)
     peer = opened(server, receive_buffer=4096)
     before = -1
-    while before != len(sent):  # until it does not move any more
+    while before != len(sent):  # until the app sends no more
         before = len(sent)
         peer.client.socket.settimeout(0.3)
         server.call(lambda: None)
@@ -141,8 +141,8 @@ def _pause() -> None:
             each.close()
 
 
-def test_a_sender_that_waits_hears_that_the_client_is_gone(serve: Serve) -> None:
-    told: list[Any] = []
+def test_a_sender_that_waits_is_told_that_the_client_is_gone(serve: Serve) -> None:
+    raised: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept())
@@ -150,14 +150,14 @@ def test_a_sender_that_waits_hears_that_the_client_is_gone(serve: Serve) -> None
             while True:
                 await send(text("x" * 100_000))
         except OSError as error:
-            told.append(error)
+            raised.append(error)
             raise
 
     server = serve(app)
     peer = opened(server, receive_buffer=4096)
     server.until(lambda: any(each.write_paused for each in sockets(server)))
     peer.client.reset()
-    server.until(lambda: told and not server.server_state.requests)
+    server.until(lambda: raised and not server.server_state.requests)
     assert not server.errors.tracebacks
 
 
@@ -167,7 +167,7 @@ def test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped(serve: Ser
     assert fill(peer.client, frame(PING, b"x" * 125) * 100, ENOUGH) < ENOUGH
 
 
-def test_a_close_behind_what_nobody_receives_gets_through_when_the_app_closes(serve: Serve) -> None:
+def test_a_close_behind_messages_that_are_not_received_is_read_when_the_app_closes(serve: Serve) -> None:
     go: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +179,7 @@ def test_a_close_behind_what_nobody_receives_gets_through_when_the_app_closes(se
     server = serve(app, ws_max_queue=1)
     peer = opened(server)
     peer.send(frame(TEXT, b"x" * 1000) * 1000)
-    server.until(lambda: any(each.paused for each in sockets(server)))
+    server.until(lambda: any(each.reading_paused for each in sockets(server)))
     go.append(True)
     assert peer.read_close() == (1000, "")
     peer.send(close(1000))
@@ -207,7 +207,7 @@ def test_a_receive_that_is_cancelled_loses_no_message(serve: Serve) -> None:
     assert [int(peer.read_text()) for _ in range(200)] == list(range(200))
 
 
-def test_two_that_receive_at_once_share_the_messages(serve: Serve) -> None:
+def test_two_callers_of_receive_share_the_messages(serve: Serve) -> None:
     got: list[str] = []
 
     async def take(receive: Receive) -> None:

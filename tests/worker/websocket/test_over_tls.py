@@ -1,4 +1,4 @@
-"""The tests of WebSockets, over TLS: what is said must not depend on what it is carried by."""
+"""The tests of WebSockets, over TLS: the behaviour must not depend on the transport."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.worker.conftest import Serve
 from tests.worker.harness import Server, Way
 from tests.worker.websocket import test_closing, test_flow, test_protocol, test_upgrade
 
-NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # says ws
+NOT_OVER_TLS = {"test_the_scope_says_what_uvicorns_says"}  # it expects ws
 if sys.version_info < (3, 11):
-    # Its asyncio delivers one read in pieces, and complains of the fifth answer to a peer that is gone.
+    # Its asyncio delivers one read in pieces, and logs a warning at the fifth write to a lost peer.
     NOT_OVER_TLS.add("test_a_flood_of_pings_from_a_client_that_reads_nothing_is_stopped")
 
 for _module in (test_closing, test_flow, test_protocol, test_upgrade):
@@ -27,10 +27,10 @@ for _module in (test_closing, test_flow, test_protocol, test_upgrade):
             _name.startswith("test_")
             and inspect.isfunction(_test)
             and _name not in NOT_OVER_TLS
-            # These clients leave a good-bye unanswered: the connection is there until the clock ticks.
+            # These clients do not answer close_notify: the connection stays until the clock ticks.
             and "not server.server_state.connections" not in inspect.getsource(_test)
             and "finish_sending" not in inspect.getsource(_test)
-            and "Thread(" not in inspect.getsource(_test)  # one SSLSocket is not for two threads at once
+            and "Thread(" not in inspect.getsource(_test)  # two threads must not use one SSLSocket at once
         ):
             globals()[_name] = _test
 
@@ -45,7 +45,7 @@ def trust(authority: Authority) -> ssl.SSLContext:
     return authority.client()
 
 
-# Either loop has its own TLS; which parser is behind it makes no difference there.
+# Each loop has its own TLS; the parser makes no difference there.
 @pytest.fixture(params=(Way("httptools", "uvloop"), Way("h11", "asyncio")), ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     way: Way = request.param
@@ -54,7 +54,7 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 def serve(way: Way, library: str, authority: Authority, trust: ssl.SSLContext) -> Iterator[Serve]:
-    """As everywhere, but with TLS."""
+    """The fixture of all tests, with TLS."""
     servers: list[Server] = []
 
     def start(app: Application, **options: Any) -> Server:

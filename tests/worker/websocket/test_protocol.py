@@ -1,4 +1,4 @@
-"""What RFC 6455 asks of a server, frame by frame, in the manner of the Autobahn test suite."""
+"""What RFC 6455 demands of a server, frame by frame, as the Autobahn test suite checks it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_ping_between_fragments_is_answered_between_them(serve: Serve) -> None
     assert peer.read_text() == "ab"
 
 
-def test_pongs_that_nobody_asked_for_are_no_matter(serve: Serve) -> None:
+def test_unsolicited_pongs_are_ignored(serve: Serve) -> None:
     peer = opened(serve(echo))
     peer.send(frame(PONG, b"x") + frame(PONG) + frame(TEXT, b"y"))
     assert peer.read_text() == "y"
@@ -132,7 +132,7 @@ def test_a_broken_frame_is_a_1002(serve: Serve, what: str) -> None:
         frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
     ],
 )
-def test_what_is_no_utf_8_is_a_1007(serve: Serve, data: bytes) -> None:
+def test_text_that_is_not_utf_8_is_a_1007(serve: Serve, data: bytes) -> None:
     app = Recorder()
     server = serve(app)
     peer = opened(server)
@@ -256,7 +256,7 @@ def test_what_does_not_decompress_closes(serve: Serve) -> None:
         "\xff",
     ],
 )
-def test_an_offer_that_cannot_be_met_is_passed_over(serve: Serve, offer: str) -> None:
+def test_an_offer_that_is_not_supported_is_ignored(serve: Serve, offer: str) -> None:
     server = serve(echo)
     peer = opened(server, "/", f"Sec-WebSocket-Extensions: {offer}")
     peer.text("x")
@@ -299,7 +299,7 @@ def test_garbage_after_the_upgrade_is_never_a_traceback(serve: Serve) -> None:
 
 def test_garbage_in_the_handshake_is_never_a_traceback(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # What is left of a handshake may be a plain request.
+        # The rest of a mutated handshake may be a plain request.
         await (echo if scope["type"] == "websocket" else hello)(scope, receive, send)
 
     server = serve(app)

@@ -12,11 +12,11 @@ from tests.certificates import Authority
 from tests.worker.conftest import Serve
 from tests.worker.harness import Client, Server, TlsClient
 from tests.worker.proxies.test_proxy_protocol import V4, V6, ssl, v2
-from tests.worker.websocket.harness import Peer, Recorder, frame, request
+from tests.worker.websocket.harness import Recorder, WebSocketClient, frame, request
 
 V1 = b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n"
 HEADERS = pytest.mark.parametrize(
-    ("header", "told"),
+    ("header", "expected"),
     [
         (V1, ("203.0.113.9", 5678)),
         (v2(V4, 0x11), ("203.0.113.9", 5678)),
@@ -40,7 +40,7 @@ def behind(serve: Serve, app: Any, **options: Any) -> Server:
 def talk(client: Client, app: Recorder, server: Server, before: bytes = b"") -> None:
     """Open a WebSocket with a message right behind its handshake, send one more, and close."""
     client.send(before + request("/chat") + frame(1, b"early"))
-    peer = Peer(client, client.answer())
+    peer = WebSocketClient(client, client.answer())
     assert peer.answer.status == 101
     peer.text("late")
     server.until(lambda: app.messages == ["early", "late"])
@@ -50,15 +50,15 @@ def talk(client: Client, app: Recorder, server: Server, before: bytes = b"") -> 
 
 
 @HEADERS
-def test_the_client_of_a_websocket_is_who_the_header_says(
-    serve: Serve, header: bytes, told: tuple[str, int]
+def test_the_client_of_a_websocket_is_the_one_in_the_proxy_header(
+    serve: Serve, header: bytes, expected: tuple[str, int]
 ) -> None:
     app = Recorder()
     server = behind(serve, app)
     talk(server.connect(), app, server, header)
 
-    assert (app.scopes[0]["client"], app.scopes[0]["scheme"]) == (told, "ws")
-    assert server.errors.lines == [f'{told[0]}:{told[1]} - "WebSocket /chat" [accepted]']
+    assert (app.scopes[0]["client"], app.scopes[0]["scheme"]) == (expected, "ws")
+    assert server.errors.lines == [f'{expected[0]}:{expected[1]} - "WebSocket /chat" [accepted]']
 
 
 def test_a_header_that_tells_of_tls_makes_it_wss(serve: Serve) -> None:
@@ -71,7 +71,7 @@ def test_a_header_that_tells_of_tls_makes_it_wss(serve: Serve) -> None:
 
 @HEADERS
 def test_the_header_comes_before_the_handshake_of_tls(
-    serve: Serve, tmp_path: Path, header: bytes, told: object
+    serve: Serve, tmp_path: Path, header: bytes, expected: object
 ) -> None:
     authority, app = Authority(tmp_path), Recorder()
     server = behind(serve, app, **authority.files)
@@ -80,6 +80,6 @@ def test_the_header_comes_before_the_handshake_of_tls(
     talk(client, app, server)
 
     scope = app.scopes[0]
-    assert (scope["client"], scope["scheme"]) == (told, "wss")
+    assert (scope["client"], scope["scheme"]) == (expected, "wss")
     assert scope["extensions"]["tls"]["tls_version"] == 0x0304
     assert "websocket.http.response" in scope["extensions"]

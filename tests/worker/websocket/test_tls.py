@@ -1,4 +1,4 @@
-"""WebSockets over TLS: the transport goes over from HTTP open, and is taken leave of as TLS has it."""
+"""WebSockets over TLS: the upgrade takes over an open TLS transport, and closes it as TLS demands."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def test_large_and_compressed_messages_are_echoed(serve: Serve, tls: dict[str, A
     assert (answer.opcode, answer.data) == (PONG, b"alive")
 
 
-def test_it_is_closed_and_gone_although_the_client_says_no_good_bye(
-    serve: Serve, tls: dict[str, Any]
-) -> None:
+def test_it_is_closed_although_the_client_sends_no_close_notify(serve: Serve, tls: dict[str, Any]) -> None:
     server = serve(echo, **tls)
     peer = opened(server)
     peer.send(close(1000, b"done"))

@@ -1,4 +1,4 @@
-"""From a request to an open WebSocket, or to a response that says why not."""
+"""The opening handshake: from a request to an open WebSocket, or to a response that refuses it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.worker.harness import get, hello, part, post, respond, start
 from tests.worker.websocket.harness import (
     KEY,
     TEXT,
-    Peer,
     Recorder,
+    WebSocketClient,
     accept,
     echo,
     frame,
@@ -100,9 +100,13 @@ def test_subprotocol_and_headers_of_the_app_are_in_the_response(serve: Serve) ->
         {"subprotocol": "ä b"},
         {"headers": [(b"a b", b"c")]},
         {"headers": [(b"a", b"b\r\nc: d")]},
+        {"headers": [(b"a", b"b\x01c")]},
+        {"headers": [(b"a", b"b\x7f")]},
     ],
 )
-def test_what_would_break_the_response_is_the_apps_error(serve: Serve, fields: dict[str, Any]) -> None:
+def test_fields_that_would_break_the_response_are_the_apps_error(
+    serve: Serve, fields: dict[str, Any]
+) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(accept(**fields))
 
@@ -161,7 +165,7 @@ def test_a_wrong_handshake_is_refused_before_the_app(serve: Serve, data: bytes, 
         request().replace(b"Upgrade: websocket\r\n", b""),
     ],
 )
-def test_what_does_not_ask_for_a_websocket_is_a_plain_request(serve: Serve, data: bytes) -> None:
+def test_a_request_that_does_not_ask_for_a_websocket_is_a_plain_request(serve: Serve, data: bytes) -> None:
     assert serve(hello).ask(data).body == b"hello"
 
 
@@ -188,7 +192,7 @@ def test_what_comes_with_the_handshake_waits_until_it_is_accepted(serve: Serve) 
     big = b"x" * 300_000  # more than is held: the socket is not read
     client.send(frame(TEXT, big))
     go.append(True)
-    peer = Peer(client, client.answer())
+    peer = WebSocketClient(client, client.answer())
     assert [peer.read_text() for _ in range(3)] == ["one", "two", big.decode()]
     peer.text("three")
     assert peer.read_text() == "three"
@@ -205,7 +209,7 @@ def test_a_handshake_waits_for_the_answers_to_what_came_before(serve: Serve) -> 
     client = serve(app).connect()
     client.send(get() + post(body=b"b") + request() + frame(TEXT, b"x"))
     assert [client.answer().body for _ in range(2)] == [b"plain", b"plain"]
-    peer = Peer(client, client.answer())
+    peer = WebSocketClient(client, client.answer())
     assert peer.answer.status == 101
     assert peer.read_text() == "x"
 
@@ -214,28 +218,28 @@ def test_a_handshake_byte_by_byte(serve: Serve) -> None:
     client = serve(echo).connect()
     for byte in request() + frame(TEXT, b"abc"):
         client.send(bytes((byte,)))
-    peer = Peer(client, client.answer())
+    peer = WebSocketClient(client, client.answer())
     assert peer.read_text() == "abc"
 
 
 def test_to_close_before_accepting_is_a_403(serve: Serve) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 4000, "reason": "no"})
-        told.append(await receive())
+        events.append(await receive())
         with pytest.raises(RuntimeError, match=r"after sending 'websocket.close'"):
             await send(accept())
-        told.append("end")
+        events.append("end")
 
     server = serve(app)
     client = server.connect()
     answer = client.ask(request("/a?b=c"))
     assert (answer.status, answer.keeps) == (403, False)
     assert client.ended()
-    server.until(lambda: len(told) == 2)
-    assert told[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    server.until(lambda: len(events) == 2)
+    assert events[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     host, port = client.socket.getsockname()
     assert server.errors.lines == [f'{host}:{port} - "WebSocket /a?b=c" 403']
     assert server.server_state.served == 1
@@ -292,7 +296,7 @@ def test_to_return_without_an_answer_is_a_500(serve: Serve) -> None:
     assert any("without starting response" in line for line in server.errors.lines)
 
 
-def test_messages_of_http_are_none_of_a_websockets(serve: Serve) -> None:
+def test_messages_of_http_are_refused_on_a_websocket(serve: Serve) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with pytest.raises(RuntimeError, match=r"Expected ASGI message 'websocket.accept'"):
             await send(start())
@@ -309,23 +313,23 @@ def test_messages_of_http_are_none_of_a_websockets(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "finish_sending"])
-def test_a_client_that_leaves_before_it_is_accepted_is_told_to_the_app(serve: Serve, how: str) -> None:
-    told: list[Any] = []
+def test_an_app_is_told_when_its_client_leaves_before_it_is_accepted(serve: Serve, how: str) -> None:
+    events: list[Any] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        told.append(await receive())
+        events.append(await receive())
         with pytest.raises(ClientDisconnected):
             await send(accept())
-        told.append("end")
+        events.append("end")
 
     server = serve(app)
     client = server.connect()
     client.send(request())
     server.until(lambda: server.server_state.requests)
     getattr(client, how)()
-    server.until(lambda: len(told) == 2 and not server.server_state.connections)
-    assert told[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+    server.until(lambda: len(events) == 2 and not server.server_state.connections)
+    assert events[0] == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
     assert not server.errors.tracebacks
 
 

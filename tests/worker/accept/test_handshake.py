@@ -1,10 +1,9 @@
-"""TLS itself: what the scope says, who is turned away and how, and the PROXY protocol before it."""
+"""The TLS handshake: which clients are refused and how, and the PROXY header before it."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import trustme
-from cryptography import x509
 
 from ostler.worker.asgi import Receive, Scope, Send
-from ostler.worker.tls.distinguished_name import subject
 from tests.certificates import Authority
 from tests.worker.conftest import Serve
 from tests.worker.harness import Server, TlsClient, Way, echo, get, hello, post, read_body, respond
@@ -38,78 +35,9 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-class Scopes:
-    """Keeps the scopes that it is called with."""
-
-    def __init__(self) -> None:
-        self.seen: list[Scope] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.seen.append(scope)
-        await respond(send, repr((scope["client"], scope["scheme"])).encode())
-
-
-def test_the_scope_tells_of_tls_once_for_each_connection(serve: Serve, authority: Authority) -> None:
-    app = Scopes()
-    server = serve(app, trust=authority.client(), **authority.files)
-    client = server.connect()
-    assert isinstance(client, TlsClient)
-    client.ask(get())
-    client.ask(get())
-
-    first, second = app.seen
-    assert first["scheme"] == "https"
-    assert first["extensions"]["tls"] == {
-        "server_cert": client.shown,
-        "client_cert_chain": (),
-        "client_cert_name": None,
-        "client_cert_error": None,
-        "tls_version": 0x0304,
-        "cipher_suite": {"TLS_AES_256_GCM_SHA384": 0x1302, "TLS_AES_128_GCM_SHA256": 0x1301}[
-            client.socket.cipher()[0]  # type: ignore[attr-defined]
-        ],
-    }
-    assert second["extensions"]["tls"] is first["extensions"]["tls"]
-    assert second["extensions"] is not first["extensions"]
-
-
-def test_without_tls_there_is_no_such_extension(serve: Serve) -> None:
-    app = Scopes()
-    serve(app).ask(get())
-    assert "extensions" not in app.seen[0]
-
-
-def test_tls_1_2_is_told_with_its_cipher(serve: Serve, authority: Authority) -> None:
-    app = Scopes()
-    trust = authority.client()
-    trust.maximum_version = ssl.TLSVersion.TLSv1_2
-    trust.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
-    serve(app, trust=trust, **authority.files).ask(get())
-
-    told = app.seen[0]["extensions"]["tls"]
-    assert (told["tls_version"], told["cipher_suite"]) == (0x0303, 0xC02B)  # RFC 5289, section 3.2
-
-
-def test_a_clients_certificate_is_told(serve: Serve, authority: Authority) -> None:
-    app = Scopes()
-    certificate = authority.ca.issue_cert("client.example", common_name="Löwe, the #1")
-    serve(app, trust=authority.client(certificate), **authority.mutual).ask(get())
-
-    told = app.seen[0]["extensions"]["tls"]
-    sent = certificate.cert_chain_pems[0].bytes()
-    # Clients send the authority along that they trust themselves; it can be had since Python 3.13.
-    chain = (sent.decode(), authority.ca.cert_pem.bytes().decode())
-    assert told["client_cert_chain"] == (chain if sys.version_info >= (3, 13) else chain[:1])
-    assert told["client_cert_name"].startswith("CN=Löwe\\, the #1,OU=")
-    assert told["client_cert_error"] is None
-
-
-def test_an_optional_certificate_may_be_missing(serve: Serve, authority: Authority) -> None:
-    app = Scopes()
-    serve(app, trust=authority.client(), **authority.mutual).ask(get())
-
-    told = app.seen[0]["extensions"]["tls"]
-    assert (told["client_cert_chain"], told["client_cert_name"]) == ((), None)
+async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with what the scope says of the client."""
+    await respond(send, repr((scope["client"], scope["scheme"])).encode())
 
 
 def test_a_missing_certificate_that_is_required_is_one_line(serve: Serve, authority: Authority) -> None:
@@ -120,7 +48,7 @@ def test_a_missing_certificate_that_is_required_is_one_line(serve: Serve, author
     assert server.errors.lines == ["Connection from 127.0.0.1 closed: it shows no certificate"]
 
 
-def test_a_certificate_of_somebody_elses_is_one_line(serve: Serve, authority: Authority) -> None:
+def test_a_certificate_of_an_unknown_authority_is_one_line(serve: Serve, authority: Authority) -> None:
     server = serve(hello, **authority.mutual)
     stranger = trustme.CA().issue_cert("client.example")
     assert TlsClient(server.address, authority.client(stranger)).refused()
@@ -143,7 +71,7 @@ def test_httpx_and_alpn(serve: Serve, authority: Authority) -> None:
     peer.close()
 
 
-def test_plain_http_is_told_so(serve: Serve, authority: Authority) -> None:
+def test_a_plain_http_request_gets_a_400_that_says_why(serve: Serve, authority: Authority) -> None:
     server = serve(hello, **authority.files)
     client = server.connect()
     answer = client.ask(post("/", body=b"x" * 100_000))
@@ -153,7 +81,7 @@ def test_plain_http_is_told_so(serve: Serve, authority: Authority) -> None:
     assert len(server.errors.lines) == 1
 
 
-def test_noise_an_old_version_and_a_client_that_leaves_make_no_noise(
+def test_garbage_an_old_version_and_a_client_that_leaves_are_not_logged(
     serve: Serve, authority: Authority
 ) -> None:
     server = serve(hello, trust=authority.client(), **authority.files)
@@ -190,7 +118,7 @@ def test_a_silent_client_and_half_a_handshake_are_closed_in_time(serve: Serve, a
     assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
 
 
-def test_slow_handshakes_do_not_hold_up_others_nor_a_drain_for_long(
+def test_slow_handshakes_do_not_delay_other_connections_nor_a_drain_for_long(
     serve: Serve, authority: Authority
 ) -> None:
     server = serve(hello, trust=authority.client(), **authority.files)
@@ -208,9 +136,7 @@ def test_slow_handshakes_do_not_hold_up_others_nor_a_drain_for_long(
         peer.close()
 
 
-def test_what_is_refused_is_read_by_a_client_that_is_still_sending(
-    serve: Serve, authority: Authority
-) -> None:
+def test_a_refusal_is_read_by_a_client_that_is_still_sending(serve: Serve, authority: Authority) -> None:
     server = serve(hello, trust=authority.client(), limit_request_head=1024, **authority.files)
     client = server.connect()
     client.send(b"GET / HTTP/1.1\r\n\r\n")
@@ -284,7 +210,7 @@ def test_a_unix_socket_speaks_tls(serve: Serve, authority: Authority, tmp_path: 
 
 
 @pytest.fixture
-def introduced(serve: Serve, authority: Authority) -> Any:
+def behind_proxy(serve: Serve, authority: Authority) -> Any:
     def start(app: Any, allowed: str = "127.0.0.1", **options: Any) -> Server:
         options = {**authority.files, **options}
         return serve(app, proxy_protocol=True, forwarded_allow_ips=allowed, **options)
@@ -303,10 +229,10 @@ def introduced(serve: Serve, authority: Authority) -> Any:
     ],
     ids=["v1", "v1 over IPv6", "v2", "v2 with TLVs", "v2 over IPv6"],
 )
-def test_the_client_is_who_the_header_before_the_handshake_says(
-    introduced: Any, authority: Authority, header: bytes, client: object
+def test_the_header_before_the_handshake_gives_the_client(
+    behind_proxy: Any, authority: Authority, header: bytes, client: object
 ) -> None:
-    server = introduced(Scopes())
+    server = behind_proxy(tell)
     peer = TlsClient(server.address, authority.client(), before=header)
     assert peer.ask(get()).body == repr((client, "https")).encode()
     assert peer.ask(get()).body == repr((client, "https")).encode()
@@ -315,9 +241,9 @@ def test_the_client_is_who_the_header_before_the_handshake_says(
 
 @pytest.mark.parametrize("header", [V1, v2(V4 + tlv(0), 0x11)], ids=["v1", "v2"])
 def test_a_header_in_pieces_is_read_to_its_last_byte_and_no_further(
-    introduced: Any, authority: Authority, header: bytes
+    behind_proxy: Any, authority: Authority, header: bytes
 ) -> None:
-    server = introduced(Scopes())
+    server = behind_proxy(tell)
     hello_bytes = ssl.MemoryBIO()
     other = authority.client().wrap_bio(ssl.MemoryBIO(), hello_bytes, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
@@ -341,8 +267,8 @@ def test_a_header_in_pieces_is_read_to_its_last_byte_and_no_further(
         (b"PROXY TCP4 a b c d\r\n", "its PROXY line is malformed"),
     ],
 )
-def test_a_wrong_or_slow_header_is_closed_with_one_line(introduced: Any, data: bytes, reason: str) -> None:
-    server = introduced(hello, timeout_request_header=0.3)
+def test_a_wrong_or_slow_header_is_closed_with_one_line(behind_proxy: Any, data: bytes, reason: str) -> None:
+    server = behind_proxy(hello, timeout_request_header=0.3)
     client = server.connect()
     client.send(data)
     with suppress(ConnectionError):
@@ -351,8 +277,8 @@ def test_a_wrong_or_slow_header_is_closed_with_one_line(introduced: Any, data: b
     assert server.errors.lines == [f"Connection from 127.0.0.1 closed: {reason}"]
 
 
-def test_a_header_that_ends_early_and_a_look_at_the_port(introduced: Any) -> None:
-    server = introduced(hello)
+def test_a_header_that_ends_early_is_one_line_and_a_check_of_the_port_none(behind_proxy: Any) -> None:
+    server = behind_proxy(hello)
     for sent in (b"", V1[:20]):
         client = server.connect()
         client.send(sent)
@@ -362,8 +288,8 @@ def test_a_header_that_ends_early_and_a_look_at_the_port(introduced: Any) -> Non
     assert server.errors.lines == ["Connection from 127.0.0.1 closed: it ended within the PROXY header"]
 
 
-def test_a_peer_that_is_not_trusted_gets_no_handshake(introduced: Any) -> None:
-    server = introduced(hello, allowed="10.0.0.0/8")
+def test_a_peer_that_is_not_trusted_gets_no_handshake(behind_proxy: Any) -> None:
+    server = behind_proxy(hello, allowed="10.0.0.0/8")
     client = server.connect()
     client.send(V1)
     with suppress(ConnectionError):
@@ -372,56 +298,3 @@ def test_a_peer_that_is_not_trusted_gets_no_handshake(introduced: Any) -> None:
     assert server.errors.lines == [
         "Connection from 127.0.0.1 closed: the peer is not in --forwarded-allow-ips"
     ]
-
-
-# -- the name of a client
-
-
-@pytest.mark.parametrize(
-    ("parts", "expected"),
-    [
-        ([("2.5.4.3", "a")], "CN=a"),
-        ([("2.5.4.6", "DE"), ("2.5.4.10", "Sue, Grabbit + Runn"), ("2.5.4.3", "L. Eagle")],
-         "CN=L. Eagle,O=Sue\\, Grabbit \\+ Runn,C=DE"),
-        ([("2.5.4.3", " # a ")], "CN=\\ # a\\ "),
-        ([("2.5.4.3", "#1")], "CN=\\#1"),
-        ([("2.5.4.3", ' ')], "CN=\\ "),
-        ([("2.5.4.3", 'a"b\\c<d>e;f=g')], 'CN=a\\"b\\\\c\\<d\\>e\\;f=g'),
-        ([("2.5.4.3", "a\0b\rc")], "CN=a\\00b\\0dc"),
-        ([("2.5.4.3", "Lučić")], "CN=Lučić"),
-        ([("0.9.2342.19200300.100.1.25", "net"), ("0.9.2342.19200300.100.1.1", "js")], "UID=js,DC=net"),
-        ([("1.3.6.1.4.1.1466.0", "a")], "1.3.6.1.4.1.1466.0=#0c0161"),
-        ([("1.2.840.113549.1.9.1", "a@b.example")], "emailAddress=a@b.example"),
-        ([], ""),
-    ],
-)  # fmt: skip
-def test_a_name_is_as_rfc_4514_writes_it(parts: list[tuple[str, str]], expected: str) -> None:
-    attributes = [x509.NameAttribute(x509.ObjectIdentifier(oid), value) for oid, value in parts]
-    assert subject(certificate(x509.Name(attributes))) == expected
-
-
-def test_the_parts_of_one_rdn_are_joined_by_a_plus() -> None:
-    both = x509.RelativeDistinguishedName(
-        [x509.NameAttribute(x509.NameOID.COMMON_NAME, "a"), x509.NameAttribute(x509.NameOID.USER_ID, "b")]
-    )
-    assert set(subject(certificate(x509.Name([both]))).split("+")) == {"CN=a", "UID=b"}
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"\x30", b"\x30\x82", b"\x30\x02\x30\x00", b"\x02\x01\x00", b"\x30\x05\x01"]
-)
-def test_what_is_no_certificate_has_no_name(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        subject(data)
-
-
-def certificate(name: x509.Name) -> bytes:
-    import datetime
-
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = datetime.datetime(2024, 1, 1)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 7, now, now + datetime.timedelta(9))
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
