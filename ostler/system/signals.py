@@ -9,10 +9,6 @@ import signal
 
 from ostler.records import record
 
-HURRY_SIGNAL = signal.SIGURG
-"""From the arbiter to a worker, never from an operator: the code has changed, leave. Nothing else sends it
-unasked (signal(7)), and like any signal it takes effect before the worker's next line of Python."""
-
 
 def forgive_full_wakeup() -> None:
     """Turn off the interpreter's warning that a flood of signals has filled the loop's wake-up descriptor.
