@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ostler.errors import BindError, OstlerError, SettingsError, StartupError
 from ostler.settings.declarations import Settings
-from ostler.version import __version__
 
 if TYPE_CHECKING:
     from ostler.embed.config import Config
     from ostler.embed.run import run
     from ostler.embed.server import Server
+    from ostler.version import __version__
 
 __all__ = [
     "BindError",
@@ -45,6 +45,10 @@ def __getattr__(name: str) -> Any:
         from ostler.embed.config import Config
 
         return Config
+    if name == "__version__":
+        from ostler.version import __version__
+
+        return __version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

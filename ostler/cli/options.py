@@ -10,7 +10,6 @@ from ostler.errors import SettingsError
 from ostler.records import record
 from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
 from ostler.settings.kinds import Switch
-from ostler.version import __version__
 
 INTRODUCTION = (
     "Serve the ASGI application APP, given as module:attribute, such as main:app. With --workers, "
@@ -101,10 +100,23 @@ def build() -> click.Command:
             help="Print every effective value and its source, and exit.",
         ),
     ]
-    version = click.version_option(
-        __version__, message="ostler %(version)s", help="Print the version and exit."
+    version = click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_print_version,
+        help="Print the version and exit.",
     )
-    return version(_Command("ostler", params=parameters, help=INTRODUCTION, epilog=CLOSING))
+    return _Command("ostler", params=[*parameters, version], help=INTRODUCTION, epilog=CLOSING)
+
+
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from ostler.version import __version__
+
+        click.echo(f"ostler {__version__}")
+        context.exit()
 
 
 def _text_option(name: str, metavar: str, help: str) -> click.Option:

@@ -1,36 +1,12 @@
 """Constants that the arbiter and its workers must agree on: signals between them, pipe sizes, grace margins.
 
-Each stands once: signals and sizes here, seconds in `ostler.ipc.grace`, which is pure. What only one side
-needs to know stands on that side.
+Each stands here once. What only one side needs to know stands on that side. Pure: of `signal` it takes the
+numbers alone.
 """
 
 from __future__ import annotations
 
 import signal
-
-from ostler.ipc.grace import (
-    HURRY_CANCEL,
-    HURRY_FINISH,
-    HURRY_GRACE,
-    HURRY_LINGER,
-    QUIT_GRACE,
-    WORKER_EXIT_MARGIN,
-)
-
-__all__ = [
-    "BLOCKED_ACROSS_SPAWN",
-    "HURRY_CANCEL",
-    "HURRY_FINISH",
-    "HURRY_GRACE",
-    "HURRY_LINGER",
-    "HURRY_SIGNAL",
-    "IGNORED_BY_WORKERS",
-    "PIPE_SIZE",
-    "QUIT_GRACE",
-    "STACK_SIGNAL",
-    "STOP_SIGNALS",
-    "WORKER_EXIT_MARGIN",
-]
 
 STACK_SIGNAL = signal.SIGUSR2
 """From the arbiter to a worker: write the stacks of all threads. The worker registers faulthandler on it."""
@@ -51,3 +27,25 @@ them once its handlers stand."""
 
 PIPE_SIZE = 65536
 """Bytes: the capacity of a pipe (pipe(7)). One read of this size takes all that can be pending."""
+
+# Grace margins, in seconds.
+
+WORKER_EXIT_MARGIN = 3.0
+"""What a worker has past its grace to cancel requests, to shut the application down, and to exit.
+
+It is the last resort, for when nobody else ends the worker: its arbiter is gone, or it is a plain server.
+An arbiter that lives aborts the worker earlier, 1 s past the grace (`DRAIN_GRACE` of
+`ostler.supervisor.fleet.slot`), so that the log says why and has the stacks under the worker's name."""
+
+QUIT_GRACE = 1.0
+"""From SIGQUIT until a worker has to be gone: its own deadline, and the arbiter's SIGKILL."""
+
+HURRY_LINGER = 0.1
+"""After HURRY_SIGNAL: how long a client that has just connected has to send a request, and streams to end."""
+HURRY_FINISH = 0.5
+"""After HURRY_SIGNAL: how long a request in flight may go on before it is cancelled."""
+HURRY_CANCEL = 0.2
+"""How long a request that was cancelled then has to clean up."""
+HURRY_GRACE = 1.25
+"""From HURRY_SIGNAL until the arbiter's SIGKILL: longer than HURRY_FINISH and HURRY_CANCEL together, so that
+a lifespan shutdown has time."""

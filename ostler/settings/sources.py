@@ -13,7 +13,7 @@ from typing import Any
 
 from ostler.errors import SettingsError
 from ostler.records import record
-from ostler.settings import consistency, log_config
+from ostler.settings import consistency
 from ostler.settings.declarations import (
     DEFAULT,
     Settings,
@@ -97,6 +97,8 @@ class Sources:
             if given is not None:
                 found[name], origins[name] = given
         if found["log_config"] is not None:
+            from ostler.settings import log_config  # the arbiter stays small without one
+
             found["log_config"] = log_config.read(self.directory, found["log_config"])
         settings = Settings(**found)
         consistency.refuse_contradictions(settings, origins)

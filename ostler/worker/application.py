@@ -16,7 +16,7 @@ from ostler.worker.asgi import Application
 from ostler.worker.importer import import_from_string
 from ostler.worker.tracebacks import one_line, own_traceback
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 MAX_DEFAULT_THREADS = 32
 """Threads for a WSGI application by default at the most, however many CPUs there are."""

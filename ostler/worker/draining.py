@@ -12,7 +12,7 @@ from ostler.ipc.contract import HURRY_CANCEL, HURRY_FINISH, HURRY_LINGER
 from ostler.worker.accept.acceptor import Acceptor
 from ostler.worker.server_state import ServerState
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 CANCEL_GRACE = 0.5
 """Seconds that what was cancelled has to clean up."""

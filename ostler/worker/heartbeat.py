@@ -25,7 +25,7 @@ from ostler.worker.server import tick_seconds
 from ostler.worker.server_state import ServerState
 from ostler.worker.signal_handlers import SignalHandlers
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 _LAST_RESORT = 1.0
 """Seconds after which faulthandler ends the process if not even the heartbeat's thread can run."""

@@ -11,7 +11,7 @@ from ostler.logging import setup as log_setup
 from ostler.worker.asgi import Application, Message
 from ostler.worker.tracebacks import one_line
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 
 class Lifespan:

@@ -14,7 +14,7 @@ from ostler.worker.limits import TERMINATING
 from ostler.worker.server_state import ServerState
 from ostler.worker.signal_handlers import SignalHandlers
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 _TICK = 1.0
 """Seconds between two ticks at the most: what falls due before the next tick is done now."""

@@ -34,7 +34,7 @@ def _connection(settings: Settings) -> Callable[..., Connection]:
 
         kind = CompletedConnection
         options["log_completed"] = logger_of_completed(settings)
-    if logging.getLogger("ostler.error").isEnabledFor(log_setup.TRACE):
+    if logging.getLogger("ostler.error.worker").isEnabledFor(log_setup.TRACE):
         from ostler.worker.http.tracing import with_trace_log
 
         kind = with_trace_log(kind)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ostler.worker.balancing import Balancer
     from ostler.worker.tls.credentials import Credentials
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 
 def tick_seconds(settings: Settings) -> float:

@@ -114,7 +114,7 @@ class ServerState:
         """Called when a connection is gone."""
         self.overloaded: Application | None = None
         """Answers in the application's place above `limit_concurrency`; None is a plain 503."""
-        self.log = logging.getLogger("ostler.error")
+        self.log = logging.getLogger("ostler.error.worker")
         access = logging.getLogger("ostler.access")
         logged = settings.access_log and access.isEnabledFor(logging.INFO)
         self.access = AccessLog(loop) if logged and not log_setup.at_completion(settings) else None

@@ -27,7 +27,7 @@ from ostler.settings.declarations import Settings
 from ostler.system.signals import forgive_full_wakeup
 from ostler.worker.server import Server
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 
 class SignalHandlers:

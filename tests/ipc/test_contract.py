@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ostler.ipc import contract
+from ostler.supervisor.fleet import slot
 
 
 def test_a_hurried_worker_has_time_for_its_lifespan_before_it_is_killed() -> None:
@@ -55,3 +56,7 @@ def test_one_read_takes_all_that_a_pipe_can_hold() -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_the_arbiter_ends_a_drain_that_takes_too_long_before_the_worker_does() -> None:
+    assert 2 * slot.DRAIN_GRACE < contract.WORKER_EXIT_MARGIN

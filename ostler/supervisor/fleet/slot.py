@@ -12,7 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ostler.ipc.grace import HURRY_GRACE, QUIT_GRACE
+from ostler.ipc.contract import HURRY_GRACE, QUIT_GRACE
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev

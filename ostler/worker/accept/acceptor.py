@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ostler.worker.server_state import ServerState
     from ostler.worker.tls.credentials import Credentials
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
 """Makes a connection of an accepted socket. An OSError means that the client is gone already."""

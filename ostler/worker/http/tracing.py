@@ -8,7 +8,7 @@ import logging
 from ostler.logging.formatters import TRACE
 from ostler.worker.http.connection import Connection
 
-_logger = logging.getLogger("ostler.error")
+_logger = logging.getLogger("ostler.error.worker")
 
 
 def with_trace_log(base: type[Connection]) -> type[Connection]:

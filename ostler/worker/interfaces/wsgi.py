@@ -45,7 +45,7 @@ class WsgiAdapter:
 
     def __init__(self, app: WsgiApplication, *, threads: int, multiprocess: bool) -> None:
         self.app = app
-        self.log = logging.getLogger("ostler.error")
+        self.log = logging.getLogger("ostler.error.worker")
         self._threads = Threads(threads, "wsgi")
         self._environs = EnvironMaker(ErrorLog(self.log), multiprocess=multiprocess)
 

@@ -15,7 +15,7 @@ from ostler.tls import context as tls_context
 from ostler.worker.importer import import_from_string
 from ostler.worker.tracebacks import one_line
 
-logger = logging.getLogger("ostler.error")
+logger = logging.getLogger("ostler.error.worker")
 
 
 class Credentials:
