@@ -1,4 +1,4 @@
-"""Refuses `ostler.run()` while a module is imported that is to be served.
+"""Refuses `ostler.run()` in a module that is being imported to be served: its main guard is missing.
 
 Workers import the application's module. If that is the script that calls `ostler.run()`, and the call is not
 under `if __name__ == "__main__":`, it would come a second time: in every worker, which would start workers of

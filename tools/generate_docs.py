@@ -72,7 +72,7 @@ COMMAND_LINE = """\
 | flag | variable | what it does |
 | --- | --- | --- |
 | `--config FILE` | `OSTLER_CONFIG` | Read settings from this TOML file. |
-| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, except those already set; needs `pip install 'ostler[dotenv]'`. |
+| `--env-file FILE` | `OSTLER_ENV_FILE` | Set the variables of this file for the application, except those already set; needs `pip install python-dotenv`. |
 | `--show-settings` | | Print every effective value and its source, and exit. |
 | `--version` | | Print the version and exit. |
 """  # noqa: E501

@@ -1,4 +1,4 @@
-"""`ostler.Server.started`: whether a server has started, to await, to test, or to wait for in a thread."""
+"""`ostler.Server.started`: awaitable, true once the server serves, with `wait()` for other threads."""
 
 from __future__ import annotations
 

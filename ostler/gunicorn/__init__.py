@@ -1,4 +1,4 @@
-"""Worker classes for gunicorn: `gunicorn -k ostler.gunicorn.Worker main:app`."""
+"""ostler under gunicorn: the worker classes `ostler.gunicorn.Worker` and `H11Worker`."""
 
 from ostler.gunicorn.worker import H11Worker as H11Worker
 from ostler.gunicorn.worker import Worker as Worker

@@ -1,4 +1,4 @@
-"""The rule of `--drain-delay`: an order to stop withdraws first, and drains when the delay is over. Pure.
+"""`--drain-delay`: after an order to stop, health checks fail first; draining begins after the delay. Pure.
 
 Arbiter, plain server and embedded server follow the same rule, each with timers of its own.
 """

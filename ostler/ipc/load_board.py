@@ -1,4 +1,4 @@
-"""The load board: how many connections each worker has, in memory that arbiter and workers share.
+"""The load board: the number of connections of each worker, in memory that all processes share.
 
 The arbiter makes it, hands it to every worker as it is spawned (`ostler.ipc.assignment`), and keeps it until
 its own end.

@@ -1,4 +1,4 @@
-"""A log handler that writes whole lines to a stream, and loses lines rather than waits for a reader.
+"""A log handler that writes whole lines and never blocks: it drops lines if nothing reads the stream.
 
 Relies on Linux for two things. A write of up to PIPE_BUF bytes to a pipe is not mixed with those of other
 processes (pipe(7)): POSIX guarantees it as well. pwritev2(2) with RWF_NOWAIT writes longer lines as far as a

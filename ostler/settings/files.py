@@ -82,7 +82,7 @@ def read_env_file(directory: str, path: str) -> dict[str, str]:
         from dotenv.main import DotEnv
         from dotenv.parser import parse_stream
     except ImportError:
-        raise SettingsError("--env-file needs python-dotenv: pip install 'ostler[dotenv]'") from None
+        raise SettingsError("--env-file needs python-dotenv: pip install python-dotenv") from None
     import io
 
     source = read_text(directory, path)

@@ -76,7 +76,7 @@ def _parse_yaml(name: str, source: str) -> object:
     try:
         import yaml
     except ImportError:
-        raise SettingsError(f"{name}: YAML needs PyYAML: pip install 'ostler[yaml]'") from None
+        raise SettingsError(f"{name}: YAML needs PyYAML: pip install PyYAML") from None
     try:
         return yaml.safe_load(source)
     except (yaml.YAMLError, RecursionError) as error:

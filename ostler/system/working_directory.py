@@ -1,4 +1,4 @@
-"""The working directory, with the symbolic links of the path by which it was entered."""
+"""The working directory with its symbolic links kept, as `pwd -L` prints it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks of requests that begin without a turn of the event loop for each (Python 3.12 and newer).
+"""Starts requests as eager asyncio tasks (Python 3.12 and newer), so that the loop does not queue each.
 
 A usual task waits in the loop's queue for its first step, and most requests need only that one step. Here,
 the requests that one turn of the loop has read wait in a list. In the next turn all of them begin, one after

@@ -1,4 +1,4 @@
-"""Ends idle executors before multiprocessing waits for their processes.
+"""Shuts down idle process pools (ProcessPoolExecutor) when a worker exits: without that it would hang.
 
 A worker is a process of multiprocessing. As such a process exits, multiprocessing first joins its children
 and only then calls `threading._shutdown`, whose hooks end the idle processes of a ProcessPoolExecutor (Python

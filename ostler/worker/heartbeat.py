@@ -1,4 +1,4 @@
-"""A worker's heartbeat to the arbiter, and its lifeline from the arbiter.
+"""A worker's heartbeat to the arbiter, and the pipe (lifeline) that tells it when the arbiter has died.
 
 One thread does both. About once a second it sends a beat, which says how often the event loop and the thread
 itself have run. So the arbiter can tell a blocked loop (only the thread's count moves) from a process that

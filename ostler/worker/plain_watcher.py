@@ -1,4 +1,4 @@
-"""Watches a plain server, which has no arbiter: tells the service manager, and stops it at a limit."""
+"""For a server without an arbiter: tells systemd its state, and stops the server at a limit."""
 
 from __future__ import annotations
 

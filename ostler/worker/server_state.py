@@ -1,4 +1,4 @@
-"""What all connections of one server share: the application, the settings of each request, the one clock."""
+"""What all connections of one server share: application, settings, and the tick that drives time-outs."""
 
 from __future__ import annotations
 

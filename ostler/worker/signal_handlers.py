@@ -30,6 +30,11 @@ from ostler.worker.server import Server
 logger = logging.getLogger("ostler.error.worker")
 
 
+REFUSED_WITHOUT_ARBITER = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU)
+"""Signals that a plain server refuses with a warning, because only an arbiter can do what they ask for. With
+TLS, SIGHUP renews the certificates instead."""
+
+
 class SignalHandlers:
     """Handles the signals of one process: a worker's, or with `supervised=False` a plain server's.
 
@@ -74,11 +79,13 @@ class SignalHandlers:
         signal.signal(signal.SIGUSR1, lambda *_: log_setup.reopen())
         # A worker that leads a process group of its own would also be stopped by the terminal if it wrote
         # there and did not ignore SIGTTOU (termios(3)).
-        for number in IGNORED_BY_WORKERS:
-            signal.signal(number, signal.SIG_IGN if self._supervised else self._on_arbiter_signal)
         if self._supervised:
+            for number in IGNORED_BY_WORKERS:
+                signal.signal(number, signal.SIG_IGN)
             signal.signal(HURRY_SIGNAL, self._on_hurry)
         else:
+            for number in REFUSED_WITHOUT_ARBITER:
+                signal.signal(number, self._on_arbiter_signal)
             signal.signal(signal.SIGINT, self._on_interrupt)
         # The arbiter blocks them across the spawn; a plain server may have been started with any blocked.
         unblocked = {*BLOCKED_ACROSS_SPAWN, signal.SIGCHLD} - ({signal.SIGINT} if terminal else set())

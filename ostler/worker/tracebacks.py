@@ -20,10 +20,12 @@ _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 
 
 def own_traceback(exc: BaseException) -> TracebackType | None:
-    """Return the part of a traceback that begins in the application's code."""
+    """Return the part of a traceback that begins in the application's code, or all of it if there is none."""
     step = exc.__traceback__
     while step is not None and _leads_to_application(step.tb_frame.f_code.co_filename):
         step = step.tb_next
+    if step is None and isinstance(exc, SyntaxError):
+        return None  # no code of the application has run: the error itself names the file and the line
     return step or exc.__traceback__
 
 

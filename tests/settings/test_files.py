@@ -134,4 +134,4 @@ def test_a_wrong_env_file_is_one_line(tmp_path: Path) -> None:
 def test_without_python_dotenv_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dotenv.main", None)
 
-    assert refusal(env_file=".env") == "--env-file needs python-dotenv: pip install 'ostler[dotenv]'"
+    assert refusal(env_file=".env") == "--env-file needs python-dotenv: pip install python-dotenv"

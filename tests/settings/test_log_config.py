@@ -82,4 +82,4 @@ def test_yaml_without_its_library_is_refused_with_what_to_install(
     with pytest.raises(SettingsError) as caught:
         log_config.read(str(tmp_path), LogConfig("log.yaml"))
 
-    assert str(caught.value) == "log.yaml: YAML needs PyYAML: pip install 'ostler[yaml]'"
+    assert str(caught.value) == "log.yaml: YAML needs PyYAML: pip install PyYAML"

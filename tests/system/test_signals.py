@@ -11,6 +11,7 @@ from ostler.supervisor.arbiter import Arbiter
 from ostler.system.sd_notify import Notifier
 from ostler.system.signals import MEANINGS, forgive_full_wakeup
 from ostler.system.sockets import Listener
+from ostler.worker.signal_handlers import REFUSED_WITHOUT_ARBITER
 
 
 def test_the_arbiter_handles_every_signal_that_is_documented_and_no_other() -> None:
@@ -39,6 +40,12 @@ def test_a_worker_handles_or_ignores_every_signal_that_is_documented() -> None:
     assert {number.name for number in IGNORED_BY_WORKERS} == ignored
     assert {number.name for number in handled} == {meaning.name for meaning in MEANINGS} - ignored
     assert STACK_SIGNAL == signal.SIGUSR2
+
+
+def test_a_plain_server_refuses_the_signals_that_the_table_says_it_refuses() -> None:
+    refused = {meaning.name for meaning in MEANINGS if "refused with a warning" in meaning.plain}
+    assert {number.name for number in REFUSED_WITHOUT_ARBITER} == refused
+    assert set(REFUSED_WITHOUT_ARBITER) <= set(IGNORED_BY_WORKERS)
 
 
 def test_a_flood_of_signals_fills_what_wakes_the_loop_in_silence(capfd: pytest.CaptureFixture[str]) -> None:

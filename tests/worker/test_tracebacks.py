@@ -51,3 +51,9 @@ def test_one_line_names_the_place_of_a_syntax_error(application: Path) -> None:
     application.write_text("def broken(\n")
 
     assert one_line(failure(application)).endswith(f"({application}, line 1)")
+
+
+def test_a_syntax_error_in_the_applications_own_module_shows_no_frame_of_ostlers(application: Path) -> None:
+    application.write_text("def app(:\n")
+
+    assert own_traceback(failure(application)) is None

@@ -1,4 +1,4 @@
-"""What Linux knows of a process (/proc, cgroups): why it sends no heartbeat, and why it may have died.
+"""Reads /proc and cgroups of a worker: CPU waits, throttling, state, memory, OOM kills, exit status.
 
 Every figure is optional: if a file is missing, the text says nothing of it.
 """

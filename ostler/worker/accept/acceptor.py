@@ -1,4 +1,4 @@
-"""Accepts connections from one listening socket, and hands each over to what makes a connection of it."""
+"""Accepts connections from one listening socket, and passes each socket to a callback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes an accepted socket to a connection: first the PROXY header, then the TLS handshake, as far as asked.
+"""Makes the connection of an accepted socket: reads the PROXY header, does the TLS handshake.
 
 Every log line of a connection that is closed on this way is written here.
 """

@@ -1,4 +1,4 @@
-"""With `--proxy-protocol`: takes the PROXY header from a socket, and tells the connection its client.
+"""Reads the PROXY header from a socket (`--proxy-protocol`), and gives the connection its client.
 
 The header is the first thing on a connection, in clear even where TLS follows. It is taken to its last byte
 and no further: what follows is for the TLS handshake or for HTTP.

@@ -1,4 +1,4 @@
-"""How a connection is closed so that the client gets what was sent: lingering, flushing, and their deadline.
+"""Closes a connection so that the client gets what was sent: lingering, flushing, and their deadline.
 
 To close a socket with input unread resets the connection, and a client that is still sending loses the
 answer (RFC 9112, section 9.6). So where a client may still be sending, the connection lingers: our sending

@@ -1,4 +1,4 @@
-"""A log message that is a finished line, in a record that has arguments all the same.
+"""Access log records whose message is already formatted, while their arguments stay readable.
 
 Formatters may read an access record's arguments (uvicorn's does), and `%(message)s` must be the finished
 line.
