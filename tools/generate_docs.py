@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
 from ostler.settings.kinds import Many, Switch
-from ostler.supervisor.fleet.slot import TABLE, State
+from ostler.supervisor.fleet.slot import TABLE, SlotState
 from ostler.system.signals import MEANINGS
 
 SETTINGS_INTRODUCTION = """\
@@ -176,17 +176,17 @@ def life_diagram() -> str:
 
     An event that does not change the state is not drawn.
     """
-    edges: dict[tuple[State, State], list[str]] = {}
+    edges: dict[tuple[SlotState, SlotState], list[str]] = {}
     for (state, event), row in TABLE.items():
         for following in row.next:
             if following is not state:
                 edges.setdefault((state, following), []).append(event.__name__)
-    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.EMPTY.name}"]
-    for before in State:
-        for after in State:
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {SlotState.EMPTY.name}"]
+    for before in SlotState:
+        for after in SlotState:
             if events := edges.get((before, after)):
                 lines.append(f"    {before.name} --> {after.name}: {', '.join(sorted(events))}")
-    return "\n".join([*lines, f"    {State.VACATED.name} --> [*]", "```"])
+    return "\n".join([*lines, f"    {SlotState.VACATED.name} --> [*]", "```"])
 
 
 BLOCKS: Mapping[str, Mapping[str, Callable[[], str]]] = MappingProxyType(

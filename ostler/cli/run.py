@@ -245,10 +245,10 @@ def _serve_plain(
 
 
 def _reloader(sources: Sources, configuration: Configuration, directory: str) -> Reloader:
-    from ostler.supervisor.reload.file_watcher import Watch, Watcher
+    from ostler.supervisor.reload.file_watcher import FileWatcher, Watch
     from ostler.supervisor.reload.reloader import Reloader
 
     settings = configuration.settings
     files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
     watch = Watch.of(settings, directory, files)
-    return Reloader(Watcher(watch), delay=settings.reload_delay, directory=directory)
+    return Reloader(FileWatcher(watch), delay=settings.reload_delay, directory=directory)

@@ -17,6 +17,7 @@ from ostler.cli import run as cli_run
 from ostler.cli.main import INTERRUPTED, report_error, take_handover, write_to_stderr
 from ostler.errors import OstlerError, SettingsError
 from ostler.ipc.assignment import ARBITERS_OWN
+from ostler.ipc.contract import STACK_SIGNAL
 from ostler.settings.declarations import App
 from ostler.settings.sources import Configuration, Sources
 from ostler.supervisor.upgrade.handover import Inherited
@@ -158,7 +159,7 @@ def _process_restored() -> Iterator[None]:
     finally:
         # The plain server's deadline, at which faulthandler would end the process: the server has ended.
         faulthandler.cancel_dump_traceback_later()
-        faulthandler.unregister(signal.SIGUSR2)
+        faulthandler.unregister(STACK_SIGNAL)
         if not faulthandler_enabled:
             faulthandler.disable()
         for number, handler in handlers.items():

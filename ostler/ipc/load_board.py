@@ -26,7 +26,7 @@ MOST_QUEUES = 256
 class LoadBoard:
     """For each queue, the number of open connections of its worker.
 
-    There is no lock: a number may be out of date by a moment, and what is decided by it must bear that.
+    There is no lock: a number may be out of date by a moment, and a decision that uses it must tolerate that.
 
     Args:
         size: the number of queues.

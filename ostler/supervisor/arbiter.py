@@ -210,7 +210,7 @@ class Arbiter:
         """Ctrl+C: the first stops gracefully, the second at once."""
         if self._interrupted:
             self._stop_now()
-        elif self._reloader is not None:  # a developer waits for the end
+        elif self._reloader is not None:  # in development, Ctrl+C should not take long
             self._interrupted = True
             self._stop_soon()
         else:
@@ -268,14 +268,14 @@ class Arbiter:
         self._set_timer()
 
     def _hand_over(self, pid: int) -> None:
-        """The new arbiter is ready and speaks for the service: drain, without a delay."""
+        """The new arbiter is ready and reports to systemd: drain, without a delay."""
         self._systemd.hand_over(pid)
         if self._queues is not None:
             self._queues.hand_over()
         self._drain()
 
     def _take_place(self) -> None:
-        """The old arbiter has handed over, or has died: this one speaks for the service."""
+        """The old arbiter has handed over, or has died: this one reports to systemd from now on."""
         self._systemd.take_over(self._fleet)
         if self._queues is not None:
             self._queues.take_over()
@@ -371,7 +371,7 @@ class Arbiter:
             listener.close()
 
     def _on_internal_error(self, callback: Callable[..., object], error: Exception) -> None:
-        """Log an exception that must not be, and stop: the workers drain, and exit by themselves."""
+        """Log an exception, which is a defect of ostler, and stop: the workers drain and exit."""
         name = getattr(callback, "__qualname__", callback)
         logger.critical("Internal error in the arbiter: Exception in callback %s", name, exc_info=error)
         self._loop.stop()

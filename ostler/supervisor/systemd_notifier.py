@@ -30,7 +30,7 @@ class SystemdNotifier:
             self._snapshot = snapshot
 
     def hand_over(self, pid: int) -> None:
-        """Name the arbiter that speaks for the service from now on, and send nothing more."""
+        """Name the arbiter that reports to systemd from now on, and send nothing more."""
         self._notifier.send(f"MAINPID={pid}")
         self._notifier.held = True
 

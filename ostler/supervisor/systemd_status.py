@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from ostler.records import record
 from ostler.supervisor.fleet.fleet import Fleet
-from ostler.supervisor.fleet.slot import State
+from ostler.supervisor.fleet.slot import SlotState
 from ostler.system.request_rate import PAUSE, RequestRate
 
 Datagram: TypeAlias = tuple[str, ...]
@@ -48,9 +48,9 @@ def snapshot(fleet: Fleet, now: float) -> FleetSnapshot:
     states = [slot.state for slot in slots]
     return FleetSnapshot(
         size=fleet.size,
-        ready=states.count(State.READY),
+        ready=states.count(SlotState.READY),
         healthy=sum(slot.healthy(now) for slot in slots),
-        booting=states.count(State.BOOTING),
+        booting=states.count(SlotState.BOOTING),
         processes=sum(slot.pid is not None for slot in slots),
         generation=fleet.generation,
         rolling=fleet.rolling,

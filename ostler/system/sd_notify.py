@@ -35,7 +35,7 @@ class Notifier:
         self._pending: deque[bytes] = deque(maxlen=_MOST_PENDING)
         self._socket: socket.socket | None = None
         self.held = False
-        """Whether nothing is sent, because another arbiter speaks for the service during an upgrade."""
+        """Whether nothing is sent, because another arbiter reports to systemd during an upgrade."""
         if self._address is None:
             self.watchdog = None
 

@@ -21,7 +21,7 @@ _NOTICEABLE = 0.1
 """Seconds after which a drain logs what it waits for."""
 
 
-class Drain:
+class ServerDrain:
     """One server's drain. `await run()` once the server is to stop.
 
     Under `--reload` (`ServerState.turning_away`) all is shorter: what waits in the queues is left for the

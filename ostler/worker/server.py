@@ -18,7 +18,7 @@ from ostler.settings.declarations import Settings
 from ostler.system.memory import resident
 from ostler.worker.accept.acceptor import Acceptor, Connect, connector
 from ostler.worker.asgi import Application
-from ostler.worker.draining import CANCEL_GRACE, Drain, run_until
+from ostler.worker.draining import CANCEL_GRACE, ServerDrain, run_until
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits, request_limit, requests_exceeded
 from ostler.worker.protocols import http_protocol
@@ -41,7 +41,7 @@ def tick_seconds(settings: Settings) -> float:
 
 
 class Watcher(Protocol):
-    """Is told how a server fares: `Heartbeat` in a worker, and others where there is no arbiter.
+    """Is told the state of a server: `Heartbeat` in a worker, and others where there is no arbiter.
 
     All methods are called in the loop's thread. None of them may block or raise.
     """
@@ -174,7 +174,7 @@ class Server:
         if self._tick is not None:
             self._tick.cancel()
         if self._server_state is not None:
-            await Drain(self._server_state, self._acceptors, self._stop_now_asked).abort()
+            await ServerDrain(self._server_state, self._acceptors, self._stop_now_asked).abort()
         await self._lifespan.cancel(CANCEL_GRACE)
         log_setup.flush()
 
@@ -218,7 +218,7 @@ class Server:
             self._balancer.close()
         # The acceptors of the other workers' queues, too: when all workers drain, the last one has to leave
         # nothing behind in any queue.
-        await Drain(server_state, self._acceptors, self._stop_now_asked).run()
+        await ServerDrain(server_state, self._acceptors, self._stop_now_asked).run()
         if self._tick is not None:
             self._tick.cancel()
 

@@ -63,7 +63,7 @@ class ServerState:
     Connections and requests add themselves to `connections` and `requests`, and call `left`, `returned` and
     `count`. The server calls `tick` about once a second, which is the only clock of all deadlines: nothing
     here has a timer of its own. To stop, the server calls `withdraw`, `drain`, `leave`, `end_streams`,
-    `cancel` and `abort`, each harder than the one before; what was called already may be called again.
+    `cancel` and `abort`, each more forceful than the one before; what was called already may be called again.
     """
 
     def __init__(

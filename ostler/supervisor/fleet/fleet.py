@@ -210,7 +210,7 @@ class Fleet:
                 actions += self._deliver(slot, ev.Tick(), now)
         return actions
 
-    # --- news of one worker -----------------------------------------------------------------------
+    # --- events of one worker ---------------------------------------------------------------------
 
     def _deliver(self, slot: Slot, event: object, now: float) -> Actions:
         """Let a slot handle an event, and act on its notices where they stand among its actions."""

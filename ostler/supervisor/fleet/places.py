@@ -17,7 +17,7 @@ from typing import TypeAlias
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Report, Timings
-from ostler.supervisor.fleet.slot import Slot, State
+from ostler.supervisor.fleet.slot import Slot, SlotState
 from ostler.supervisor.fleet.slot_events import (
     BecameReady,
     Leave,
@@ -122,7 +122,7 @@ class Places:
 
     def ready(self) -> list[Slot]:
         """Return the workers that are READY."""
-        return [slot for slot in self.slots() if slot.state is State.READY]
+        return [slot for slot in self.slots() if slot.state is SlotState.READY]
 
     def responsive(self, now: float) -> set[int]:
         """Return the numbers of the places with a READY worker that was heard lately; if none, with any."""
@@ -136,12 +136,12 @@ class Places:
 
     def empty(self) -> list[Place]:
         """Return the places whose tenant has not been spawned, and waits for no time at which it will be."""
-        return [place for place in self if place.tenant.state is State.EMPTY]
+        return [place for place in self if place.tenant.state is SlotState.EMPTY]
 
     def first_boot(self) -> bool:
         """Whether one of the first N workers still boots."""
         first = (place.tenant for place in self if place.tenant.ticket <= self._first_tickets)
-        return any(slot.state is State.BOOTING for slot in first)
+        return any(slot.state is SlotState.BOOTING for slot in first)
 
     def serving(self, on: str = "") -> str:
         """Return how many workers of which generations serve, for the log."""
@@ -169,7 +169,7 @@ class Places:
 
     def close_one(self, now: float) -> Actions:
         """Close a place: one without a READY worker if there is any, otherwise the highest number."""
-        idle = {State.EMPTY: 3, State.BACKOFF: 2, State.BOOTING: 1}
+        idle = {SlotState.EMPTY: 3, SlotState.BACKOFF: 2, SlotState.BOOTING: 1}
         last = max(self, key=lambda place: (idle.get(place.tenant.state, 0), place.number))
         del self._places[last.number]
         return self._clear(last, Leave(), now)

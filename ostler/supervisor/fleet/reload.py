@@ -5,7 +5,7 @@ from __future__ import annotations
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Report
 from ostler.supervisor.fleet.places import Actions, Place, Places
-from ostler.supervisor.fleet.slot import Slot, State
+from ostler.supervisor.fleet.slot import Slot, SlotState
 from ostler.supervisor.fleet.slot_events import LeaveSoon, Lost
 
 
@@ -76,7 +76,7 @@ class CodeReload:
             return []
         actions: Actions = []
         for slot in self._places.slots():
-            if slot.state is State.BOOTING and slot.pid is not None and not slot.may_import:
+            if slot.state is SlotState.BOOTING and slot.pid is not None and not slot.may_import:
                 slot.may_import = True
                 actions.append(ev.AllowImport(slot.pid))
         return actions

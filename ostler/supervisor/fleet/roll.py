@@ -6,7 +6,7 @@ from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.duration import format_duration
 from ostler.supervisor.fleet.events import Report
 from ostler.supervisor.fleet.places import Actions, Place, Places, backoff, workers
-from ostler.supervisor.fleet.slot import Slot, State
+from ostler.supervisor.fleet.slot import Slot, SlotState
 from ostler.supervisor.fleet.slot_events import Leave, Lost
 
 
@@ -85,7 +85,8 @@ class RollingRestart:
         actions: Actions = [Report("debug", f"Generation {roll.generation} has proved itself")]
         actions += self._places.take_over(place, now)
         for place in self._places:
-            if place.tenant.state is State.BACKOFF:  # it does not serve, so no successor has to come first
+            # It does not serve, so no successor has to come first.
+            if place.tenant.state is SlotState.BACKOFF:
                 actions += self._places.replace_tenant(place, now)
         return actions
 
@@ -166,4 +167,4 @@ class RollingRestart:
 
 def _not_serving_first(place: Place) -> tuple[int, int]:
     """Sort places without a serving worker first, then by number."""
-    return ({State.BACKOFF: 0, State.BOOTING: 1}.get(place.tenant.state, 2), place.number)
+    return ({SlotState.BACKOFF: 0, SlotState.BOOTING: 1}.get(place.tenant.state, 2), place.number)

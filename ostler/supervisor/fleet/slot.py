@@ -12,7 +12,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ostler.ipc.contract import HURRY_GRACE, QUIT_GRACE
+from ostler.ipc.contract import HURRY_GRACE, HURRY_SIGNAL, QUIT_GRACE
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev
@@ -42,7 +42,7 @@ time-out plus `WORKER_EXIT_MARGIN` (3 s), is later on purpose: it ends a worker 
 the arbiter lives, SIGABRT comes first, so that the log says why the worker ended and shows its stacks."""
 
 
-class State(Enum):
+class SlotState(Enum):
     """The states of a worker: EMPTY first, VACATED last."""
 
     EMPTY = "empty"  # no worker was spawned, and no time is set for it
@@ -76,7 +76,7 @@ class Slot:
         self.generation = generation
         self.timings = timings
         self.ticket = ticket
-        self.state = State.EMPTY
+        self.state = SlotState.EMPTY
         self.pid: int | None = None
         self.beat: Beat | None = None
         """The last heartbeat."""
@@ -112,11 +112,11 @@ class Slot:
 
     def healthy(self, now: float) -> bool:
         """Whether it is READY and has not been silent for half of its healthcheck time-out."""
-        return self.state is State.READY and not self._detector().suspicious(now)
+        return self.state is SlotState.READY and not self._detector().suspicious(now)
 
     def deadline(self) -> float | None:
         """When to call `handle(Tick(), now)`, if nothing happens before. None: not at all."""
-        if self.state is State.READY:
+        if self.state is SlotState.READY:
             return self._detector().deadline()
         return self._deadline
 
@@ -126,7 +126,7 @@ class Slot:
 
     def extend(self, seconds: float) -> None:
         """Extend the deadlines of boot and silence by this time, in which the arbiter did not run."""
-        if self.state is State.BOOTING and self._deadline is not None:
+        if self.state is SlotState.BOOTING and self._deadline is not None:
             self._deadline += seconds
         if self._hang_detector is not None:
             self._hang_detector.extend(seconds)
@@ -151,7 +151,7 @@ class Slot:
             raise UnlistedEvent(f"no process yet: {self!r}")
         return self.pid
 
-    def _move(self, state: State, deadline: float | None = None) -> None:
+    def _move(self, state: SlotState, deadline: float | None = None) -> None:
         self.state = state
         self._deadline = deadline
 
@@ -159,47 +159,47 @@ class Slot:
 
     def _spawn_at(self, order: SpawnAt, now: float) -> list[Outcome]:
         if order.at > now:
-            self._move(State.BACKOFF, order.at)
+            self._move(SlotState.BACKOFF, order.at)
             return []
         return self._spawn(order, now)
 
     def _spawn(self, _: SpawnAt | Tick, now: float) -> list[Outcome]:
         self._spawned = now
-        self._move(State.BOOTING)
+        self._move(SlotState.BOOTING)
         return [ev.Spawn(self.ticket, self.number, self.generation)]
 
     def _cancel(self, _: Leave | LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
-        self._move(State.VACATED)
+        self._move(SlotState.VACATED)
         return [Vacated()]
 
     def _started(self, event: Started, now: float) -> list[Outcome]:
         if self.pid is not None:
             raise UnlistedEvent(f"started twice: {self!r}")
         self.pid = event.pid
-        if self.state is State.DRAINING:  # it was told to leave while its spawn was under way
+        if self.state is SlotState.DRAINING:  # it was told to leave while its spawn was under way
             return self._leave(Leave(), now)
-        if self.state is State.ABORTED:
+        if self.state is SlotState.ABORTED:
             return self._leave_now(LeaveNow(), now)
         self._deadline = now + self.timings.startup
         return []
 
     def _spawn_failed(self, event: SpawnFailed, now: float) -> list[Outcome]:
-        ordered = self.state is not State.BOOTING
-        self._move(State.VACATED)
+        ordered = self.state is not SlotState.BOOTING
+        self._move(SlotState.VACATED)
         if ordered:
             return [Vacated()]
         cause = f"{self.name} could not be spawned: {event.reason}"
         return [Lost("error", cause, cause), Vacated()]
 
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
-        self._move(State.READY)
+        self._move(SlotState.READY)
         self.ready_since = now
         self._hang_detector = HangDetector(self.timings.healthcheck, now)
         report = Report("info", f"{self.name} is ready after {format_duration(now - self._spawned)}")
         return [report, BecameReady()]
 
     def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
-        self._move(State.FAILED, now + FAILED_GRACE)
+        self._move(SlotState.FAILED, now + FAILED_GRACE)
         return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
 
     def _boot_timed_out(self, _: Tick, now: float) -> list[Outcome]:
@@ -261,9 +261,9 @@ class Slot:
 
     def _leave(self, _: Leave, now: float) -> list[Outcome]:
         if self.pid is None:
-            self._move(State.DRAINING)
+            self._move(SlotState.DRAINING)
             return []
-        self._move(State.DRAINING, now + self.timings.graceful + DRAIN_GRACE)
+        self._move(SlotState.DRAINING, now + self.timings.graceful + DRAIN_GRACE)
         self._sent.append("SIGTERM")
         return [ev.Drain(self.pid)]
 
@@ -274,21 +274,21 @@ class Slot:
 
     def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
         if self.pid is None:
-            self._move(State.ABORTED)
+            self._move(SlotState.ABORTED)
             return []
         self._grace = QUIT_GRACE
-        self._move(State.ABORTED, now + QUIT_GRACE)
+        self._move(SlotState.ABORTED, now + QUIT_GRACE)
         self._sent.append("SIGQUIT")
         return [ev.Quit(self.pid)]
 
     def _leave_soon(self, _: LeaveSoon, now: float) -> list[Outcome]:
         self.hurried = True
         if self.pid is None:
-            self._move(State.ABORTED)
+            self._move(SlotState.ABORTED)
             return []
         self._grace = HURRY_GRACE
-        self._move(State.ABORTED, now + HURRY_GRACE)
-        self._sent.append("SIGURG")
+        self._move(SlotState.ABORTED, now + HURRY_GRACE)
+        self._sent.append(HURRY_SIGNAL.name)
         return [ev.Hurry(self.pid)]
 
     def _shorten(self, order: LeaveSoon | LeaveNow, now: float) -> list[Outcome]:
@@ -300,17 +300,17 @@ class Slot:
     def _abort(self, grace: float, now: float) -> list[Outcome]:
         # SIGABRT makes the worker's faulthandler write its stacks: no ShowStack is needed.
         self._grace = grace
-        self._move(State.ABORTED, now + grace)
+        self._move(SlotState.ABORTED, now + grace)
         self._sent.append("SIGABRT")
         return [ev.Abort(self._process())]
 
     def _kill(self, _: Tick, now: float) -> list[Outcome]:
-        if self.state is State.FAILED:
+        if self.state is SlotState.FAILED:
             why = f"did not exit within {format_duration(FAILED_GRACE)} of its failed start"
         else:
             why = f"did not end within {format_duration(self._grace)} of {self._sent[-1]}"
         # No further deadline: a process that SIGKILL does not end sleeps uninterruptibly in the kernel.
-        self._move(State.ABORTED)
+        self._move(SlotState.ABORTED)
         self._sent.append("SIGKILL")
         return [Report("warning", f"{self.name} {why}: killed"), ev.Kill(self._process())]
 
@@ -326,9 +326,9 @@ class Slot:
             else f"after serving for {format_duration(self.served(now))}"
         )
         how = f"{event.how}{sender} {when}" + (f", {event.hint}" if event.hint else "")
-        lost = self.state in (State.BOOTING, State.READY)
-        failed = self.state is State.FAILED
-        self._move(State.VACATED)
+        lost = self.state in (SlotState.BOOTING, SlotState.READY)
+        failed = self.state is SlotState.FAILED
+        self._move(SlotState.VACATED)
         if lost:
             return [Lost("warning", f"{self.name} {how}", f"{self.name} {how}"), Vacated()]
         level: Literal["debug", "info", "warning"] = "warning" if foreign else "debug" if failed else "info"
@@ -343,15 +343,15 @@ class Row:
     """What a slot does on one event in one state, and the states that this may lead to."""
 
     act: Callable[[Slot, Any, float], list[Outcome]]
-    next: tuple[State, ...]
+    next: tuple[SlotState, ...]
 
 
-def _table() -> dict[tuple[State, type], Row]:
-    s, row = State, Row
+def _table() -> dict[tuple[SlotState, type], Row]:
+    s, row = SlotState, Row
     booting = row(Slot._started, (s.BOOTING,))
     inspecting = (s.READY, s.ABORTED)
     gone = row(Slot._exited, (s.VACATED,))
-    table: dict[tuple[State, type], Row] = {
+    table: dict[tuple[SlotState, type], Row] = {
         (s.EMPTY, SpawnAt): row(Slot._spawn_at, (s.BOOTING, s.BACKOFF)),
         (s.BACKOFF, Tick): row(Slot._spawn, (s.BOOTING,)),
         (s.BOOTING, Started): booting,
@@ -395,5 +395,5 @@ def _table() -> dict[tuple[State, type], Row]:
     return table
 
 
-TABLE: Mapping[tuple[State, type], Row] = MappingProxyType(_table())
+TABLE: Mapping[tuple[SlotState, type], Row] = MappingProxyType(_table())
 """Every (state, event) that can happen. A pair that is not listed raises UnlistedEvent."""

@@ -1,7 +1,7 @@
 """Watches files for --reload, by watchfiles in threads.
 
-`Watch` says which directories are watched and which of their files count; `Watcher` reports the changed files
-to the arbiter's loop.
+`Watch` says which directories are watched and which of their files count; `FileWatcher` reports the changed
+files to the arbiter's loop.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-class Watcher:
+class FileWatcher:
     """Watches in threads, as watchfiles blocks, and reports files that count in the loop's own thread.
 
     `start` it once, and `stop` it before the loop is closed. `function` stands for watchfiles.watch, in

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ostler.supervisor.event_loop import EventLoop, Timer
-from ostler.supervisor.reload.file_watcher import Watcher
+from ostler.supervisor.reload.file_watcher import FileWatcher
 from ostler.supervisor.reload.terminal import Terminal
 
 
@@ -19,7 +19,7 @@ class Reloader:
         directory: the log names files relative to it.
     """
 
-    def __init__(self, watcher: Watcher, *, delay: float, directory: str) -> None:
+    def __init__(self, watcher: FileWatcher, *, delay: float, directory: str) -> None:
         self.terminal = Terminal()
         self._watcher = watcher
         self._delay = delay

@@ -24,7 +24,7 @@ _START_MARGIN = 10.0
 """Seconds for the new arbiter's interpreter to start, on top of the time for a worker."""
 
 
-class State(Enum):
+class UpgradeState(Enum):
     """The states of an upgrade."""
 
     IDLE = "idle"
@@ -86,7 +86,7 @@ class UpgradeDecision:
     """
 
     def __init__(self) -> None:
-        self.state = State.IDLE
+        self.state = UpgradeState.IDLE
         self.pid: int | None = None
         """The new arbiter's, once it runs."""
         self._deadline: float | None = None
@@ -103,7 +103,7 @@ class UpgradeDecision:
     @property
     def under_way(self) -> bool:
         """Whether there is a new arbiter that may still take over, or has not exited yet."""
-        return self.state in (State.STARTING, State.STOPPING)
+        return self.state in (UpgradeState.STARTING, UpgradeState.STOPPING)
 
     def deadline(self) -> float | None:
         """When to call `tick`. None: not at all."""
@@ -113,13 +113,13 @@ class UpgradeDecision:
         """SIGUSR2 has come: start a new arbiter, or say why not."""
         if refusal := self._refusal(given):
             return [Report("warning", f"SIGUSR2: no upgrade, {refusal}")]
-        self.state, self.pid, self._last_words, self._cause = State.STARTING, None, "", ""
+        self.state, self.pid, self._last_words, self._cause = UpgradeState.STARTING, None, "", ""
         self._start_timeout, self._grace = given.startup + _START_MARGIN, given.grace
         self._deadline = now + self._start_timeout
         return [Launch()]
 
     def _refusal(self, given: Preconditions) -> str:
-        if given.stopping or self.state is State.DONE:
+        if given.stopping or self.state is UpgradeState.DONE:
             return "ostler stops"
         if given.obstacle:
             return given.obstacle
@@ -140,9 +140,9 @@ class UpgradeDecision:
 
     def ready(self) -> list[Action]:
         """All workers of the new arbiter are ready."""
-        if self.state is not State.STARTING or self.pid is None:
+        if self.state is not UpgradeState.STARTING or self.pid is None:
             return []  # too late: it has been told to stop
-        self.state, self._deadline = State.DONE, None
+        self.state, self._deadline = UpgradeState.DONE, None
         text = f"Upgrade: new arbiter process [{self.pid}] is ready and takes over; this one drains and exits"
         return [Report("info", text), HandOver(self.pid)]
 
@@ -152,7 +152,7 @@ class UpgradeDecision:
 
     def exited(self) -> list[Action]:
         """The new arbiter has exited, or has taken over and has closed its line to this one."""
-        if self.state is State.DONE:
+        if self.state is UpgradeState.DONE:
             return []
         words = f": {self._last_words}" if self._last_words else ", without a word: was it killed?"
         return self._give_up(self._cause or f"it has ended{words}")
@@ -162,15 +162,15 @@ class UpgradeDecision:
         if not self.under_way or self.pid is None:
             return []
         self._cause = self._cause or "ostler stops"
-        self.state, self._deadline = State.STOPPING, now + self._grace
+        self.state, self._deadline = UpgradeState.STOPPING, now + self._grace
         return [SendSignal(self.pid, signal)]
 
     def tick(self, now: float) -> list[Action]:
         """A deadline may have passed."""
         if self._deadline is None or now < self._deadline or self.pid is None:
             return []
-        if self.state is State.STARTING:
-            self.state, self._deadline = State.STOPPING, now + self._grace
+        if self.state is UpgradeState.STARTING:
+            self.state, self._deadline = UpgradeState.STOPPING, now + self._grace
             last = f"; its last words: {self._last_words}" if self._last_words else ""
             self._cause = f"it was not ready after {self._start_timeout:g} s{last}"
             return [SendSignal(self.pid, "SIGTERM")]
@@ -180,7 +180,7 @@ class UpgradeDecision:
     def _give_up(self, cause: str) -> list[Action]:
         name = "new arbiter" if self.pid is None else f"new arbiter process [{self.pid}]"
         stops = self._cause == "ostler stops"
-        self.state, self.pid, self._deadline = State.IDLE, None, None
+        self.state, self.pid, self._deadline = UpgradeState.IDLE, None, None
         if stops:
             return [Report("info", f"Upgrade given up: {cause}")]
         return [Report("error", f"Upgrade given up, this arbiter serves on: {name}: {cause}"), RunPostponed()]

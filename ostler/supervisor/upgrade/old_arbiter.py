@@ -29,8 +29,8 @@ from ostler.supervisor.upgrade.decision import (
     Preconditions,
     RunPostponed,
     SendSignal,
-    State,
     UpgradeDecision,
+    UpgradeState,
 )
 from ostler.system.sockets import Listener
 
@@ -146,7 +146,7 @@ class OldArbiter:
     def close(self) -> None:
         """At the end of this arbiter: wait for a new arbiter that has been told to go."""
         pid = self._decision.pid
-        if self._decision.state is State.STOPPING and self._channel is not None and pid is not None:
+        if self._decision.state is UpgradeState.STOPPING and self._channel is not None and pid is not None:
             end = max(self._decision.deadline() or 0.0, time.monotonic())
             # Not select(2): it cannot wait for descriptors over 1023.
             poll = select.poll()

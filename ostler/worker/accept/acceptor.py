@@ -40,7 +40,7 @@ def connector(
 ) -> Connect:
     """Return the one way from an accepted socket to a connection: PROXY header, then TLS, then HTTP.
 
-    `credentials` is None where connections are in clear.
+    `credentials` is None without TLS.
     """
     if credentials is None and not server_state.settings.proxy_protocol:
         loop = server_state.loop

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHUTDOWN = 3600.0
 """Seconds until asyncio cuts a TLS connection that is closing. A short time would cut off a slow client that
-still reads its response. The connection has a deadline of its own, which heeds progress
+still reads its response. The connection has a deadline of its own, which takes account of progress
 (`Connection.check`)."""
 
 _NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
@@ -37,7 +37,7 @@ class Handshake:
     """Makes connections of accepted sockets, where PROXY headers or TLS come first.
 
     With `--proxy-protocol` every peer has to be trusted and has to send a header: a peer that is not trusted
-    is a client that goes round the proxy, or a proxy that is not listed. The specification forbids to guess
+    is a client that bypasses the proxy, or a proxy that is not listed. The specification forbids to guess
     whether there is a header (HAProxy's proxy-protocol.txt, section 2).
     """
 
@@ -47,7 +47,7 @@ class Handshake:
         make_connection: Callable[[ServerState], Connection],
         credentials: Credentials | None,
     ) -> None:
-        """`credentials` is None where connections are in clear."""
+        """`credentials` is None without TLS."""
         settings = server_state.settings
         self._server_state = server_state
         self._loop = server_state.loop

@@ -1,7 +1,7 @@
 """Reads the PROXY header from a socket (`--proxy-protocol`), and gives the connection its client.
 
-The header is the first thing on a connection, in clear even where TLS follows. It is taken to its last byte
-and no further: what follows is for the TLS handshake or for HTTP.
+The header is the first thing on a connection, not encrypted even where TLS follows. It is taken to its last
+byte and no further: what follows is for the TLS handshake or for HTTP.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def apply_origin(connection: Connection, origin: Origin, peers: ProxyPeers) -> N
     if origin.kind == "local":
         return  # the proxy's own request: its client is the proxy
     if origin.kind == "unknown":
-        # The connection keeps the proxy's address, but the proxy does not vouch for the client behind it.
+        # The connection keeps the proxy's address, but the proxy says nothing about the client behind it.
         connection.trusted = False
         return
     forwarding = connection.server_state.proxies is not None

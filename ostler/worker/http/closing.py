@@ -86,7 +86,7 @@ class ClosingMixin(FlowControlMixin):
         if self.tls is not None:
             # Once all is delivered, the client's close_notify need not be waited for (RFC 8446, section 6.1).
             self._deadline = self.server_state.now + QUIET_TIME
-            # Input that lies unread would make OpenSSL's close_notify fail, and cost the response.
+            # Unread input would make OpenSSL's close_notify fail, and cost the response.
             self._resume_reading()
         self._transport.close()
 

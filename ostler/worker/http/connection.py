@@ -62,7 +62,7 @@ DISCARD_BYTES = 64 * 1024
 
 
 class Connection(ClosingMixin):
-    """One HTTP/1.1 connection: the sink of its parser, and the stream of its cycles."""
+    """One HTTP/1.1 connection. Its parser pushes requests into it; its cycles send responses through it."""
 
     __slots__ = (
         "_active", "_chunked", "_half_closed", "_keep_alive", "_last", "_parser", "_pending_head", "_queue",
@@ -384,7 +384,7 @@ class Connection(ClosingMixin):
         if self.reading_paused:
             self._resume_input()
 
-    # -- called by the active cycle, of which this is the stream
+    # -- called by the active cycle
 
     def proceed(self) -> None:
         """Send 100 Continue."""

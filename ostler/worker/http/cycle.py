@@ -259,18 +259,22 @@ class Cycle:
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self.half_closed:
                 return {"type": "http.disconnect"}
-            # One future for each caller: a shared one would be cancelled with the first of them.
-            waiter: asyncio.Future[None] = stream.server_state.loop.create_future()
-            if self._waiters is None:
-                self._waiters = [waiter]
-            else:
-                self._waiters.append(waiter)
-            await waiter
+            await self._new_waiter()
         body = self.take_body()
         self._end_received = self.body_complete
         message = {"type": "http.request", "body": body, "more_body": not self._end_received}
         stream.taken(self)  # this may push in more of the body at once
         return message
+
+    def _new_waiter(self) -> asyncio.Future[None]:
+        """Return a future that is done when something has arrived, or the client is gone."""
+        # One future for each caller: a shared one would be cancelled with the first of them.
+        waiter: asyncio.Future[None] = self.stream.server_state.loop.create_future()
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            self._waiters.append(waiter)
+        return waiter
 
     async def send(self, message: Message) -> None:
         """ASGI: send a part of the response.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ostler.settings.field_grammar import TOKEN_CHARACTERS
+
 # Section 4, and what is widely sent although it is not valid: white space around ";", unquoted addresses with
 # ports.
 _PAIR = re.compile(
-    r"""[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;\\]+))[ \t]*(?:;|\Z)""", re.DOTALL
+    rf"""[ \t]*([{TOKEN_CHARACTERS.decode()}]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",;\\]+))[ \t]*(?:;|\Z)""",
+    re.DOTALL,
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _OBFUSCATED_PORT = re.compile(r":_[0-9A-Za-z._-]+\Z")  # section 6.3

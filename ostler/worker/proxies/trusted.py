@@ -126,7 +126,7 @@ class TrustedProxies:
                 continue
             address = _address(entry)
             if address is None:
-                break  # "unknown" and the like: no trusted proxy vouches for what is behind it
+                break  # "unknown" and the like: no trusted proxy has named what is behind it
             farthest = address
             if not self.trusts(address[0]):
                 break

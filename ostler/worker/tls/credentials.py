@@ -1,4 +1,4 @@
-"""Holds the SSLContext for a server's new connections, renews it, and logs what came of that."""
+"""Holds the SSLContext for a server's new connections, renews it, and logs the result."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class MessageReceiver(Protocol):
 
 
 class WebSocket(ClosingMixin):
-    """Takes over the transport of an HTTP connection; the sink of its codec."""
+    """Takes over the transport of an HTTP connection. Its codec pushes messages into it."""
 
     __slots__ = (
         "_closed_by_peer", "_codec", "_cycle", "_heard", "_limit", "_ping", "_pinged_at", "_queue",

@@ -7,7 +7,6 @@ transport over.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from typing import Any
 
@@ -106,12 +105,7 @@ class WebSocketCycle(Cycle):
             if self.disconnected or self.state == COMPLETE:
                 return {"type": "websocket.disconnect", "code": self._code, "reason": self._reason}
             # The future carries no message: a receive that is cancelled once it is woken loses none.
-            waiter: asyncio.Future[None] = self.stream.server_state.loop.create_future()
-            if self._waiters is None:
-                self._waiters = [waiter]
-            else:
-                self._waiters.append(waiter)
-            await waiter
+            await self._new_waiter()
         message = messages.popleft()
         socket = self._socket
         if socket is not None and socket.reading_paused and len(messages) <= socket.low_water:

@@ -36,7 +36,7 @@ from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Timings
 from ostler.supervisor.fleet.fleet import Fleet
 from ostler.supervisor.fleet.hang_detector import NEGLIGIBLE
-from ostler.supervisor.fleet.slot import Slot, State
+from ostler.supervisor.fleet.slot import Slot, SlotState
 
 MIN_READY = 1.0
 TIMINGS = Timings(startup=20.0, healthcheck=30.0, graceful=5.0)
@@ -395,7 +395,7 @@ class World:
 
     def _see_dropped(self) -> None:
         """Ask the fleet which spawns that are not answered yet it has given up: they have no pid to drain."""
-        booting = {slot.ticket for slot in self.fleet.slots() if slot.state is State.BOOTING}
+        booting = {slot.ticket for slot in self.fleet.slots() if slot.state is SlotState.BOOTING}
         placed = {s.ticket for place in self.fleet._places for s in place.slots()}
         for process in self.pending:
             if process.ticket not in booting and process.ticket not in placed:
@@ -447,7 +447,7 @@ class World:
     def check(self) -> None:
         fleet = self.fleet
         self._see_dropped()
-        active = sum(slot.state in (State.BOOTING, State.READY) for slot in fleet.slots())
+        active = sum(slot.state in (SlotState.BOOTING, SlotState.READY) for slot in fleet.slots())
         assert active <= fleet.size + 1, f"{active} workers for {fleet.size}"
         alive = sum(p.role != "gone" for p in self._workers())
         assert alive == active, f"{alive} are meant to serve, the fleet counts {active}"

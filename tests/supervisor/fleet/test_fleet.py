@@ -8,7 +8,7 @@ from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Timings
 from ostler.supervisor.fleet.fleet import Fleet
-from ostler.supervisor.fleet.slot import State
+from ostler.supervisor.fleet.slot import SlotState
 
 TIMINGS = Timings(startup=20, healthcheck=30, graceful=5)
 
@@ -63,7 +63,7 @@ class Scene:
 
     def beat(self) -> list[ev.Action]:
         message = Beat(int(self.now * 1000), 1, 0, 0, 0, 0, 0.0, False)
-        pids = [s.pid for s in self.fleet.slots() if s.pid is not None and s.state is State.READY]
+        pids = [s.pid for s in self.fleet.slots() if s.pid is not None and s.state is SlotState.READY]
         return [action for pid in pids for action in self.told(pid, message)]
 
     def roll(self, generation: int = 2, timings: Timings = TIMINGS) -> list[ev.Action]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ostler.supervisor.fleet.slot import State
+from ostler.supervisor.fleet.slot import SlotState
 from tests.supervisor.fleet.fleet_model import Process, World
 
 DEEPER = int(os.environ.get("OSTLER_EXPLORE", "0"))
@@ -112,7 +112,7 @@ def snapshot(world: World, budget: Budget) -> Hashable:
     for slot in slots:
         p = workers.get(slot.ticket)
         left = ago(slot.deadline())
-        served = ago(slot.ready_since, 10.0) if slot.state is State.READY else slot.ready_since is None
+        served = ago(slot.ready_since, 10.0) if slot.state is SlotState.READY else slot.ready_since is None
         life: tuple[object, ...] = (
             slot.number,
             slot.generation,

@@ -9,7 +9,7 @@ import pytest
 from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Exited, Inspected, SpawnFailed, Started, Tick, Timings
-from ostler.supervisor.fleet.slot import TABLE, Slot, State, UnlistedEvent
+from ostler.supervisor.fleet.slot import TABLE, Slot, SlotState, UnlistedEvent
 from ostler.supervisor.fleet.slot_events import (
     BecameReady,
     Leave,
@@ -81,15 +81,15 @@ def vacated() -> Slot:
     return slot
 
 
-MAKERS: dict[State, Callable[[], Slot]] = {
-    State.EMPTY: empty,
-    State.BACKOFF: waiting,
-    State.BOOTING: booting,
-    State.READY: ready,
-    State.DRAINING: draining,
-    State.ABORTED: aborted,
-    State.FAILED: failed,
-    State.VACATED: vacated,
+MAKERS: dict[SlotState, Callable[[], Slot]] = {
+    SlotState.EMPTY: empty,
+    SlotState.BACKOFF: waiting,
+    SlotState.BOOTING: booting,
+    SlotState.READY: ready,
+    SlotState.DRAINING: draining,
+    SlotState.ABORTED: aborted,
+    SlotState.FAILED: failed,
+    SlotState.VACATED: vacated,
 }
 
 EVENTS = [
@@ -123,14 +123,18 @@ def kinds(outcomes: list[Outcome]) -> list[type]:
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
-@pytest.mark.parametrize("state", list(State), ids=lambda state: state.value)
-def test_a_listed_pair_leads_to_a_listed_state_and_any_other_raises(state: State, event: object) -> None:
+@pytest.mark.parametrize("state", list(SlotState), ids=lambda state: state.value)
+def test_a_listed_pair_leads_to_a_listed_state_and_any_other_raises(state: SlotState, event: object) -> None:
     slot = MAKERS[state]()
     assert slot.state is state
-    if isinstance(event, Started | SpawnFailed) and state in (State.BOOTING, State.DRAINING, State.ABORTED):
+    if isinstance(event, Started | SpawnFailed) and state in (
+        SlotState.BOOTING,
+        SlotState.DRAINING,
+        SlotState.ABORTED,
+    ):
         slot = spawned()
-        if state is not State.BOOTING:
-            slot.handle(Leave() if state is State.DRAINING else LeaveNow(), 100.0)
+        if state is not SlotState.BOOTING:
+            slot.handle(Leave() if state is SlotState.DRAINING else LeaveNow(), 100.0)
     row = TABLE.get((state, type(event)))
     if row is None:
         with pytest.raises(UnlistedEvent):
@@ -146,8 +150,8 @@ def test_these_tests_use_every_event_of_the_table() -> None:
 
 
 def test_every_state_can_be_left_but_vacated_and_entered_but_empty() -> None:
-    assert {state for state, _ in TABLE} == set(State) - {State.VACATED}
-    assert {state for row in TABLE.values() for state in row.next} == set(State) - {State.EMPTY}
+    assert {state for state, _ in TABLE} == set(SlotState) - {SlotState.VACATED}
+    assert {state for row in TABLE.values() for state in row.next} == set(SlotState) - {SlotState.EMPTY}
 
 
 def test_an_event_that_a_slot_does_not_know_raises() -> None:
@@ -167,7 +171,7 @@ def test_a_slot_in_back_off_spawns_at_its_time() -> None:
     slot = waiting()
     assert slot.deadline() == 104.0
     assert slot.handle(Tick(), 104.0) == [ev.Spawn(7, 2, 1)]
-    assert slot.state is State.BOOTING
+    assert slot.state is SlotState.BOOTING
 
 
 def test_a_slot_in_back_off_that_is_told_to_leave_is_vacated_without_a_process() -> None:

@@ -12,7 +12,7 @@ import pytest
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
 from ostler.supervisor.event_loop import EventLoop
-from ostler.supervisor.reload.file_watcher import Watch, Watcher
+from ostler.supervisor.reload.file_watcher import FileWatcher, Watch
 from ostler.supervisor.reload.reloader import Reloader
 
 
@@ -91,7 +91,7 @@ def test_files_are_polled_when_the_kernel_refuses_to_notify(
         options["stop_event"].wait(30)
 
     reports = Reports()
-    watcher = Watcher(Watch((tmp_path,)), refusing)  # type: ignore[arg-type]
+    watcher = FileWatcher(Watch((tmp_path,)), refusing)  # type: ignore[arg-type]
     watcher.start(reports.loop, reports)
     reports.loop.run_forever()
     watcher.stop()

@@ -13,8 +13,8 @@ from ostler.supervisor.upgrade.decision import (
     Preconditions,
     RunPostponed,
     SendSignal,
-    State,
     UpgradeDecision,
+    UpgradeState,
 )
 
 GIVEN = Preconditions(obstacle="", stopping=False, served=True, is_new=False, startup=300.0, grace=35.0)
@@ -46,7 +46,7 @@ def test_an_upgrade_that_is_not_possible_is_refused_with_the_reason(
     decision = UpgradeDecision()
     [report] = decision.requested(dataclasses.replace(GIVEN, **change), 0.0)  # type: ignore[arg-type]
     assert why in text([report])
-    assert decision.state is State.IDLE
+    assert decision.state is UpgradeState.IDLE
     assert decision.deadline() is None
 
 

@@ -14,8 +14,8 @@ from ostler.supervisor.upgrade.decision import (
     Preconditions,
     RunPostponed,
     SendSignal,
-    State,
     UpgradeDecision,
+    UpgradeState,
 )
 
 GIVEN = Preconditions(obstacle="", stopping=False, served=True, is_new=False, startup=300.0, grace=35.0)
@@ -61,17 +61,17 @@ class World:
             if event == "ended":
                 self.living = None
                 actions = decision.exited()
-                if before is State.DONE:
+                if before is UpgradeState.DONE:
                     assert actions == []
                 else:
-                    assert decision.state is State.IDLE
+                    assert decision.state is UpgradeState.IDLE
                     assert RunPostponed() in actions or self.stopping, "postponed signals are forgotten"
                 self.carry_out(actions)
             elif event == "ready":
                 self.carry_out(decision.ready())
             else:
                 decision.message_received("something")
-        assert decision.under_way == (self.living is not None and decision.state is not State.DONE)
+        assert decision.under_way == (self.living is not None and decision.state is not UpgradeState.DONE)
 
     def carry_out(self, actions: Sequence[Action]) -> None:
         """Carry out actions, as far as a world without processes can."""
@@ -127,4 +127,4 @@ def test_an_upgrade_ends_in_every_state_by_time_alone() -> None:
             world.do("tick")
         assert world.told[-1] == "SIGKILL"
         world.do("ended")
-        assert world.decision.state is State.IDLE
+        assert world.decision.state is UpgradeState.IDLE
