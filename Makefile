@@ -10,7 +10,7 @@ BENCH_VENV ?= .venv-bench
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test test-pure chaos lint docs site picture bench clean
+.PHONY: run install test test-pure chaos lint docs site picture bench clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
@@ -42,6 +42,8 @@ PURE_TESTS = tests/worker tests/live tests/settings/test_libraries.py tests/embe
 
 test-pure: $(PURE_VENV)/.installed
 	OSTLER_TESTS_PURE=1 $(PURE_VENV)/bin/python $(PYTEST) $(PURE_TESTS)
+
+install: $(INSTALLED_LINT)
 
 lint: $(INSTALLED_LINT)
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ class ServerDrain:
     def _log_wait(self) -> None:
         """Log what the drain waits for, in uvicorn's words, and each but once."""
         server_state = self._server_state
-        waiting_for = "connections to close" if server_state.connections else "background tasks to complete"
+        waiting_for = "connections to close" if self._connected() else "background tasks to complete"
         if waiting_for != self._logged:
             self._logged = waiting_for
             # A worker that drains for its successor is not stopped sooner by Ctrl+C.
@@ -117,9 +117,12 @@ class ServerDrain:
 
     def _busy(self) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""
-        server_state = self._server_state
-        accepted = any(acceptor.pending for acceptor in self._acceptors)
-        return bool(accepted or server_state.connections or server_state.in_flight)
+        return self._connected() or bool(self._server_state.in_flight)
+
+    def _connected(self) -> bool:
+        """Whether a client is connected; a PROXY header or TLS handshake need not be complete."""
+        pending = any(acceptor.pending for acceptor in self._acceptors)
+        return pending or bool(self._server_state.connections)
 
     async def _until_empty(self) -> None:
         await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))

@@ -91,6 +91,8 @@ class ServerState:
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
         self.connections: set[ServedConnection] = set()
+        self.proxy_headers_awaited = 0
+        """Accepted sockets whose PROXY header has not arrived: they count for `limit_concurrency`."""
         self.requests: set[RunningRequest] = set()
         """Those that the application has not returned from, whether or not their connections are still there.
         The set keeps the tasks alive."""

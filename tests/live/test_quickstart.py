@@ -77,7 +77,7 @@ def test_every_command_of_the_page_prints_what_the_page_shows(tmp_path: Path) ->
         install, *blocks = blocks
         assert install[1].splitlines() == [
             "python3 -m venv .venv",
-            ".venv/bin/pip install ostler fastapi",
+            ".venv/bin/pip install /path/to/ostler fastapi",
             ". .venv/bin/activate",
         ]
         for language, text in blocks:

@@ -103,7 +103,12 @@ class Handshake:
             return None
         if not self._proxy_peers.trusts(peer):
             raise NoOrigin("the peer is not in --forwarded-allow-ips")
-        return await take_header(self._loop, sock, self._loop.time() + self._timeout)
+        # Until the header is here there is no connection that `--limit-concurrency` could count.
+        self._server_state.proxy_headers_awaited += 1
+        try:
+            return await take_header(self._loop, sock, self._loop.time() + self._timeout)
+        finally:
+            self._server_state.proxy_headers_awaited -= 1
 
     async def _open_tls(self, sock: socket.socket, origin: Origin | None, credentials: Credentials) -> None:
         first = await peek(self._loop, sock, 1, self._loop.time() + self._timeout)

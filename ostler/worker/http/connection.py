@@ -348,7 +348,10 @@ class Connection(ClosingMixin):
             self._flush_and_close()
         elif server_state.turning_away:
             cycle.run_in_task(server_state.app)  # its client had connected before
-        elif len(server_state.connections) >= limit or len(server_state.requests) >= limit:
+        elif (
+            len(server_state.connections) + server_state.proxy_headers_awaited >= limit
+            or len(server_state.requests) >= limit
+        ):
             server_state.log.warning("Exceeded concurrency limit.")
             cycle.run_in_task(server_state.overloaded or service_unavailable)
         else:
@@ -545,9 +548,9 @@ class Connection(ClosingMixin):
         if active is not None and active.state != COMPLETE:
             self._queue = None  # these came after it: their client asks again
             self._last = True
-        elif self._state is ACTIVE or self._state is IDLE:
-            self._flush_and_close()
-        # Else it is NEW, with its first request on the way, or is closing already.
+        elif self._state is not NEW:
+            self._flush_and_close()  # one that lingers as well: new code waits for this process to end
+        # Else its first request is on the way.
 
     def on_drain(self) -> None:
         """Do nothing: responses close their connections, and an idle connection has its deadline."""

@@ -299,3 +299,16 @@ def test_without_the_option_a_header_is_not_a_request(serve: Serve) -> None:
     server = serve(hello, proxies=TrustedProxies("127.0.0.1"))
 
     assert server.ask(V1 + get()).status == 400
+
+
+def test_a_connection_whose_header_has_not_come_counts_for_the_concurrency_limit(behind_proxy: Any) -> None:
+    server = behind_proxy(limit_concurrency=3)
+    silent = [server.connect() for _ in range(3)]
+    server.until(lambda: server.server_state.proxy_headers_awaited == 3)
+
+    assert server.connect().ask(V1 + get()).status == 503
+
+    for client in silent:
+        client.socket.close()
+    server.until(lambda: server.server_state.proxy_headers_awaited == 0)
+    assert server.connect().ask(V1 + get()).status == 200

@@ -489,3 +489,20 @@ def test_a_client_that_stops_reading_is_cut_off(serve: Serve) -> None:
     for _ in range(4):
         server.advance(6)
     server.until(lambda: not server.server_state.connections)
+
+
+def test_a_connection_that_lingers_does_not_hold_up_new_code(serve: Serve) -> None:
+    """As with --reload: the client was answered before its body was read, and may send more of it."""
+
+    async def answer_at_once(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, b"no")
+
+    server = serve(answer_at_once)
+    client = server.connect()
+    client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nxxx")
+    assert client.answer("POST").body == b"no"
+    server.until(lambda: any("lingering" in repr(each) for each in server.server_state.connections))
+
+    server.call(server.server_state.leave)
+
+    server.until(lambda: not any("lingering" in repr(each) for each in server.server_state.connections))
