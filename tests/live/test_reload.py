@@ -196,7 +196,10 @@ def test_new_code_that_does_not_start_is_logged_once_and_ostler_waits_for_a_chan
         with open_get(ostler.port, close=True) as client:
             save(project, app_version("mended"))
             assert b"\r\n\r\nmended " in read_to_end(client)
-        assert ostler.log.text.count("Traceback") == ("_exit" not in code)
+        assert ostler.log.text.count("The application could not be imported:") == ("_exit" not in code)
+        # A syntax error has no frame of the application: the error itself shows the place.
+        assert ostler.log.text.count("Traceback") == ("raise" in code)
+        assert ostler.log.text.count("    def broken(:") == ("broken" in code)
         assert ostler.log.text.count("waiting for a change") == 1
         assert ostler.stop() == 0
 
