@@ -57,7 +57,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
 
     def release() -> None:
         for listener in listeners:
-            listener.close()
+            listener.end()
         if pid_file is not None:
             pid_file.remove()
 
@@ -240,7 +240,8 @@ def _serve_plain(
     for name, value in configuration.environment.items():
         os.environ.setdefault(name, value)
     opened = [listener.socket for listener in listeners]
-    run_plain(configuration.settings, directory, opened, notifier, leave)
+    owned = all(listener.ends_with_us for listener in listeners)
+    run_plain(configuration.settings, directory, opened, notifier, leave, owns_sockets=owned)
     return 0
 
 

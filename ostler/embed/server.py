@@ -17,11 +17,12 @@ from ostler.embed.config import set_environment
 from ostler.embed.signal_capture import SignalCapture
 from ostler.embed.startup import Startup
 from ostler.errors import BindError
+from ostler.ipc.contract import HURRY_GRACE
 from ostler.ipc.drain_delay import NOTICE, DrainDelay, StopStep
 from ostler.logging import setup as log_setup
 from ostler.records import record
 from ostler.settings.declarations import Settings
-from ostler.system import sockets
+from ostler.system import controlling_terminal, sockets
 from ostler.system.sockets import Listener
 from ostler.worker import application, event_loops, server
 from ostler.worker.server_state import ServerState
@@ -65,6 +66,7 @@ class Server:
         self._used = False
         self._stopping = False
         self._stopping_now = False
+        self._stream_grace: float | None = None
         self._drain_delay = DrainDelay()
         self._drain_timer: asyncio.TimerHandle | None = None
 
@@ -220,7 +222,7 @@ class Server:
             raise
         finally:
             for listener in self._listeners:
-                listener.close()
+                listener.end()
             for sock in given or ():
                 sock.close()
             self.started.settle(up=False, failure=failure)
@@ -228,7 +230,8 @@ class Server:
     async def _serve_application(self) -> None:
         set_environment(self.config)
         app = application.load_or_say_why(self.config)
-        serving = server.Server(self.config, app, self.sockets, _Watcher(self))
+        owns = all(listener.ends_with_us for listener in self._listeners)
+        serving = server.Server(self.config, app, self.sockets, _Watcher(self), owns_sockets=owns)
         self._server = serving
         self._stop_if_asked()  # a stop may have come before there was a server
         try:
@@ -244,7 +247,7 @@ class Server:
         if given is None:
             self._listeners = sockets.open_listeners(self.config)
         else:
-            self._listeners = [Listener(_let_listen(sock, self.config.backlog)) for sock in given]
+            self._listeners = [Listener(_let_listen(sock, self.config.backlog), ours=False) for sock in given]
         self._addresses = [sock.getsockname() for sock in self.sockets]
         if given is None:
             hint = "(Press CTRL+C to quit)"
@@ -265,13 +268,16 @@ class Server:
         if self._server is not None and self._stopping_now:
             self._server.stop_now()
         elif self._server is not None and self._stopping:
-            self._server.stop()
+            self._server.withdraw()
+            self._server.stop(stream_grace=self._stream_grace)
 
     def _on_signal(self, number: int) -> None:
         """Stop as the command does: withdraw first if there is a drain delay; at a second SIGINT, at once."""
         if number == signal.SIGINT and self._stopping:
             self.stop_now()
             return
+        if number == signal.SIGINT and controlling_terminal.in_foreground():
+            self._stream_grace = HURRY_GRACE
         step = self._drain_delay.stop(self.config.drain_delay, serving=bool(self.started))
         if step is StopStep.WITHDRAW and self._loop is not None:
             self._loop.call_soon_threadsafe(self._withdraw)

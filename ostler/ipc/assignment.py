@@ -44,7 +44,8 @@ class Assignment:
     """Write end of the pipe for faulthandler's stacks."""
     lifeline: PipeEnd
     """Read end of a pipe whose write end only the arbiter holds. A byte means that the whole instance is
-    going to stop, and that health checks should say so. End-of-file means that the arbiter is gone."""
+    going to stop (`WITHDRAW` and `WITHDRAW_AND_END` in `ostler.ipc.contract`). End-of-file means that the
+    arbiter is gone."""
     shared_queues: SharedQueues | None = None
     """The other workers' queues, where each has its own (--reuse-port)."""
     gate: PipeEnd | None = None

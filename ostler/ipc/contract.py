@@ -28,6 +28,13 @@ them once its handlers stand."""
 PIPE_SIZE = 65536
 """Bytes: the capacity of a pipe (pipe(7)). One read of this size takes all that can be pending."""
 
+WITHDRAW = b"\0"
+"""On a worker's lifeline: the whole instance is going to stop, and health checks should say so."""
+
+WITHDRAW_AND_END = b"\1"
+"""The same, right before every worker is told to drain; and no other process serves from the listening
+sockets. So the first worker that has emptied their queues shuts them down."""
+
 # Grace margins, in seconds.
 
 WORKER_EXIT_MARGIN = 3.0

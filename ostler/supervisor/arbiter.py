@@ -41,6 +41,7 @@ from ostler.supervisor.processes.resource_tracker import LazyResourceTracker
 from ostler.supervisor.systemd_notifier import SystemdNotifier
 from ostler.supervisor.upgrade.command import Command
 from ostler.supervisor.upgrade.old_arbiter import OldArbiter
+from ostler.system.controlling_terminal import ControllingTerminal
 from ostler.system.sd_notify import Notifier
 from ostler.system.sockets import Listener
 
@@ -94,6 +95,7 @@ class Arbiter:
         pid_file: PidFile | None = None,
     ) -> None:
         self._reloader = reloader
+        self._terminal = ControllingTerminal(background=reloader is not None)
         self._listeners = listeners
         self._queues = queues
         self._systemd = SystemdNotifier(notifier)
@@ -127,11 +129,12 @@ class Arbiter:
 
             self._takeover = NewArbiter(self._loop, inherited, listeners, pid_file, self._take_place)
         postponing = self._upgrade.postponing
+        self._postponing_roll = postponing(signal.SIGHUP, self._roll)
         self.handlers: Mapping[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._stop,
             signal.SIGINT: self._interrupt,
             signal.SIGQUIT: self._stop_now,
-            signal.SIGHUP: postponing(signal.SIGHUP, self._roll),
+            signal.SIGHUP: self._hang_up,
             signal.SIGTTIN: postponing(signal.SIGTTIN, lambda: self._handle(Resize(+1))),
             signal.SIGTTOU: postponing(signal.SIGTTOU, lambda: self._handle(Resize(-1))),
             signal.SIGUSR1: self._reopen_logs,
@@ -184,26 +187,30 @@ class Arbiter:
         self._systemd.stop_asked(self._fleet)
         delay = self._generations.settings.drain_delay
         step = self._drain_delay.stop(delay, serving=self._fleet.ready > 0)
-        self._children.withdraw()
         if step is StopStep.WITHDRAW:
+            self._children.withdraw()
             logger.info(NOTICE, delay)
-            self._loop.call_later(delay, self._drain)
+            self._loop.call_later(delay, self._drain_all)
             self._set_timer()
         else:
-            self._drain()
+            self._drain_all()
+
+    def _drain_all(self) -> None:
+        self._children.withdraw(end_listening=self._ends_listening())
+        self._drain()
 
     def _drain(self) -> None:
         self._handle(Stop())
-        self._close_listeners()
+        self._leave_listeners()
 
     def _stop_now(self) -> None:
         self._upgrade.stop(signal.SIGQUIT)
         self._handle(StopNow())
-        self._close_listeners()
+        self._leave_listeners()
 
     def _stop_soon(self) -> None:
         self._handle(StopSoon())
-        self._close_listeners()
+        self._leave_listeners()
         self._systemd.stop_asked(self._fleet)
 
     def _interrupt(self) -> None:
@@ -217,11 +224,17 @@ class Arbiter:
             self._stop()
             self._interrupted = self._fleet.stopping
 
+    def _hang_up(self) -> None:
+        """SIGHUP: roll; but where it comes because the terminal has gone that we were started at, stop."""
+        if not self._terminal.gone:
+            self._postponing_roll()
+        elif self._reloader is not None:
+            self._stop_soon()
+        else:
+            self._stop()
+
     def _roll(self) -> None:
         """SIGHUP: read and check the settings first; a bad file changes nothing."""
-        if self._reloader is not None and self._reloader.terminal.gone:
-            self._stop_soon()  # the kernel has sent this SIGHUP, as the terminal was hung up
-            return
         self._systemd.reload_asked()
         try:
             configuration = self._generations.read()
@@ -363,8 +376,25 @@ class Arbiter:
 
     # --- the end ----------------------------------------------------------------------------------
 
+    def _ends_listening(self) -> bool:
+        """Whether no other process serves from the listening sockets after this arbiter and its workers."""
+        return not self._upgrade.under_way and all(item.ends_with_us for item in self._listeners)
+
+    def _leave_listeners(self) -> None:
+        """Close our copies of what others may serve from: the last worker's end then refuses new clients.
+
+        Our own are kept until the end. The first worker that has emptied the queues shuts them down, and new
+        clients are refused; what workers that were killed have left of them ends with this arbiter.
+        """
+        if not self._ends_listening():
+            self._close_listeners()
+            return
+        if self._queues is not None:
+            self._queues.hand_over()  # steer no more
+        for listener in self._listeners:
+            listener.unlink()
+
     def _close_listeners(self) -> None:
-        """Close our copies: once the last worker has emptied the queue, new clients are refused at once."""
         if self._queues is not None:
             self._queues.close_listeners()
         for listener in self._listeners:
@@ -389,11 +419,16 @@ class Arbiter:
         """Close the sockets, and let workers that are left drain; then wait for their end."""
         if self._reloader is not None:
             self._reloader.stop()
-        self._close_listeners()
+        if self._outcome is None:  # after an internal error: the workers are to drain what waits
+            self._close_listeners()
         grace = self._generations.settings.timeout_graceful_shutdown
         self._children.release(grace + _MARGIN)
         if self._takeover is not None:
             self._takeover.close()
         self._upgrade.close()
+        if self._ends_listening():
+            for listener in self._listeners:
+                listener.end()
+        self._close_listeners()
         self._tracker.close()
         self._loop.close()

@@ -85,7 +85,9 @@ def listeners(passed: PassedSockets, backlog: int) -> list[Listener]:
         for index, fd in enumerate(passed.descriptors()):
             name = passed.names[index] if passed.names else ""
             origin = f"systemd ({name})" if name else "systemd"
-            opened.append(Listener(adopt(fd, backlog, source=_source(passed.count)), origin=origin))
+            opened.append(
+                Listener(adopt(fd, backlog, source=_source(passed.count)), origin=origin, ours=False)
+            )
     except BaseException:
         for listener in opened:
             listener.close()

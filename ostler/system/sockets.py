@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ostler.errors import BindError
 from ostler.settings.declarations import Settings
+from ostler.system import stop_listening
 
 _UNIX_PATH_MAX = 107
 """Bytes: `sun_path` has 108 with the NUL at its end (unix(7))."""
@@ -35,6 +36,8 @@ class Listener:
     """Whether `close` unlinks the path. In an upgrade two arbiters have the socket, and one owns its path."""
     further: tuple[Socket, ...] = ()
     """The other sockets of its SO_REUSEPORT group, one for each further queue, in the group's order."""
+    ours: bool = True
+    """Whether ostler has opened the socket. Another program's is left listening: it may serve from it."""
 
     @property
     def address(self) -> str:
@@ -46,9 +49,25 @@ class Listener:
         # A Unix socket is bound under a temporary name and then renamed: getsockname() has the old name.
         return describe(self.socket, scheme) if self.path is None else f"unix socket {self.path}"
 
+    @property
+    def ends_with_us(self) -> bool:
+        """Whether no other process serves from the socket after this instance of ostler."""
+        return self.ours and self.owned
+
+    def end(self) -> None:
+        """Close the socket; if it `ends_with_us`, let no process that has it open listen any more."""
+        if self.ends_with_us:
+            for sock in (self.socket, *self.further):
+                stop_listening.shut_down(sock)
+        self.close()
+
     def close(self) -> None:
         """Close the socket in this process, and unlink its path if no other socket has replaced it there."""
         self.socket.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Remove the path of a Unix socket of ours, if no other socket has replaced it there."""
         if self.owned and self.path is not None and self.inode == _inode(self.path):
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
@@ -65,7 +84,7 @@ def open_listeners(settings: Settings, owner: tuple[int, int] | None = None) -> 
         BindError: an address is in use, not of this machine, or forbidden; `fd` is not a listening socket.
     """
     if settings.fd is not None:
-        return [Listener(adopt(settings.fd, settings.backlog))]
+        return [Listener(adopt(settings.fd, settings.backlog), ours=False)]
     if settings.uds is not None:
         return [bind_unix(settings.uds, settings.uds_permissions, settings.backlog, owner)]
     return [Listener(sock) for sock in bind_tcp(settings.host, settings.port, settings.backlog)]

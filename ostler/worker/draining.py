@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from ostler.ipc.contract import HURRY_CANCEL, HURRY_FINISH, HURRY_LINGER
+from ostler.system.stop_listening import HANDSHAKE_TIME
 from ostler.worker.accept.acceptor import Acceptor
 from ostler.worker.server_state import ServerState
 
@@ -39,15 +40,17 @@ class ServerDrain:
         self._changed = asyncio.Event()
         self._logged = ""
         """What the drain waits for, as it was last logged."""
+        self._streams: asyncio.TimerHandle | None = None
+        self._listening: asyncio.TimerHandle | None = None
+        """Closes the queues, when the kernel has completed the handshakes that are under way."""
 
-    async def run(self) -> None:
-        """Stop accepting and finish what is in flight; past the grace, cancel what is left and count it."""
+    async def run(self, *, stream_grace: float | None = None) -> None:
+        """Stop accepting and finish what is in flight; past the grace, cancel what is left and count it.
+
+        `stream_grace` is how many seconds streams have; None gives them the whole grace.
+        """
         server_state = self._server_state
-        for acceptor in self._acceptors:
-            if server_state.turning_away:
-                acceptor.close()
-            else:
-                acceptor.finish()
+        self._leave_queues()
         if self._stop_now.done():
             self._abort()
             return
@@ -56,6 +59,8 @@ class ServerDrain:
             self._loop.call_later(HURRY_LINGER, server_state.end_streams)
         else:
             server_state.drain()
+            if stream_grace is not None:
+                self._end_streams_in(stream_grace)
         server_state.on_change = self._changed.set
         grace = HURRY_FINISH if server_state.turning_away else server_state.settings.timeout_graceful_shutdown
         notice = self._loop.call_later(_NOTICEABLE, self._log_wait)
@@ -63,10 +68,50 @@ class ServerDrain:
             await self._within(grace, self._until_empty())
         finally:
             notice.cancel()
+            if self._streams is not None:
+                self._streams.cancel()
+            self._close_acceptors()
         if self._stop_now.done():
             self._abort()
         elif self._busy():
             await self._cancel()
+
+    def _leave_queues(self) -> None:
+        """Take what waits in the queues, unless new code answers it, and close them.
+
+        While any process listens, the kernel completes handshakes. Where another one serves on, they are left
+        to that. Where none does, the last ones are waited for.
+        """
+        server_state = self._server_state
+        ends, at_once = server_state.ends_listening, self._stop_now.done()
+        if ends and not at_once and not server_state.turning_away:
+            for acceptor in self._acceptors:
+                acceptor.refuse_new()
+            self._listening = self._loop.call_later(HANDSHAKE_TIME, self._close_acceptors)
+            return
+        for acceptor in self._acceptors:
+            if server_state.turning_away:
+                acceptor.close()
+            else:
+                acceptor.finish(shut_down=ends)
+
+    def _close_acceptors(self) -> None:
+        """Take the last connections from the queues, and end these."""
+        if self._listening is not None:
+            self._listening.cancel()
+            self._listening = None
+            for acceptor in self._acceptors:
+                acceptor.finish(shut_down=True)
+            self._changed.set()
+
+    def _end_streams_in(self, seconds: float) -> None:
+        """End streams in so many seconds, and again those that begin later."""
+
+        def end() -> None:
+            self._server_state.end_streams()
+            self._end_streams_in(seconds)
+
+        self._streams = self._loop.call_later(seconds, end)
 
     async def abort(self) -> None:
         """Cut every connection and cancel every task, and wait until they are gone, for CANCEL_GRACE."""
@@ -93,6 +138,8 @@ class ServerDrain:
     def _log_wait(self) -> None:
         """Log what the drain waits for, in uvicorn's words, and each but once."""
         server_state = self._server_state
+        if not self._connected() and not server_state.in_flight:
+            return
         waiting_for = "connections to close" if self._connected() else "background tasks to complete"
         if waiting_for != self._logged:
             self._logged = waiting_for
@@ -117,7 +164,7 @@ class ServerDrain:
 
     def _busy(self) -> bool:
         """Whether anything is left: a connection, or an application that works on after its response."""
-        return self._connected() or bool(self._server_state.in_flight)
+        return self._listening is not None or self._connected() or bool(self._server_state.in_flight)
 
     def _connected(self) -> bool:
         """Whether a client is connected; a PROXY header or TLS handshake need not be complete."""
@@ -125,8 +172,10 @@ class ServerDrain:
         return pending or bool(self._server_state.connections)
 
     async def _until_empty(self) -> None:
-        await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
-        while self._busy():
+        while True:
+            await asyncio.gather(*(acceptor.settled() for acceptor in self._acceptors))
+            if not self._busy():
+                return
             if self._logged:
                 self._log_wait()
             self._changed.clear()

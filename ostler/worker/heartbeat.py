@@ -17,7 +17,7 @@ import threading
 
 from ostler.ipc import messages
 from ostler.ipc.assignment import Assignment
-from ostler.ipc.contract import WORKER_EXIT_MARGIN
+from ostler.ipc.contract import WITHDRAW_AND_END, WORKER_EXIT_MARGIN
 from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
 from ostler.logging import setup as log_setup
 from ostler.system.cgroups import Throttling
@@ -44,6 +44,11 @@ class Heartbeat:
         self._grace = assignment.settings.timeout_graceful_shutdown
         self._server_state: ServerState | None = None
         self._withdrawn = False
+        self._ends_listening = False
+        # Each thread that polls needs an object of its own; this one is used with the lock held.
+        self._lifeline_poll = select.poll()
+        self._lifeline_poll.register(self._lifeline, select.POLLIN)
+        self._lifeline_lock = threading.Lock()
         self._loop_count = 0
         self._thread_count = 0
         self._waited = 0
@@ -67,6 +72,7 @@ class Heartbeat:
         # The thread sets `_withdrawn` before it looks for the state; it is read here after the state is set.
         # So one of the two withdraws.
         if self._withdrawn:
+            server_state.ends_listening = self._ends_listening
             server_state.withdraw()
         self._send(Ready())
 
@@ -75,7 +81,11 @@ class Heartbeat:
         self._send(BootFailed(reason))
 
     def stopping(self) -> None:
-        """Do nothing: it is the arbiter that stops this worker."""
+        """Note, before this worker drains, whether the whole instance stops: the lifeline says so first."""
+        self._read_lifeline()
+        if self._withdrawn and self._server_state is not None:
+            self._server_state.ends_listening = self._ends_listening
+            self._server_state.withdraw()
 
     def retire(self, reason: str) -> None:
         """Ask the arbiter for a successor; this worker serves on until it is drained."""
@@ -104,7 +114,7 @@ class Heartbeat:
         poll.register(self._lifeline, select.POLLIN)
         while True:
             if poll.poll(self._period * 1000):
-                if not os.read(self._lifeline, 64):
+                if not self._read_lifeline():
                     break
                 self._withdraw()
             self._thread_count += 1
@@ -115,6 +125,17 @@ class Heartbeat:
                     log_setup.flush()
                 seen = self._loop_count
         self._on_arbiter_gone()
+
+    def _read_lifeline(self) -> bool:
+        """Take in what the lifeline says, in either thread; False if the arbiter is gone."""
+        with self._lifeline_lock:
+            if not self._lifeline_poll.poll(0):
+                return True  # the other thread has read it
+            said = os.read(self._lifeline, 64)
+            if said:
+                self._ends_listening = WITHDRAW_AND_END in said
+                self._withdrawn = True
+        return bool(said)
 
     def _withdraw(self) -> None:
         self._withdrawn = True

@@ -18,6 +18,7 @@ from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system import privileges
+from ostler.system.controlling_terminal import ControllingTerminal
 from ostler.system.pipes import PipeEnd
 from ostler.system.process_title import set_title
 from ostler.system.sd_notify import Notifier
@@ -83,6 +84,8 @@ def run_plain(
     sockets: Sequence[socket],
     notifier: Notifier,
     leave: Callable[[], NoReturn],
+    *,
+    owns_sockets: bool = False,
 ) -> None:
     """Serve in this process, without an arbiter, until a signal ends it.
 
@@ -92,16 +95,18 @@ def run_plain(
         sockets: the listening sockets; the server closes them.
         notifier: tells the service manager how the server fares.
         leave: ends the process at an order to stop that comes before there is a server to drain.
+        owns_sockets: no other process serves from the sockets afterwards: they are shut down at the end.
 
     Raises:
         StartupError: the application could not be imported, or its lifespan start-up failed.
         SettingsError: the loop or the parser asked for is not installed.
     """
-    signal_handlers = SignalHandlers(settings, _STDERR, supervised=False, leave=leave)
+    terminal = ControllingTerminal()
+    signal_handlers = SignalHandlers(settings, _STDERR, supervised=False, leave=leave, terminal=terminal)
     signal_handlers.install()
     plain_watcher = PlainWatcher(settings, notifier, signal_handlers)
     plain_watcher.starting()
-    _serve(settings, directory, sockets, signal_handlers, plain_watcher)
+    _serve(settings, directory, sockets, signal_handlers, plain_watcher, owns_sockets=owns_sockets)
 
 
 def _leave() -> NoReturn:
@@ -128,6 +133,7 @@ def _serve(
     watcher: Watcher,
     gate: PipeEnd | None = None,
     shared_queues: SharedQueues | None = None,
+    owns_sockets: bool = False,
 ) -> None:
     """Import the application and serve it, in a new event loop, until a signal asks for the end."""
     sys.path.insert(0, os.path.join(directory, settings.app_dir))
@@ -137,7 +143,9 @@ def _serve(
         http_protocol(settings)  # its libraries are not the application's: their import need not wait
         _wait_for_gate(gate)
     try:
-        loop.run_until_complete(_main(settings, sockets, signal_handlers, watcher, shared_queues))
+        loop.run_until_complete(
+            _main(settings, sockets, signal_handlers, watcher, shared_queues, owns_sockets)
+        )
     finally:
         signal_handlers.over()
         event_loops.close(loop)
@@ -160,11 +168,12 @@ async def _main(
     signal_handlers: SignalHandlers,
     watcher: Watcher,
     shared_queues: SharedQueues | None,
+    owns_sockets: bool,
 ) -> None:
     # The application is imported inside the running loop, as by uvicorn's workers: some create futures, locks
     # or tasks at import, which take this loop.
     app = application.load_or_say_why(settings)
-    server = Server(settings, app, sockets, watcher, shared_queues=shared_queues)
+    server = Server(settings, app, sockets, watcher, shared_queues=shared_queues, owns_sockets=owns_sockets)
     signal_handlers.drain(server)
     await server.serve()
 

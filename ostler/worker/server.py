@@ -23,7 +23,7 @@ from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits, request_limit, requests_exceeded
 from ostler.worker.protocols import http_protocol
 from ostler.worker.proxies.trusted import TrustedProxies
-from ostler.worker.server_state import ServerState
+from ostler.worker.server_state import LONGEST_TICK, ServerState
 
 if TYPE_CHECKING:
     from ostler.worker.balancing import Balancer
@@ -37,7 +37,11 @@ def tick_seconds(settings: Settings) -> float:
 
     One second, or less where `timeout_worker_healthcheck` is only a few seconds.
     """
-    return min(1.0, settings.timeout_worker_healthcheck / 6)
+    return min(LONGEST_TICK, settings.timeout_worker_healthcheck / 6)
+
+
+_TICK_AT_STOP = 0.1
+"""Seconds between two ticks while everything stops: so much later than at its deadline a connection ends."""
 
 
 class Watcher(Protocol):
@@ -76,6 +80,7 @@ class Server:
         *,
         shared_queues: SharedQueues | None = None,
         credentials: Credentials | None = None,
+        owns_sockets: bool = False,
     ) -> None:
         """Accept nothing yet.
 
@@ -86,6 +91,8 @@ class Server:
             watcher: is told how the server fares.
             shared_queues: the other workers' queues, where each worker has its own.
             credentials: certificates and keys; by default as the settings say.
+            owns_sockets: no other process serves from the sockets, nor will it: at a stop of everything they
+                are shut down.
 
         Raises:
             SettingsError: a certificate, key or cipher is wrong.
@@ -107,6 +114,8 @@ class Server:
         self._lifespan = Lifespan(app, settings.lifespan)
         self._limits: Limits | None = None
         self._turning_away = False
+        self._stream_grace: float | None = None
+        self._owns_sockets = owns_sockets
         self._credentials = credentials or _credentials(settings)
 
     @property
@@ -127,8 +136,13 @@ class Server:
         self._watcher.stopping()
         return True
 
-    def stop(self) -> None:
-        """Drain: finish what is in flight, then shut down."""
+    def stop(self, *, stream_grace: float | None = None) -> None:
+        """Drain: finish what is in flight, then shut down.
+
+        Args:
+            stream_grace: seconds that streams have to end; None gives them as long as other requests.
+        """
+        self._stream_grace = stream_grace
         if not self._stop_asked.done():
             self._stop_asked.set_result(None)
 
@@ -189,6 +203,8 @@ class Server:
         server_state.retire_after = request_limit(settings, random.randint)
         server_state.on_served = self._requests_exceeded
         connect = connector(server_state, http_protocol(settings), self._credentials)
+        server_state.ends_listening = self._owns_sockets
+        server_state.on_stop = self._close_idle_soon
         self._server_state = server_state
         self._acceptors += [Acceptor(self._loop, sock, connect) for sock in self._sockets]
         if self._shared_queues is not None:
@@ -213,12 +229,24 @@ class Server:
             acceptor.balancer = self._balancer
         self._balancer.start()
 
+    def _close_idle_soon(self) -> None:
+        """Everything stops: end connections without a request, and look at their deadlines often."""
+        assert self._server_state is not None
+        self._server_state.limit_idle(time.monotonic())
+        if self._period > _TICK_AT_STOP and self._tick is not None:
+            self._period = _TICK_AT_STOP
+            # The next tick has to come after a turn of the loop: what has arrived is served first.
+            self._tick.cancel()
+            self._tick = self._loop.call_later(self._period, self._ticked, self._loop.time() + self._period)
+
     async def _drain(self, server_state: ServerState) -> None:
+        self._watcher.stopping()
         if self._balancer is not None:
             self._balancer.close()
         # The acceptors of the other workers' queues, too: when all workers drain, the last one has to leave
         # nothing behind in any queue.
-        await ServerDrain(server_state, self._acceptors, self._stop_now_asked).run()
+        drain = ServerDrain(server_state, self._acceptors, self._stop_now_asked)
+        await drain.run(stream_grace=self._stream_grace)
         if self._tick is not None:
             self._tick.cancel()
 

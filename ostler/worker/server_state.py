@@ -27,6 +27,12 @@ class Proxies(Protocol):
         """Set the scope's client and scheme from the forwarding fields of a trusted peer."""
 
 
+LONGEST_TICK = 1.0
+"""Seconds between two ticks at the most."""
+IDLE_AT_STOP = 1.0
+"""Seconds without a request after which a connection is closed when everything stops."""
+
+
 class ServedConnection(Protocol):
     """One client's connection, as the server sees it."""
 
@@ -38,6 +44,9 @@ class ServedConnection(Protocol):
 
     def on_drain(self) -> None:
         """The server is to stop: let the client know, if it would not learn it from a response."""
+
+    def limit_idle(self, latest: float) -> None:
+        """Everything stops: if no request is under way, close after IDLE_AT_STOP, and at `latest`."""
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
@@ -88,6 +97,7 @@ class ServerState:
         """Starts the tasks of requests instead, where Python can start a task for less."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
+        self.timeout_first_request = settings.timeout_request_header
         self.limit_concurrency = settings.limit_concurrency
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
         self.connections: set[ServedConnection] = set()
@@ -100,6 +110,8 @@ class ServerState:
         self.withdrawn = False
         """The whole instance is going to stop: health checks say so, and responses close their connections.
         Not so in a worker that drains because another one has taken its place."""
+        self.ends_listening = False
+        """Once the whole instance has stopped, no process serves from the listening sockets."""
         self.draining = False
         self.keeps = bool(settings.timeout_keep_alive)
         """Whether responses leave their connections open."""
@@ -110,6 +122,8 @@ class ServerState:
         """How many requests may be answered before the server should be replaced."""
         self.on_change: Callable[[], None] | None = None
         """Called when a connection or a request has ended, the server drains, and no connection is left."""
+        self.on_stop: Callable[[], None] | None = None
+        """Called when the server drains because the whole instance stops; perhaps after the drain's begin."""
         self.on_served: Callable[[], None] | None = None
         """Called once `retire_after` requests are answered."""
         self.on_left: Callable[[], None] | None = None
@@ -168,12 +182,28 @@ class ServerState:
         """Serve on, but let health checks fail, so that load balancers choose other instances."""
         self.withdrawn = True
         self.keeps = False
+        if self.draining and self.on_stop is not None:
+            self.on_stop()
 
     def drain(self) -> None:
-        """Let every response close its connection from now on; idle ones wait out their keep-alive time."""
+        """Let every response close its connection from now on; idle ones wait out their keep-alive time.
+
+        If everything stops, that time is IDLE_AT_STOP.
+        """
         self._drain()
         for connection in tuple(self.connections):
             connection.on_drain()
+        if self.withdrawn and self.on_stop is not None:
+            self.on_stop()
+
+    def limit_idle(self, now: float) -> None:
+        """Keep no connection for longer than IDLE_AT_STOP without a request. `now` is monotonic seconds."""
+        for connection in tuple(self.connections):
+            connection.limit_idle(now + IDLE_AT_STOP)
+        # Of connections that are still to come, and of those that are idle only after their last response.
+        self.timeout_first_request = min(self.timeout_first_request, IDLE_AT_STOP)
+        self.timeout_keep_alive = min(self.timeout_keep_alive, IDLE_AT_STOP)
+        self.idle_until = min(self.idle_until, now + IDLE_AT_STOP)
 
     def turn_away(self) -> None:
         """Begin no further request, from this instant on. A signal's handler may call it."""

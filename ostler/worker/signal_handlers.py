@@ -15,6 +15,7 @@ from typing import NoReturn
 from ostler import tls
 from ostler.ipc.contract import (
     BLOCKED_ACROSS_SPAWN,
+    HURRY_GRACE,
     HURRY_SIGNAL,
     IGNORED_BY_WORKERS,
     QUIT_GRACE,
@@ -24,6 +25,8 @@ from ostler.ipc.contract import (
 from ostler.ipc.drain_delay import NOTICE, DrainDelay, StopStep
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
+from ostler.system import controlling_terminal
+from ostler.system.controlling_terminal import ControllingTerminal
 from ostler.system.signals import forgive_full_wakeup
 from ostler.worker.server import Server
 
@@ -44,7 +47,13 @@ class SignalHandlers:
     """
 
     def __init__(
-        self, settings: Settings, stacks: int, *, supervised: bool, leave: Callable[[], NoReturn]
+        self,
+        settings: Settings,
+        stacks: int,
+        *,
+        supervised: bool,
+        leave: Callable[[], NoReturn],
+        terminal: ControllingTerminal | None = None,
     ) -> None:
         """Install nothing yet.
 
@@ -53,7 +62,11 @@ class SignalHandlers:
             stacks: the descriptor that faulthandler writes stacks to.
             supervised: whether an arbiter decides about this process.
             leave: ends the process at an order to stop that comes before there is a server to drain.
+            terminal: the terminal that a plain server was started at; None for a worker.
         """
+        self._terminal = terminal
+        self._stream_grace: float | None = None
+        """Seconds that streams have at a stop; None: as long as other requests."""
         self._grace = settings.timeout_graceful_shutdown
         # Only the arbiter withdraws the whole instance; a worker drains whenever its arbiter orders it.
         self._delay = 0.0 if supervised else settings.drain_delay
@@ -103,7 +116,7 @@ class SignalHandlers:
         """The server has ended, or never began: orders to stop change nothing any more, threads get time."""
         self._over = True
         # The interpreter removes its handlers as it exits: a late signal would then look like a crash.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         if not self._draining:
             self.set_deadline(WORKER_EXIT_MARGIN)
@@ -133,7 +146,7 @@ class SignalHandlers:
         assert self._server is not None
         if not self._supervised:
             self._server.withdraw()
-        self._server.stop()
+        self._server.stop(stream_grace=self._stream_grace)
 
     def set_deadline(self, seconds: float) -> None:
         """End this process by force in `seconds`, whatever it does then, and write its stacks."""
@@ -166,11 +179,17 @@ class SignalHandlers:
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._draining:
             self._on_stop_now(number, frame)
-        else:
-            self._on_stop(number, frame)
+            return
+        if controlling_terminal.in_foreground():  # Ctrl+C should not wait for what may never end
+            self._stream_grace = HURRY_GRACE
+        self._on_stop(number, frame)
 
     def _on_arbiter_signal(self, number: int, frame: FrameType | None) -> None:
         """In a plain server: SIGHUP renews certificates; what only an arbiter can do is refused."""
+        if number == signal.SIGHUP and self._terminal is not None and self._terminal.gone:
+            self._stream_grace = HURRY_GRACE
+            self._on_stop(number, frame)
+            return
         if number == signal.SIGHUP and self._tls:
             if self._server is not None and self._loop is not None and not self._over:
                 self._loop.call_soon_threadsafe(self._server.renew)

@@ -6,6 +6,8 @@ import contextlib
 import fcntl
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 import termios
@@ -21,16 +23,20 @@ from tests.live.harness import PATIENCE, Output, ProcessFamily, add_note, enviro
 class Terminal:
     """`python -m ostler ARGS` as the foreground job of a new session, with a terminal of its own.
 
-    Leaving the context kills every process that is left, by pid.
+    With `nohup` SIGHUP is ignored as it starts. Leaving the context kills every process that is left, by pid.
     """
 
-    def __init__(self, directory: Path, *args: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, *args: str, env: Mapping[str, str] | None = None, nohup: bool = False
+    ) -> None:
         self._ours, theirs = os.openpty()
+        self._closing, self._close = os.pipe()
         self.modes = termios.tcgetattr(theirs)
 
         def lead() -> None:
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
 
         self._process = subprocess.Popen(
             [sys.executable, "-m", "ostler", *args],
@@ -54,14 +60,16 @@ class Terminal:
         add_note(error, f"the terminal:\n{self.text}")
         self._family.kill()
         os.close(self._theirs)
-        self._output.close()
-        os.close(self._ours)
+        self.hang_up()
 
     def _read(self) -> Generator[str, None, None]:
         # In pieces and not in lines: a prompt has no line break.
+        poll = select.poll()
+        poll.register(self._ours, select.POLLIN)
+        poll.register(self._closing, select.POLLIN)
         with contextlib.suppress(OSError):  # EIO: the other end is open in no process any more
-            while data := os.read(self._ours, 65536):
-                yield data.decode("utf-8", "replace")
+            while not any(fd == self._closing for fd, _ in poll.poll()):
+                yield os.read(self._ours, 65536).decode("utf-8", "replace")
 
     @property
     def text(self) -> str:
@@ -80,8 +88,26 @@ class Terminal:
 
     def interrupt(self) -> int:
         """Press Ctrl+C, and return the exit code once no process of this run is left."""
-        self.family()
         self.type("\x03")
+        return self.wait()
+
+    def hang_up(self) -> None:
+        """Close the terminal, as its window is closed or ssh ends; a second call is a no-op."""
+        if self._ours < 0:
+            return
+        os.close(self._close)  # while a thread reads from the terminal, the kernel would not close it
+        self._output.close()
+        os.close(self._closing)
+        os.close(self._ours)
+        self._ours = -1
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self) -> int:
+        """Return the exit code once no process of this run is left."""
+        self.family()
         code = self._process.wait(PATIENCE)
         wait_until(lambda: not self.family(), "every process of this run is gone")
         return code

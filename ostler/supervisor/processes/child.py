@@ -82,10 +82,13 @@ class Child:
             with contextlib.suppress(BrokenPipeError):
                 os.write(self._gate.fileno(), b"\0")
 
-    def withdraw(self) -> None:
-        """Tell the worker that the whole instance is going to stop: its health checks say so from now on."""
+    def withdraw(self, message: bytes) -> None:
+        """Tell the worker that the whole instance is going to stop: its health checks say so from now on.
+
+        `message` is one of those of `ostler.ipc.contract`.
+        """
         with contextlib.suppress(BrokenPipeError):  # the worker is ending
-            os.write(self._lifeline.fileno(), b"\0")
+            os.write(self._lifeline.fileno(), message)
 
     def close_lifeline(self) -> None:
         """Let the worker take the arbiter for gone: it drains, and exits by itself."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ostler.ipc.assignment import Assignment
-from ostler.ipc.contract import HURRY_SIGNAL, STACK_SIGNAL
+from ostler.ipc.contract import HURRY_SIGNAL, STACK_SIGNAL, WITHDRAW, WITHDRAW_AND_END
 from ostler.ipc.messages import Beat, Ready
 from ostler.settings.sources import Configuration
 from ostler.supervisor.event_loop import EventLoop
@@ -96,7 +96,8 @@ class Children:
         self._ready: set[int] = set()
         """Workers whose heartbeats are read at intervals; messages of other workers are read at once."""
         self._next_read = 0.0
-        self._withdrawn = False
+        self._withdrawn = b""
+        """What workers are told of the end of the whole instance; nothing while none is ordered."""
         self._oom_kills = proc_info.oom_kills()
 
     def __repr__(self) -> str:
@@ -126,7 +127,7 @@ class Children:
             return SpawnFailed(action.ticket, str(reason))
         self._children[child.pid] = child
         if self._withdrawn:
-            child.withdraw()
+            child.withdraw(self._withdrawn)
         self._loop.add_reader(child.beats.fileno(), self._read_messages, child)
         self._loop.add_reader(child.stacks_pipe.fileno(), self._log_stacks, child)
         return Started(action.ticket, child.pid)
@@ -155,11 +156,14 @@ class Children:
         for child in self._children.values():
             child.signal(number)
 
-    def withdraw(self) -> None:
-        """Tell all workers, also those to be spawned, that the whole instance is going to stop."""
-        self._withdrawn = True
+    def withdraw(self, *, end_listening: bool = False) -> None:
+        """Tell all workers, also those to be spawned, that the whole instance is going to stop.
+
+        `end_listening`: they are about to drain, and no other process serves from the listening sockets.
+        """
+        self._withdrawn = WITHDRAW_AND_END if end_listening else WITHDRAW
         for child in self._children.values():
-            child.withdraw()
+            child.withdraw(self._withdrawn)
 
     def release(self, seconds: float) -> None:
         """Let the workers that are left drain by themselves; wait `seconds` for the end of each."""

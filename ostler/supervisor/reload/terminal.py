@@ -24,11 +24,6 @@ class Terminal:
         """Whether standard input is a terminal."""
         return self._modes is not None
 
-    @property
-    def gone(self) -> bool:
-        """Whether there was a terminal that has been hung up."""
-        return self.present and self._read() is None
-
     def restore(self) -> None:
         """Set the modes that the terminal had when this object was made."""
         if self._modes is None or self._read() in (None, self._modes):

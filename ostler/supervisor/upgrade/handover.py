@@ -97,7 +97,15 @@ class Inherited:
             path = entry.get("path")
             origin = str(entry.get("origin", ""))
             found.append(
-                Listener(first, path, tuple(inode) if inode else None, origin, False, tuple(further))
+                Listener(
+                    first,
+                    path,
+                    tuple(inode) if inode else None,
+                    origin,
+                    owned=False,
+                    further=tuple(further),
+                    ours=not origin and self.place.get("fd") is None,
+                )
             )
         return found
 

@@ -78,6 +78,11 @@ class OldArbiter:
         return f"<OldArbiter {self._decision!r}>"
 
     @property
+    def under_way(self) -> bool:
+        """Whether there is a new arbiter that has not taken the place, and has not ended."""
+        return self._decision.under_way
+
+    @property
     def obstacle(self) -> str:
         """Why this process can never be replaced in place; empty where it can."""
         if self._settings.reload:

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from ostler.system import stop_listening
+
 if TYPE_CHECKING:
     from ostler.worker.http.connection import Connection
     from ostler.worker.server_state import ServerState
@@ -24,6 +26,8 @@ Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _EXHAUSTED_PAUSE = 1.0
 """Seconds."""
+_ENDED = (errno.EBADF, errno.EINVAL)
+"""This process has closed the socket, or another one has shut it down because all of ostler stops."""
 
 _CONNECT_GRACE = 3.0
 """Seconds that a PROXY header or a handshake gets that is under way when the server drains: it is not a
@@ -106,11 +110,27 @@ class Acceptor:
         """Accept nothing more, without touching the loop: a signal's handler may call it."""
         self._held = True
 
-    def finish(self) -> None:
-        """Accept all that waits in the queue by now, then close our copy of the socket."""
+    def refuse_new(self) -> None:
+        """Accept all that waits in the queue, and what the kernel still completes until `finish`; no more."""
+        self._stop_reading()
+        stop_listening.refuse_new(self._socket)
+        while self.accept():
+            pass
+        # A Unix socket completes nothing more, and the loop would find it readable for ever.
+        if self._socket.family != socket.AF_UNIX:
+            self.balancer = None
+            self.start()
+
+    def finish(self, *, shut_down: bool = False) -> None:
+        """Accept all that waits in the queue by now, then close our copy of the socket.
+
+        `shut_down` ends it for every process that has it: nothing is to serve from it any more.
+        """
         self._stop_reading()
         while self.accept():
             pass
+        if shut_down:
+            stop_listening.shut_down(self._socket)
         self.close()
 
     def close(self) -> None:
@@ -156,6 +176,9 @@ class Acceptor:
         except (BlockingIOError, InterruptedError):
             return False  # another worker was quicker
         except OSError as exc:
+            if exc.errno in _ENDED:
+                self._stop_reading()
+                return False
             if exc.errno not in _EXHAUSTED:
                 return True  # that client is gone already (accept(2), "Error handling")
             logger.error(

@@ -49,7 +49,7 @@ from ostler.worker.http.parser import PIECE, Parser, PassthroughParser, RequestS
 from ostler.worker.http.request import ENDLESS, Fields, Refusal, RequestHead, read_head
 from ostler.worker.http.response import render_head, render_refusal
 from ostler.worker.http.write_buffer import JOIN, WriteBuffer
-from ostler.worker.server_state import ServerState
+from ostler.worker.server_state import IDLE_AT_STOP, LONGEST_TICK, ServerState
 
 MakeParser = Callable[[RequestSink, int], Parser]
 TakeUpgrade = Callable[["Connection", RequestHead], "Cycle | None"]
@@ -133,7 +133,7 @@ class Connection(ClosingMixin):
             self.trusted = server_state.proxies.trusts(self.client[0] if self.client else "unix:")
         server_state.connections.add(self)
         # A client that connects and sends nothing is closed without an answer.
-        self._deadline = server_state.now + server_state.settings.timeout_request_header
+        self._deadline = server_state.now + server_state.timeout_first_request
 
     def _read_tls(self, ssl_object: Any) -> None:
         from ostler.worker.tls.asgi_extension import tls_facts
@@ -554,6 +554,15 @@ class Connection(ClosingMixin):
 
     def on_drain(self) -> None:
         """Do nothing: responses close their connections, and an idle connection has its deadline."""
+
+    def limit_idle(self, latest: float) -> None:
+        """Everything stops: if no request is under way, close after IDLE_AT_STOP, and at `latest`."""
+        state, server_state = self._state, self.server_state
+        if (state is IDLE or state is NEW) and not self._parser.in_head:
+            kept = server_state.timeout_keep_alive if state is IDLE else server_state.timeout_first_request
+            # The deadline was computed from a clock up to one tick old.
+            idle_for_long = self._deadline - kept + IDLE_AT_STOP + LONGEST_TICK
+            self._deadline = min(self._deadline, idle_for_long, latest)
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""

@@ -291,6 +291,9 @@ class WebSocket(ClosingMixin):
             self._cycle.on_disconnect(1012, "")
             self.close(1012, "")
 
+    def limit_idle(self, latest: float) -> None:
+        """Do nothing: a WebSocket is never idle, and its closing handshake has a deadline."""
+
     def leave(self) -> None:
         """Close: another worker answers from now on."""
         self.on_drain()
