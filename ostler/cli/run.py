@@ -20,6 +20,7 @@ from ostler.supervisor.upgrade import command as upgrade_command
 from ostler.supervisor.upgrade.handover import Inherited
 from ostler.system import privileges, sd_notify, sockets
 from ostler.system.cpus import worker_count
+from ostler.system.early_exit import exit_with_hooks
 from ostler.system.privileges import Identity
 from ostler.system.sd_notify import Notifier
 from ostler.system.sockets import Listener
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ostler.system.pid_file import PidFile
 
 logger = logging.getLogger("ostler.error")
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 # The settings that say where to listen.
 _ADDRESSES = ("fd", "uds", "host", "port")
@@ -51,6 +54,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
         SettingsError: a library is not installed, the certificate or its key are wrong, or there is no such
         user.
     """
+    owner = os.getpid()
     settings, listeners = configuration.settings, list[Listener]()
     directory = working_directory()
     pid_file = _pid_file(settings.pid_file, directory)
@@ -63,8 +67,10 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
 
     def leave(*_: object) -> NoReturn:
         """Exit at once, before serving begins. The code that runs now could catch an exception."""
+        for number in _STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         release()
-        os._exit(0)
+        exit_with_hooks(owner)
 
     if settings.umask is not None:
         os.umask(settings.umask)
@@ -129,10 +135,9 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
 
 def _handle_stop_signals(leave: Callable[..., NoReturn]) -> None:
     """Let SIGTERM, SIGINT and SIGQUIT call `leave`, also if this process was started with them blocked."""
-    stop_signals = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-    for number in stop_signals:
+    for number in _STOP_SIGNALS:
         signal.signal(number, leave)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
 def _check_libraries(settings: Settings) -> None:

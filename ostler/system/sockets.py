@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ostler.errors import BindError
 from ostler.settings.declarations import Settings
@@ -38,6 +38,8 @@ class Listener:
     """The other sockets of its SO_REUSEPORT group, one for each further queue, in the group's order."""
     ours: bool = True
     """Whether ostler has opened the socket. Another program's is left listening: it may serve from it."""
+    pid: int = field(default_factory=os.getpid)
+    """The process that owns the socket: what the application forks leaves socket and path alone."""
 
     @property
     def address(self) -> str:
@@ -52,7 +54,7 @@ class Listener:
     @property
     def ends_with_us(self) -> bool:
         """Whether no other process serves from the socket after this instance of ostler."""
-        return self.ours and self.owned
+        return self.ours and self.owned and self.pid == os.getpid()
 
     def end(self) -> None:
         """Close the socket; if it `ends_with_us`, let no process that has it open listen any more."""
@@ -68,7 +70,12 @@ class Listener:
 
     def unlink(self) -> None:
         """Remove the path of a Unix socket of ours, if no other socket has replaced it there."""
-        if self.owned and self.path is not None and self.inode == _inode(self.path):
+        if (
+            self.owned
+            and self.pid == os.getpid()
+            and self.path is not None
+            and self.inode == _inode(self.path)
+        ):
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from socket import socket
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system import privileges
 from ostler.system.controlling_terminal import ControllingTerminal
+from ostler.system.early_exit import exit_with_hooks
 from ostler.system.pipes import PipeEnd
 from ostler.system.process_title import set_title
 from ostler.system.sd_notify import Notifier
@@ -48,7 +50,8 @@ def run_worker(assignment: Assignment) -> NoReturn:
     _keep_descriptors(assignment)
     # An arbiter that does not read must not hold up a dying worker.
     os.set_blocking(assignment.stacks.fileno(), False)
-    signal_handlers = SignalHandlers(settings, assignment.stacks.fileno(), supervised=True, leave=_leave)
+    leave = partial(exit_with_hooks, os.getpid())
+    signal_handlers = SignalHandlers(settings, assignment.stacks.fileno(), supervised=True, leave=leave)
     signal_handlers.install(terminal=assignment.terminal)
     heartbeat = Heartbeat(assignment, signal_handlers)
     heartbeat.start()
@@ -107,12 +110,6 @@ def run_plain(
     plain_watcher = PlainWatcher(settings, notifier, signal_handlers)
     plain_watcher.starting()
     _serve(settings, directory, sockets, signal_handlers, plain_watcher, owns_sockets=owns_sockets)
-
-
-def _leave() -> NoReturn:
-    # An exception raised in a signal handler could be swallowed by the code that it interrupts. Nothing is
-    # served yet, so nothing is lost.
-    os._exit(0)
 
 
 def _keep_descriptors(assignment: Assignment) -> None:

@@ -124,7 +124,7 @@ class SignalHandlers:
     def stop(self) -> None:
         """Take an order to stop: withdraw and drain after the delay, or drain; exit soon after the grace."""
         if self._server is None or self._loop is None:
-            self._leave()
+            self._leave_before_serving(WORKER_EXIT_MARGIN)
         step = self._drain_delay.stop(self._delay, serving=self._server.serving)
         if step is StopStep.WITHDRAW:
             self.set_deadline(self._delay + self._grace + WORKER_EXIT_MARGIN)
@@ -134,6 +134,12 @@ class SignalHandlers:
             self.set_deadline(self._grace + WORKER_EXIT_MARGIN)
             self._loop.call_soon_threadsafe(self._drain)
             log_setup.flush()  # the loop may be held up until the deadline
+
+    def _leave_before_serving(self, seconds: float) -> NoReturn:
+        """End the process, within `seconds`: exit hooks are called, and one may hang."""
+        self._over = True  # another signal must not call them again
+        self.set_deadline(seconds)
+        self._leave()
 
     def _withdraw(self) -> None:
         assert self._server is not None
@@ -160,7 +166,7 @@ class SignalHandlers:
         if self._over:
             return
         if self._server is None or self._loop is None:
-            self._leave()
+            self._leave_before_serving(QUIT_GRACE)
         self._draining = True
         self.set_deadline(QUIT_GRACE)
         self._loop.call_soon_threadsafe(self._server.stop_now)
@@ -171,7 +177,7 @@ class SignalHandlers:
         if self._over:
             return
         if self._server is None or self._loop is None:
-            self._leave()
+            self._leave_before_serving(HURRY_GRACE)
         # No deadline here: the arbiter has one, and a worker that a debugger holds writes no stacks.
         self._server.turn_away()
         self._loop.call_soon_threadsafe(self._server.stop)
