@@ -136,6 +136,27 @@ remaining requests are cancelled, and the log says how many. A worker that still
 aborted, and its stacks are logged; after one more second it is killed. A plain server that still runs three
 seconds after the time-out writes its stacks to stderr and exits with 1, even if its event loop is blocked.
 
+When everything stops, idle keep-alive connections do not hold it up: one that has been idle for more than a
+second is closed, after a look at what has arrived meanwhile. A younger one is kept until its second is over,
+and its next request is answered, with `Connection: close`. The same goes for a connection that has not sent
+its first request. So a stop without requests in flight takes about a second, over TLS perhaps another one. Workers
+that leave while others serve on (a rolling restart, a limit, SIGTTOU) keep idle connections until
+`--timeout-keep-alive`.
+
+No request is reset. ostler accepts what waits in the listening queue, and the handshakes that are under way: it
+has the kernel ignore new ones (a filter for SYNs, on Linux), goes on accepting for a tenth of a second, and only then
+ends the socket. A client whose SYN is ignored sends it again a second later: it is refused then, or served by
+your next ostler. What remains cannot be helped: a round trip of more than a tenth of a second to a client that is just
+connecting, and a request that crosses the closing of its idle connection on the network.
+
+At the end the listening sockets are shut down (shutdown(2)), so that a process that the application has forked and that
+still has them open does not make the next start fail with `Address already in use`. Not so sockets that ostler was given (`--fd`,
+systemd, `Server.serve(sockets=...)`), nor at an upgrade, whose new arbiter has them. Nor after an arbiter that was killed: its workers
+drain, but cannot know whether a new arbiter serves from the same sockets.
+
+Exit hooks (`atexit`: coverage, profilers) run in every process that is told to stop, also while it still imports the
+application: then it has three seconds for them, and one after SIGQUIT.
+
 A signal that arrives before the command has read its settings has the system's default effect. As PID 1 of a
 container, the arbiter reaps orphans; a plain server does not.
 
@@ -146,6 +167,18 @@ processes have ended at most `--drain-delay` plus `--timeout-graceful-shutdown` 
 first SIGTERM. A worker that is sent SIGTERM directly drains without the delay, because another worker takes
 its place.
 
+## At a terminal
+
+**Ctrl+C.** A plain server does not wait for streams, which may never end: event streams, any response without a length,
+WebSockets. After 1.25 s they are cancelled; other requests have their grace. That is for SIGINT while ostler is in the foreground of
+its controlling terminal (credentials(7)), also where its standard streams are redirected. SIGINT to a server in the background or
+without a terminal, SIGTERM, and Ctrl+C with `--workers` give streams the whole `--timeout-graceful-shutdown`. Under `--reload` SIGINT
+ends everything within about a second. A second Ctrl+C ends at once.
+
+**The terminal is closed**: ssh is dropped, a window or a tmux pane is closed. SIGHUP then stops ostler, as SIGTERM does and as
+Ctrl+C does under `--reload`, if it was started in the foreground of that terminal. Under nohup, with setsid, under systemd or in the
+background (`&`) SIGHUP is never a stop. Under `--reload` a server in the background ends, too.
+
 ## Exit codes
 
 | code | meaning |
@@ -155,7 +188,7 @@ its place.
 | 2 | bad usage or configuration |
 | 3 | the application failed to start |
 | 4 | a socket could not be bound or adopted |
-"""
+"""  # noqa: E501
 
 
 def signals_page() -> str:

@@ -40,15 +40,16 @@ MEANINGS = (
         "SIGINT",
         "stop gracefully; a second one stops at once",
         _IGNORED,
-        "drain; a second one stops at once",
+        "drain, from Ctrl+C with 1.25 s for streams; a second one stops at once",
     ),
     Meaning("SIGQUIT", "stop at once", "stop at once", "stop at once"),
     Meaning(
         "SIGHUP",
         "rolling restart: new code, new configuration file, new certificates; settings that are wrong change "
-        "nothing",
+        "nothing. Stop gracefully if the terminal has gone in whose foreground ostler was started",
         _IGNORED,
-        "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter",
+        "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter. "
+        "Drain if the terminal has gone in whose foreground ostler was started",
     ),
     Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
     Meaning(

@@ -335,6 +335,64 @@ def test_draining_lets_an_idle_connection_wait_out_its_time(serve: Serve) -> Non
     assert client.ended()
 
 
+def stop_everything(server: Server) -> None:
+    """What a server does as everything stops, with the clock in the test's hand."""
+    server_state = server.server_state
+    server_state.on_stop = lambda: server_state.limit_idle(server_state.now)
+    server.call(server_state.withdraw)
+    server.call(server_state.drain)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_when_everything_stops_a_connection_is_kept_for_a_second_without_a_request(
+    serve: Serve, used: bool
+) -> None:
+    server = serve(hello, timeout_keep_alive=600.0, timeout_request_header=600.0)
+    idle, asks = server.connect(), server.connect()
+    server.until(lambda: len(server.server_state.connections) == 2)
+    if used:
+        for client in (idle, asks):
+            assert client.ask(get()).keeps
+    stop_everything(server)
+    server.advance(0.9)
+    assert idle.quiet()
+    assert not asks.ask(get()).keeps
+    assert asks.ended()
+    server.advance(0.2)
+    assert idle.ended()
+
+
+def test_when_everything_stops_a_connection_that_was_idle_for_long_is_closed_at_once(serve: Serve) -> None:
+    server = serve(hello, timeout_keep_alive=600.0)
+    idle, half = server.connect(), server.connect()
+    for client in (idle, half):
+        client.ask(get())
+    server.advance(3)
+    half.send(get()[:10])
+    server.until(lambda: any(c._parser.in_head for c in server.server_state.connections))  # type: ignore[attr-defined]
+    stop_everything(server)
+    server.advance(0.1)
+    assert idle.ended()
+    server.advance(5)
+    half.send(get()[10:])
+    answer = half.answer()
+    assert (answer.status, answer.keeps) == (200, False)
+
+
+def test_a_stop_that_comes_during_a_drain_limits_the_time_of_idle_connections_too(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(gate, timeout_keep_alive=600.0)
+    idle = server.connect()
+    gate.open.add("/")
+    idle.ask(get())
+    server.call(server.server_state.drain)
+    server.advance(100)
+    assert idle.quiet()
+    stop_everything(server)
+    server.advance(1.1)
+    assert idle.ended()
+
+
 def test_past_the_grace_what_is_in_flight_is_cancelled_and_counted(serve: Serve) -> None:
     gate = Gate()
     server = serve(gate)
