@@ -40,10 +40,12 @@ def refuse_new(sock: socket.socket) -> None:
 
     Where the system has no such means, nothing changes.
     """
+    if sys.platform != "linux":
+        return
     with contextlib.suppress(OSError):
         if sock.family == socket.AF_UNIX:
-            sock.shutdown(socket.SHUT_RD)  # Linux: connect(2) is refused, and the queue stays
-        elif sys.platform == "linux":
+            sock.shutdown(socket.SHUT_RD)  # connect(2) is refused, and the queue stays
+        else:
             code = array.array("B", b"".join(struct.pack("HBBI", *line) for line in _IGNORE_SYN))
             # struct sock_fprog: how many instructions, and their address; the kernel copies them.
             program = struct.pack("HP", len(_IGNORE_SYN), code.buffer_info()[0])

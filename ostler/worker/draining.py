@@ -43,6 +43,8 @@ class ServerDrain:
         self._streams: asyncio.TimerHandle | None = None
         self._listening: asyncio.TimerHandle | None = None
         """Closes the queues, when the kernel has completed the handshakes that are under way."""
+        self._refused = False
+        """No new handshake begins."""
 
     async def run(self, *, stream_grace: float | None = None) -> None:
         """Stop accepting and finish what is in flight; past the grace, cancel what is left and count it.
@@ -52,6 +54,7 @@ class ServerDrain:
         server_state = self._server_state
         self._leave_queues()
         if self._stop_now.done():
+            self._close_queues()
             self._abort()
             return
         if server_state.turning_away:
@@ -70,39 +73,48 @@ class ServerDrain:
             notice.cancel()
             if self._streams is not None:
                 self._streams.cancel()
-            self._close_acceptors()
+            self._close_queues()
         if self._stop_now.done():
             self._abort()
         elif self._busy():
             await self._cancel()
 
     def _leave_queues(self) -> None:
-        """Take what waits in the queues, unless new code answers it, and close them.
+        """Take what waits in the queues, unless new code answers it, and begin to close them.
 
         While any process listens, the kernel completes handshakes. Where another one serves on, they are left
         to that. Where none does, the last ones are waited for.
         """
-        server_state = self._server_state
-        ends, at_once = server_state.ends_listening, self._stop_now.done()
-        if ends and not at_once and not server_state.turning_away:
-            for acceptor in self._acceptors:
-                acceptor.refuse_new()
-            self._listening = self._loop.call_later(HANDSHAKE_TIME, self._close_acceptors)
-            return
         for acceptor in self._acceptors:
-            if server_state.turning_away:
+            if self._server_state.turning_away:
                 acceptor.close()
+            elif self._server_state.ends_listening:
+                acceptor.refuse_new()
             else:
-                acceptor.finish(shut_down=ends)
+                acceptor.finish()
+        self._refused = self._server_state.ends_listening
+        if not self._server_state.turning_away:
+            self._listening = self._loop.call_later(HANDSHAKE_TIME, self._wait_for_handshakes)
 
-    def _close_acceptors(self) -> None:
-        """Take the last connections from the queues, and end these."""
-        if self._listening is not None:
-            self._listening.cancel()
-            self._listening = None
-            for acceptor in self._acceptors:
-                acceptor.finish(shut_down=True)
-            self._changed.set()
+    def _wait_for_handshakes(self) -> None:
+        """Close the queues; but if a worker learns only now that all of ostler stops, after another wait."""
+        server_state = self._server_state
+        if server_state.ends_listening and not self._refused and not server_state.turning_away:
+            self._leave_queues()
+        else:
+            self._close_queues()
+
+    def _close_queues(self) -> None:
+        if self._listening is None:
+            return
+        self._listening.cancel()
+        self._listening = None
+        for acceptor in self._acceptors:
+            if self._server_state.ends_listening:
+                acceptor.end()
+            else:
+                acceptor.close()
+        self._changed.set()
 
     def _end_streams_in(self, seconds: float) -> None:
         """End streams in so many seconds, and again those that begin later."""

@@ -140,6 +140,7 @@ class Heartbeat:
     def _withdraw(self) -> None:
         self._withdrawn = True
         if self._server_state is not None:
+            self._server_state.ends_listening = self._ends_listening
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has drained already
                 self._server_state.loop.call_soon_threadsafe(self._server_state.withdraw)
 

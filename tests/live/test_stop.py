@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -209,6 +210,48 @@ def test_a_stop_under_a_steady_flow_resets_nothing(
                 ostler.send(signal.SIGTERM)
                 assert ostler.wait() == 0
         assert set(flow.outcomes) == {"answered", "refused"}
+
+
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+@pytest.mark.parametrize("everybody", [False, True])
+def test_new_clients_are_refused_while_ostler_still_drains(
+    project: Path, everybody: bool, where: str
+) -> None:
+    path = str(project / "s")
+    place = ["--uds", path] if where == "unix" else ["--port", "0"]
+    with Ostler(project, "main:app", *place, *SUPERVISED) as ostler, contextlib.ExitStack() as opened:
+        ostler.wait_ready(2)
+        address = path if where == "unix" else ("127.0.0.1", ostler.port)
+        family = socket.AF_UNIX if where == "unix" else socket.AF_INET
+        slow = opened.enter_context(socket.socket(family))
+        slow.settimeout(PATIENCE)
+        slow.connect(address)
+        send_get(slow, "/slow?8")
+        if everybody:  # as systemd does with KillMode=control-group
+            for pid in ostler.workers():
+                os.kill(pid, signal.SIGTERM)
+        ostler.send(signal.SIGTERM)
+
+        def refused() -> bool:
+            with socket.socket(family) as client:
+                client.settimeout(PATIENCE)
+                return client.connect_ex(address) in (errno.ECONNREFUSED, errno.ENOENT)
+
+        wait_until(refused, "a new client is refused")
+        assert ostler.poll() is None
+        assert slow.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        assert ostler.wait() == 0
+
+
+def test_a_stop_that_reaches_the_workers_first_resets_nothing(project: Path) -> None:
+    with serving(project, *SUPERVISED, "--no-access-log") as ostler:
+        workers = ostler.workers()
+        with Flow(("127.0.0.1", ostler.port), kept=3, fresh=9) as flow:
+            for pid in workers:
+                os.kill(pid, signal.SIGTERM)
+            ostler.send(signal.SIGTERM)
+            assert ostler.wait() == 0
+    assert set(flow.outcomes) == {"answered", "refused"}
 
 
 HOLDS_THE_SOCKET = (

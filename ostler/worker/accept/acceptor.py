@@ -110,27 +110,25 @@ class Acceptor:
         """Accept nothing more, without touching the loop: a signal's handler may call it."""
         self._held = True
 
-    def refuse_new(self) -> None:
-        """Accept all that waits in the queue, and what the kernel still completes until `finish`; no more."""
+    def finish(self) -> None:
+        """Accept all that waits in the queue by now, and no more; the socket is still to be closed."""
         self._stop_reading()
-        stop_listening.refuse_new(self._socket)
         while self.accept():
             pass
+
+    def refuse_new(self) -> None:
+        """Accept all that waits in the queue, and what the kernel still completes until `end`; no more."""
+        stop_listening.refuse_new(self._socket)
+        self.finish()
         # A Unix socket completes nothing more, and the loop would find it readable for ever.
         if self._socket.family != socket.AF_UNIX:
             self.balancer = None
             self.start()
 
-    def finish(self, *, shut_down: bool = False) -> None:
-        """Accept all that waits in the queue by now, then close our copy of the socket.
-
-        `shut_down` ends it for every process that has it: nothing is to serve from it any more.
-        """
-        self._stop_reading()
-        while self.accept():
-            pass
-        if shut_down:
-            stop_listening.shut_down(self._socket)
+    def end(self) -> None:
+        """Accept all that waits in the queue by now, and end the socket for every process that has it."""
+        self.finish()
+        stop_listening.shut_down(self._socket)
         self.close()
 
     def close(self) -> None:
