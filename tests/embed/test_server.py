@@ -21,7 +21,7 @@ import pytest
 
 import ostler
 from ostler.worker.asgi import Receive, Scope, Send
-from tests.worker.harness import PATIENCE
+from tests.worker.harness import PATIENCE, hello
 
 T = TypeVar("T")
 Runner = Callable[[Coroutine[Any, Any, T]], T]
@@ -188,6 +188,24 @@ def test_stop_finishes_the_requests_in_flight(run: Runner[Any]) -> None:
         return await request
 
     assert run(main()) == b"hello"
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_kept_connection_that_is_idle_does_not_hold_up_should_exit(run: Runner[Any], given: bool) -> None:
+    async def main() -> None:
+        embedded = server(hello, timeout_keep_alive=600.0, lifespan="off")
+        sockets = [socket.create_server(("127.0.0.1", 0))] if given else None
+        serving = asyncio.create_task(embedded.serve(sockets))
+        assert await embedded.started
+        reader, writer = await asyncio.open_connection("127.0.0.1", embedded.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"hello")).startswith(b"HTTP/1.1 200 OK")
+        embedded.should_exit = True
+        await serving
+        assert await reader.read() == b""
+        writer.close()
+
+    run(main())
 
 
 def test_stop_now_cancels_requests_and_leaves_nothing_in_the_loop(run: Runner[Any]) -> None:
