@@ -229,7 +229,7 @@ class Server:
 
     async def _serve_application(self) -> None:
         set_environment(self.config)
-        app = application.load_or_say_why(self.config)
+        app = application.load(self.config)
         owns = all(listener.ends_with_us for listener in self._listeners)
         serving = server.Server(self.config, app, self.sockets, _Watcher(self), owns_sockets=owns)
         self._server = serving

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
+from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -25,31 +27,57 @@ MAX_DEFAULT_THREADS = 32
 def load(settings: Settings) -> Application:
     """Import the application that the settings name, and return it as one ASGI 3 callable.
 
-    Raises:
-        StartupError: there is no such module or attribute, or it is no application and no factory.
-        Exception: whatever the application's own code raises while it is imported.
-    """
-    if isinstance(settings.app, str):
-        found, name = import_from_string(settings.app), settings.app
-    else:
-        found, name = settings.app, type(settings.app).__name__
-    if settings.factory:
-        found = _call_factory(found, name)
-    elif inspect.isfunction(found) and _is_factory(found):
-        logger.warning('"%s" takes no arguments, so it is called as a factory; say so with --factory.', name)
-        found = _call_factory(found, name)
-    return as_asgi3(found, settings, name)
-
-
-def load_or_say_why(settings: Settings) -> Application:
-    """Load the application, and log what its own code raises; at trace level, also log all ASGI messages.
+    The two steps are `find` and `complete`, which also log what the application's own code raises. The first
+    is for the time before the event loop runs, so that a module may call `asyncio.run()` as it is imported.
+    The second calls factories, and is for the running loop, as in uvicorn.
 
     Raises:
         StartupError: the application could not be loaded; one line says why.
     """
+    return complete(find(settings), settings)
+
+
+def find(settings: Settings) -> object:
+    """Return what the settings name: the application or its factory, imported where it is a string.
+
+    Raises:
+        StartupError: there is no such module or attribute, or the module raised an exception.
+    """
+    if not isinstance(settings.app, str):
+        return settings.app
+    with _failures_logged(settings):
+        return import_from_string(settings.app)
+
+
+def complete(found: Any, settings: Settings) -> Application:
+    """Return what `find` has returned as one ASGI 3 callable; at trace level, it logs all ASGI messages.
+
+    Raises:
+        StartupError: it is no application, or a factory that is none or raised an exception.
+    """
+    name = settings.app if isinstance(settings.app, str) else type(settings.app).__name__
+    with _failures_logged(settings):
+        if settings.factory:
+            found = _call_factory(found, name)
+        elif inspect.isfunction(found) and _is_factory(found):
+            logger.warning(
+                '"%s" takes no arguments, so it is called as a factory; say so with --factory.', name
+            )
+            found = _call_factory(found, name)
+        application = as_asgi3(found, settings, name)
+    if logging.getLogger("ostler.asgi").isEnabledFor(log_setup.TRACE):
+        from ostler.worker.interfaces.message_logger import MessageLogger
+
+        return MessageLogger(application)
+    return application
+
+
+@contextlib.contextmanager
+def _failures_logged(settings: Settings) -> Iterator[None]:
+    """Log with its traceback what the application's own code raises within, and raise StartupError for it."""
     try:
         with import_guard.importing():
-            found = load(settings)
+            yield
     except StartupError:
         raise
     except BaseException as exc:
@@ -59,11 +87,6 @@ def load_or_say_why(settings: Settings) -> Application:
         )
         raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
     log_setup.revive()
-    if logging.getLogger("ostler.asgi").isEnabledFor(log_setup.TRACE):
-        from ostler.worker.interfaces.message_logger import MessageLogger
-
-        return MessageLogger(found)
-    return found
 
 
 def _is_factory(function: FunctionType) -> bool:

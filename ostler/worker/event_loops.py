@@ -40,8 +40,30 @@ def _made_by_the_user(where: str) -> asyncio.AbstractEventLoop:
     return loop
 
 
+def after_import(loop: asyncio.AbstractEventLoop, settings: Settings) -> asyncio.AbstractEventLoop:
+    """Return the loop to serve on, as the current one: `loop`, which was current during the import.
+
+    A module that calls `asyncio.run()` leaves no current loop. One that closes the loop that it got from
+    `asyncio.get_event_loop()`, or runs it in a thread, keeps that loop: another one serves.
+
+    Raises:
+        SettingsError: as `new_event_loop`.
+        StartupError: as `new_event_loop`.
+    """
+    if loop.is_closed() or loop.is_running():
+        loop = new_event_loop(settings)
+    asyncio.set_event_loop(loop)
+    return loop
+
+
 def close(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what is left in the loop and close it, as asyncio.run() does."""
+    """Cancel what is left in the loop and close it, as asyncio.run() does.
+
+    A loop that the application has closed, or runs in a thread of its own, is left alone.
+    """
+    if loop.is_closed() or loop.is_running():
+        asyncio.set_event_loop(None)
+        return
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:

@@ -140,8 +140,12 @@ def _serve(
         http_protocol(settings)  # its libraries are not the application's: their import need not wait
         _wait_for_gate(gate)
     try:
+        # Before the loop runs, as by uvicorn: a module may call asyncio.run(). The loop is current meanwhile,
+        # for modules that ask for it at import.
+        found = application.find(settings)
+        loop = event_loops.after_import(loop, settings)
         loop.run_until_complete(
-            _main(settings, sockets, signal_handlers, watcher, shared_queues, owns_sockets)
+            _main(settings, found, sockets, signal_handlers, watcher, shared_queues, owns_sockets)
         )
     finally:
         signal_handlers.over()
@@ -161,15 +165,14 @@ def _wait_for_gate(gate: PipeEnd) -> None:
 
 async def _main(
     settings: Settings,
+    found: object,
     sockets: Sequence[socket],
     signal_handlers: SignalHandlers,
     watcher: Watcher,
     shared_queues: SharedQueues | None,
     owns_sockets: bool,
 ) -> None:
-    # The application is imported inside the running loop, as by uvicorn's workers: some create futures, locks
-    # or tasks at import, which take this loop.
-    app = application.load_or_say_why(settings)
+    app = application.complete(found, settings)
     server = Server(settings, app, sockets, watcher, shared_queues=shared_queues, owns_sockets=owns_sockets)
     signal_handlers.drain(server)
     await server.serve()

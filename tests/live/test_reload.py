@@ -222,7 +222,7 @@ def test_an_application_that_dies_is_started_again_without_a_change(project: Pat
         [worker] = ostler.workers()
         os.kill(worker, signal.SIGKILL)
         assert get_text(ostler.port).startswith("one ")
-        ostler.log.wait_for(r"was killed by SIGKILL \(not sent by ostler\).*next try in 0.5 s")
+        ostler.log.wait_for(r"was killed by SIGKILL \(not sent by ostler\).*: successor starts now")
 
 
 def vim(project: Path, source: str) -> None:

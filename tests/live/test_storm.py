@@ -33,11 +33,11 @@ async def app(scope, receive, send):
 
 
 def spawns_at_most(seconds: float) -> int:
-    """Return how many spawns of one slot the back-off allows: it waits 0.5 s, 1 s, 2 s, ... at most 30 s."""
-    delay, at, count = 0.5, 0.0, 1
+    """Return how many spawns of one slot the back-off allows: at once, after 0.5 s, 1 s, ... at most 30 s."""
+    delay, at, count = 0.0, 0.0, 1
     while at < seconds:
         at += 1.0 + delay
-        delay = min(2 * delay, 30.0)
+        delay = min(2 * delay or 0.5, 30.0)
         count += 1
     return count
 

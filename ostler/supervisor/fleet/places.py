@@ -29,7 +29,7 @@ from ostler.supervisor.fleet.slot_events import (
 )
 
 STABLE_RUN = 10.0
-"""Seconds of serving after which a worker that dies is respawned at once."""
+"""Seconds of serving that end a row of crashes."""
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 30.0
 UNRESPONSIVE = 2.5
@@ -47,7 +47,7 @@ class Place:
     tenant: Slot
     successor: Slot | None = None
     crashes: int = 0
-    """Tenants that died in a row, none of them after a stable run."""
+    """Tenants that were lost in a row, none but the first after a stable run; see `Places.respawn`."""
     misses: int = 0
     """Successors that failed in a row while the tenant served on."""
     retry_at: float = 0.0
@@ -57,12 +57,10 @@ class Place:
         """Return the tenant and, if there is one, the successor."""
         return [self.tenant] if self.successor is None else [self.tenant, self.successor]
 
-    def promote(self, now: float) -> Slot:
+    def promote(self) -> Slot:
         """Make the successor the tenant, and return the previous tenant."""
         assert self.successor is not None, f"place {self.number} has no successor"
         old, self.tenant, self.successor, self.misses = self.tenant, self.successor, None, 0
-        if old.served(now) >= STABLE_RUN:
-            self.crashes = 0
         return old
 
 
@@ -227,7 +225,9 @@ class Places:
 
     def take_over(self, place: Place, now: float) -> Actions:
         """Let the successor, which is READY, take the place, and drain the tenant before it."""
-        old = place.promote(now)
+        old = place.promote()
+        if old.served(now) >= STABLE_RUN:
+            place.crashes = 0
         report: Actions = []
         if old.pid is not None:
             report = [Report("info", f"{old.name} drains, {place.tenant.name.lower()} has taken its place")]
@@ -239,14 +239,17 @@ class Places:
         return self.tell_to_leave(old, Leave(), now) + self.spawn(place.tenant, now)
 
     def respawn(self, place: Place, lost: Lost, now: float) -> Actions:
-        """Fill the place of a lost tenant: at once after a stable run, otherwise after a back-off."""
-        stable = place.tenant.served(now) >= STABLE_RUN
-        place.crashes = 0 if stable else place.crashes + 1
+        """Fill the place of a lost tenant: at once after the first crash in a row, else after a back-off.
+
+        A failed start counts as the second at least: the next one would most likely fail, too.
+        """
+        row = 0 if place.tenant.served(now) >= STABLE_RUN else place.crashes
+        place.crashes = max(row, int(lost.failed_start)) + 1
         if place.successor is not None and place.successor.generation == self.generation:
-            place.promote(now)
+            place.promote()
             return [Report(lost.level, f"{lost.cause}: its successor starts already")]
-        delay = 0.0 if stable else backoff(place.crashes)
-        what_next = "successor starts now" if stable else f"next try in {format_duration(delay)}"
+        delay = backoff(place.crashes - 1) if place.crashes > 1 else 0.0
+        what_next = f"next try in {format_duration(delay)}" if delay else "successor starts now"
         place.tenant = self.new_slot(place.number)
         return [
             Report(lost.level, f"{lost.cause}: {what_next}"),

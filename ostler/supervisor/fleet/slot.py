@@ -189,7 +189,7 @@ class Slot:
         if ordered:
             return [Vacated()]
         cause = f"{self.name} could not be spawned: {event.reason}"
-        return [Lost("error", cause, cause), Vacated()]
+        return [Lost("error", cause, cause, failed_start=True), Vacated()]
 
     def _ready(self, _: Ready, now: float) -> list[Outcome]:
         self._move(SlotState.READY)
@@ -200,11 +200,13 @@ class Slot:
 
     def _boot_failed(self, event: BootFailed, now: float) -> list[Outcome]:
         self._move(SlotState.FAILED, now + FAILED_GRACE)
-        return [Lost("error", f"{self.name} could not start: {event.reason}", event.reason)]
+        cause = f"{self.name} could not start: {event.reason}"
+        return [Lost("error", cause, event.reason, failed_start=True)]
 
     def _boot_timed_out(self, _: Tick, now: float) -> list[Outcome]:
         reason = f"not ready after {format_duration(now - self._spawned)}"
-        lost = Lost("warning", f"{self.name} {reason}, aborted", f"{self.name} was {reason}")
+        cause = f"{self.name} {reason}, aborted"
+        lost = Lost("warning", cause, f"{self.name} was {reason}", failed_start=True)
         return [*self._abort(ABORT_GRACE, now), lost]
 
     # --- ready: heartbeats and silence ------------------------------------------------------------

@@ -49,6 +49,8 @@ class Lost:
     """Which worker and why, for the log. The fleet adds the consequence."""
     reason: str
     """Only why."""
+    failed_start: bool = False
+    """Whether it could not be spawned, could not start, or was not ready in time: the next may fail, too."""
 
 
 @record

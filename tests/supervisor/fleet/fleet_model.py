@@ -147,7 +147,7 @@ class World:
             self.step(ev.Started(process.ticket, process.pid))
         else:
             if process.role != "gone":
-                self._lose(process)
+                self._lose(process, failed_start=True)
             self.step(ev.SpawnFailed(process.ticket, "no memory"))
 
     def ready(self, process: Process) -> None:
@@ -165,7 +165,7 @@ class World:
         """The worker says why it cannot serve."""
         process.failed = self.now
         if process.role != "gone":
-            self._lose(process)
+            self._lose(process, failed_start=True)
         self.step(ev.MessageReceived(process.pid, BootFailed("ImportError: x")))
 
     def exited(self, process: Process) -> None:
@@ -381,7 +381,7 @@ class World:
             self._lose(process)
         else:
             assert self.now - process.started >= TIMINGS.startup - ALMOST, "aborted while it may boot"
-            self._lose(process)
+            self._lose(process, failed_start=True)
         process.ended = self.now
 
     def _kill(self, process: Process) -> None:
@@ -418,7 +418,7 @@ class World:
                     self.proven[process.generation] = self.now
                     self._promote(process)
 
-    def _lose(self, process: Process) -> None:
+    def _lose(self, process: Process, *, failed_start: bool = False) -> None:
         number, role, process.role = process.number, process.role, "gone"
         self._lost.add(number)
         if number not in self.served():
@@ -435,9 +435,11 @@ class World:
             self.failed_generations.add(process.generation)
         else:
             healthy = process.ready_since is not None and self.now - process.ready_since >= 10
-            self.crashes[number] = 0 if healthy else self.crashes[number] + 1
-            delay = 0.0 if healthy else min(0.5 * 2 ** (self.crashes[number] - 1), 30)
-            self.not_before[number] = self.now + delay
+            before = 0 if healthy else self.crashes[number]
+            if failed_start and before == 0:
+                before = 1
+            self.crashes[number] = before + 1
+            self.not_before[number] = self.now + (min(0.5 * 2 ** (before - 1), 30) if before else 0.0)
             for heir in self._workers():
                 if heir.number == number and heir.role == "successor" and heir.generation in self.proven:
                     self._promote(heir)

@@ -192,8 +192,67 @@ def test_an_unexpected_exit_with_code_0_is_a_crash() -> None:
     scene.ready(101)
     scene.after(3)
     assert said(scene.gone(101)) == [
-        "Worker 1 (pid 101) exited with code 0 after serving for 3 s: next try in 0.5 s",
+        "Worker 1 (pid 101) exited with code 0 after serving for 3 s: successor starts now",
     ]
+    scene.ready(102)
+    scene.after(3)
+    assert said(scene.gone(102)) == [
+        "Worker 1 (pid 102) exited with code 0 after serving for 3 s: next try in 0.5 s",
+    ]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.1, 9.9, 10, 1000])
+def test_the_first_death_in_a_row_is_answered_at_once_whatever_the_age(seconds: float) -> None:
+    scene = Scene(2)
+    scene.ready(101, 102)
+    scene.after(seconds)
+    orders = scene.dies(102)
+    assert done(orders) == [ev.Spawn(3, 2, 1)]
+    assert "successor starts now" in said(orders)[-1]
+    assert "next try in 0.5 s" in said(scene.dies(103))[0]
+
+
+def test_the_first_death_is_answered_at_once_also_before_the_worker_was_ready() -> None:
+    scene = Scene(2)
+    scene.ready(101)
+    assert done(scene.dies(102)) == [ev.Spawn(3, 2, 1)]
+    assert done(scene.dies(103)) == []
+    assert done(scene.after(0.5)) == [ev.Spawn(4, 2, 1)]
+
+
+def test_the_deaths_of_one_slot_do_not_hold_up_another() -> None:
+    scene = Scene(2)
+    scene.ready(101, 102)
+    scene.dies(102)
+    scene.dies(103)
+    assert done(scene.dies(101)) == [ev.Spawn(5, 1, 1)]
+
+
+def test_an_application_that_cannot_be_imported_any_more_waits_before_each_try() -> None:
+    scene = serving(1)
+    scene.dies(101)
+    waits = []
+    for pid in range(102, 106):
+        [text] = said(scene.told(pid, BootFailed("ImportError: x")))
+        waits.append(text.partition("next try in ")[2])
+        assert done(scene.gone(pid)) == []
+        due = scene.fleet.deadline()
+        assert due is not None
+        scene.after(due - scene.now)
+    assert waits == ["0.5 s", "1 s", "2 s", "4 s"]
+
+
+def test_a_worker_that_hangs_as_it_starts_is_not_answered_at_once() -> None:
+    scene = Scene(2)
+    scene.ready(101)
+    assert "next try in 0.5 s" in str(scene.after(20))
+
+
+def test_a_successor_of_a_dead_worker_is_the_second_in_the_row() -> None:
+    scene = serving(1)
+    scene.told(101, RetireAsked("age"))
+    scene.dies(101)
+    assert "next try in 0.5 s" in said(scene.dies(102))[0]
 
 
 def test_a_spawn_that_fails_is_tried_again() -> None:
@@ -425,16 +484,17 @@ def test_a_place_without_a_serving_worker_is_rolled_first_and_at_once() -> None:
     scene.ready(101, 102)
     scene.after(5)
     scene.dies(102)
-    scene.after(0.5)
     scene.dies(103)
+    scene.after(0.5)
+    scene.dies(104)
     assert scene.states() == {101: "ready", None: "backoff"}
-    assert done(scene.roll()) == [ev.Spawn(5, 2, 2)]
-    scene.ready(105)
+    assert done(scene.roll()) == [ev.Spawn(6, 2, 2)]
+    scene.ready(106)
     orders = scene.after(0.9)
     assert done(orders) == []
     orders = scene.after(0.1)  # the old generation's next try was due at this time
-    assert done(orders) == [ev.Spawn(6, 1, 2)]
-    assert scene.states() == {101: "ready", 105: "ready", 106: "booting"}
+    assert done(orders) == [ev.Spawn(7, 1, 2)]
+    assert scene.states() == {101: "ready", 106: "ready", 107: "booting"}
 
 
 def test_other_places_in_back_off_are_filled_as_soon_as_a_generation_has_proved_itself() -> None:
@@ -625,6 +685,7 @@ def test_a_stop_without_any_process_finishes_at_once() -> None:
     scene = Scene(1)
     scene.ready(101)
     scene.dies(101)
+    scene.dies(102)
     assert done(scene.do(ev.Stop())) == [ev.Finish(0)]
 
 
@@ -769,7 +830,8 @@ def test_a_sighup_while_no_code_starts_is_a_reload() -> None:
 def test_a_worker_that_dies_while_it_serves_is_started_again_with_back_off() -> None:
     scene = developing(1)
     scene.ready(101)
-    assert "next try in 0.5 s" in str(scene.dies(101))
+    assert "successor starts now" in str(scene.dies(101))
+    assert "next try in 0.5 s" in str(scene.dies(102))
 
 
 def test_ctrl_c_hurries_all_workers_and_ends_the_fleet() -> None:

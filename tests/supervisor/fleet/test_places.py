@@ -69,7 +69,7 @@ def test_a_slot_without_a_process_is_forgotten_as_soon_as_it_is_told_to_leave() 
 
 def test_a_place_without_a_successor_cannot_promote_one() -> None:
     with pytest.raises(AssertionError, match="no successor"):
-        serving(1)[1].promote(101.0)
+        serving(1)[1].promote()
 
 
 def test_the_repr_shows_the_open_places() -> None:

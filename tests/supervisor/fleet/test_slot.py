@@ -201,7 +201,8 @@ def test_a_worker_that_is_not_ready_in_time_is_aborted() -> None:
 
 def test_a_worker_that_cannot_start_is_left_to_exit_by_itself_for_five_seconds() -> None:
     slot = booting()
-    lost = Lost("error", "Worker 2 (pid 814) could not start: ImportError: x", "ImportError: x")
+    cause = "Worker 2 (pid 814) could not start: ImportError: x"
+    lost = Lost("error", cause, "ImportError: x", failed_start=True)
     assert slot.handle(BootFailed("ImportError: x"), 101.0) == [lost]
     assert slot.deadline() == 106.0
     outcomes = slot.handle(Tick(), 106.0)
