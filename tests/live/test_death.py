@@ -76,6 +76,18 @@ def test_when_the_arbiter_is_killed_a_blocked_worker_ends_too(project: Path) -> 
         wait_until(lambda: not ostler.family(), "the blocked worker is gone", timeout=20)
 
 
+def test_a_young_worker_that_is_killed_is_replaced_at_once(project: Path) -> None:
+    with serving(project, "--workers", "1") as ostler:
+        [first] = ostler.workers()
+        psutil.Process(first).kill()
+        ostler.log.wait_for(rf"Worker 1 \(pid {first}\) was killed by SIGKILL .*: successor starts now")
+        assert get(ostler.port).status_code == 200
+        [second] = ostler.workers()
+        psutil.Process(second).kill()
+        ostler.log.wait_for(rf"Worker 1 \(pid {second}\) was killed by SIGKILL .*: next try in 0\.5 s")
+        assert get(ostler.port).status_code == 200
+
+
 def test_a_crashing_worker_is_retried_at_growing_intervals_and_recovers(project: Path) -> None:
     with serving(project, "--workers", "2") as ostler:
         good = (project / "main.py").read_text()

@@ -27,6 +27,11 @@ Changes: TypeAlias = "Generator[set[tuple[Any, str]], None, None]"
 INCLUDES = ("*.py",)
 EXCLUDES = (".*", ".py[cod]", ".sw.*", "~*")
 
+INSTALLED = ("venv", "env", "node_modules", "site-packages", "dist-packages", "__pypackages__")
+"""Names of directories that hold what others have written: it is installed, not edited."""
+ENVIRONMENT_SIGNS = ("pyvenv.cfg", "conda-meta")
+"""What a Python environment has in its directory, whatever its name: venv's (PEP 405), and conda's."""
+
 # In milliseconds; the first two are watchfiles' own terms.
 _STEP = 20
 """Changes are reported after this time without another one: an editor's save is several changes."""
@@ -47,6 +52,12 @@ class Watch:
     """Directories in which no file counts."""
     files: tuple[Path, ...] = ()
     """Files that count wherever they are: those of the settings."""
+    asked: frozenset[Path] = frozenset()
+    """Directories that the settings name, besides the working directory: they count wherever they are."""
+    installed: frozenset[Path] = frozenset()
+    """Those of them that are installed, or lie in what is: all that is installed in them counts, too."""
+    named: frozenset[str] = frozenset()
+    """Names of directories that an include mentions: they count, even if they are hidden or installed."""
 
     @classmethod
     def of(cls, settings: Settings, directory: str, files: Iterable[str] = ()) -> Watch:
@@ -66,16 +77,23 @@ class Watch:
             if not (here / name).is_dir():
                 raise SettingsError(f"reload_dir is {name!r}: there is no such directory to watch")
             asked.append(here / name)
-        asked += _directories(here, settings.reload_include)
+        included = _directories(here, settings.reload_include)
+        if not asked and any(d.name.startswith(".") or is_installed(d) for d in included):
+            asked.append(here)  # what is brought back is watched beside the rest, not instead of it
+        asked += included
         excluded = _directories(here, settings.reload_exclude)
-        kept = [d for d in asked if not any(d == e or e in d.parents for e in excluded)]
+        kept = [d for d in map(_absolute, asked) if not any(d == e or e in d.parents for e in excluded)]
         includes, excludes = settings.reload_include, settings.reload_exclude
+        named = [d for d in kept if d != _absolute(here)]
         return cls(
             directories=_outermost(kept or [here]),
             includes=tuple(x for x in (*INCLUDES, *includes) if x not in excludes),
             excludes=tuple(x for x in (*EXCLUDES, *excludes) if x not in includes),
             excluded=tuple(excluded),
             files=tuple(_absolute(here / file) for file in files),
+            asked=frozenset(named),
+            installed=frozenset(d for d in named if any(map(is_installed, _down_to(d, _absolute(here))))),
+            named=frozenset(part for pattern in includes for part in PurePath(pattern).parts),
         )
 
     def counts(self, path: Path) -> bool:
@@ -91,10 +109,41 @@ class Watch:
             return True  # a pattern names this very file
         if any(directory in path.parents for directory in self.excluded):
             return False
-        # A directory that is excluded, such as .venv, excludes what is in it.
-        inside = path.relative_to(root)
-        parts = [inside, *inside.parents][:-1]
-        return not any((root / part).match(pattern) for part in parts for pattern in self.excludes)
+        if any(path.match(pattern) for pattern in self.excludes):
+            return False
+        return not self._left_out(path, root)
+
+    def _left_out(self, path: Path, root: Path) -> bool:
+        """Whether a directory above this file, and below one that was asked for, is excluded or installed."""
+        start = next((directory for directory in path.parents if directory in self.asked), root)
+        with_installed = start in self.installed
+        for directory in _down_to(path.parent, start):
+            if directory.name in self.named:
+                with_installed = with_installed or is_installed(directory)
+                continue
+            if any(directory.match(pattern) for pattern in self.excludes):
+                return True
+            if not with_installed and is_installed(directory):
+                return True
+        return False
+
+
+def is_installed(directory: Path) -> bool:
+    """Return whether a directory is a Python environment, or holds packages that were installed.
+
+    A package of the application's own may have such a name: it has an `__init__.py`.
+    """
+    if directory.name in INSTALLED and not (directory / "__init__.py").exists():
+        return True
+    return any((directory / sign).exists() for sign in ENVIRONMENT_SIGNS)
+
+
+def _down_to(directory: Path, top: Path) -> list[Path]:
+    """Return the directories between `top`, without it, and `directory`, the outermost first."""
+    if top not in directory.parents:
+        return [] if directory == top else [directory]
+    inner = [directory, *directory.parents]
+    return inner[: inner.index(top)][::-1]
 
 
 def _directories(here: Path, patterns: Iterable[str]) -> list[Path]:

@@ -61,6 +61,95 @@ def test_the_settings_say_which_directories_are_watched(tmp_path: Path) -> None:
     assert counting(tmp_path, "src/a.py lib/a.py", reload_dir=("src",)) == ["src/a.py"]
 
 
+INSTALLED = [
+    "venv/lib/a.py",
+    "env/bin/a.py",
+    "web/node_modules/x/a.py",
+    "lib/python3.12/site-packages/x/a.py",
+    "usr/lib/python3/dist-packages/a.py",
+    "__pypackages__/3.12/lib/a.py",
+    "mine/lib/a.py",
+    "tools/other/lib/python3.12/a.py",
+    "conda/lib/python3.12/a.py",
+]
+
+
+def write(path: Path, text: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A directory with all kinds of environments in it."""
+    for name in (*INSTALLED, "a.py", "src/a.py", "build/a.py", "dist/a.py", "environment/a.py"):
+        write(tmp_path / name)
+    write(tmp_path / "mine/pyvenv.cfg")
+    write(tmp_path / "tools/other/pyvenv.cfg")
+    write(tmp_path / "conda/conda-meta/history")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_what_is_installed_does_not_count(project: Path, name: str) -> None:
+    assert not watch(project).counts(project / name)
+    assert not watch(project, reload_dir=(".",)).counts(project / name)
+
+
+@pytest.mark.parametrize("name", ["a.py", "src/a.py", "build/a.py", "dist/a.py", "environment/a.py"])
+def test_what_is_not_installed_counts(project: Path, name: str) -> None:
+    assert watch(project).counts(project / name)
+
+
+def test_a_package_with_the_name_of_an_environment_counts(tmp_path: Path) -> None:
+    write(tmp_path / "env/__init__.py")
+    assert counting(tmp_path, "env/a.py env/inner/a.py") == ["env/a.py", "env/inner/a.py"]
+
+
+def test_an_environment_that_is_made_later_does_not_count(tmp_path: Path) -> None:
+    made_before = watch(tmp_path)
+    write(tmp_path / "mine/lib/a.py")
+    assert made_before.counts(tmp_path / "mine/lib/a.py")
+    write(tmp_path / "mine/pyvenv.cfg")
+    assert not made_before.counts(tmp_path / "mine/lib/a.py")
+
+
+def test_the_working_directory_may_be_an_environment(tmp_path: Path) -> None:
+    write(tmp_path / "pyvenv.cfg")
+    assert counting(tmp_path, "a.py src/a.py lib/python3.12/site-packages/a.py") == ["a.py", "src/a.py"]
+
+
+@pytest.mark.parametrize(
+    ("include", "name"),
+    [
+        ("venv", "venv/lib/python3.12/site-packages/x.py"),
+        ("mine", "mine/lib/a.py"),
+        ("tools/other", "tools/other/lib/python3.12/a.py"),
+        ("node_modules", "web/node_modules/x/a.py"),
+        ("venv/lib/*.py", "venv/lib/a.py"),
+        ("site-packages", "lib/python3.12/site-packages/x/a.py"),
+        (".hidden", ".hidden/a.py"),
+        ("later", "later/a.py"),
+    ],
+)
+def test_an_include_brings_back_what_is_installed_or_hidden(project: Path, include: str, name: str) -> None:
+    write(project / ".hidden/a.py")
+    watched = watch(project, reload_include=(include,))
+    assert watched.counts(project / name)
+    assert watched.counts(project / "src/a.py")
+    assert not watched.counts(project / "env/bin/a.py")
+
+
+def test_a_directory_that_was_asked_for_counts_also_in_an_environment(project: Path) -> None:
+    mine = "venv/lib/python3.12/site-packages/mine"
+    write(project / mine / "a.py")
+    names = f"a.py {mine}/a.py venv/lib/python3.12/site-packages/other/a.py src/node_modules/a.py"
+    assert counting(project, names, reload_dir=(mine,)) == [f"{mine}/a.py"]
+    assert counting(project, names, reload_dir=(".", mine)) == ["a.py", f"{mine}/a.py"]
+    assert counting(project, names, reload_dir=("venv",)) == names.split()[1:3]
+    assert counting(project, names, reload_dir=("src",)) == []
+
+
 def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="reload_dir is 'none': there is no such directory to watch"):
         watch(tmp_path, reload_dir=("none",))
