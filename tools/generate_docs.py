@@ -158,7 +158,9 @@ Exit hooks (`atexit`: coverage, profilers) run in every process that is told to 
 application: then it has three seconds for them, and one after SIGQUIT.
 
 A signal that arrives before the command has read its settings has the system's default effect. As PID 1 of a
-container, the arbiter reaps orphans; a plain server does not.
+container, the arbiter reaps orphans. A plain server as PID 1 runs in a child process: PID 1 passes all
+signals on to it, reaps orphans, and exits with its exit code, or 128 plus the number of the signal that has
+ended it.
 
 With `--drain-delay` the stop begins that many seconds later. Until then ostler serves as usual, but the
 health check (`--health-path`) answers 503, and every response has `Connection: close`, so that load balancers

@@ -90,6 +90,14 @@ def _run(arguments: Sequence[str], inherited: Inherited | None) -> int:
 
         _printed(lambda: print(show_settings.table(configuration), end=""))
         return 0
+    if os.getpid() == 1:
+        from ostler.system import init_process
+        from ostler.system.cpus import worker_count
+
+        # An arbiter reaps by itself: it knows its workers.
+        code = init_process.fork_server() if worker_count(configuration.settings) is None else None
+        if code is not None:
+            return code
 
     from ostler.cli.run import serve
 

@@ -39,6 +39,71 @@ async def nanny(scope, receive, send):
 """
 
 
+PARENT = """
+import asyncio
+import multiprocessing
+import os
+import subprocess
+import sys
+
+kept = subprocess.Popen(["sh", "-c", "exit 9"])
+reader, writer = os.pipe()
+
+
+def child(code):
+    sys.exit(code)
+
+
+async def started(code):
+    process = await asyncio.create_subprocess_exec("sh", "-c", f"sleep 0.0{code}; exit {code}")
+    return await process.wait()
+
+
+def orphan(number):
+    subprocess.run(["sh", "-c", f"(sleep 0.0{number}; exit 4) & exit 5"], check=False)
+
+
+def in_a_thread(code):
+    orphan(code)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(code)
+    process = multiprocessing.get_context("spawn").Process(target=child, args=(code,))
+    process.start()
+    process.join()
+    ran = subprocess.run(["sh", "-c", f"exit {code}"], check=False).returncode
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), process.exitcode, ran]
+
+
+def zombies():
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            state = open(f"/proc/{name}/stat").read().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state == "Z" and int(name) != kept.pid:
+            found.append(int(name))
+    return found
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise RuntimeError
+    if scope["path"] == "/zombies":
+        text = f"{zombies()}"
+    elif scope["path"] == "/kept":
+        text = f"{kept.wait()}"
+    else:
+        codes = range(1, 6)
+        awaited = await asyncio.gather(*map(started, codes))
+        threaded = [await asyncio.to_thread(in_a_thread, code) for code in codes]
+        text = f"{awaited == list(codes)} {threaded == [[code] * 3 for code in codes]}"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+"""
+
+
 def only(name: str) -> Instruction:
     """Return the one instruction of this name in the last stage."""
     [instruction] = [each for each in STAGES[-1] if each.name == name]
@@ -269,6 +334,47 @@ def test_pid_1_refuses_an_upgrade_and_stops_with_exit_code_0_and_no_line_of_erro
     assert [line for line in lines if not line.startswith("INFO:")] == [
         line for line in lines if "SIGUSR2" in line
     ]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("workers", [("--workers", "1"), ()], ids=["arbiter", "plain"])
+def test_under_pid_1_orphans_are_reaped_and_the_applications_own_children_are_not(
+    tmp_path: Path, workers: tuple[str, ...], loop: str
+) -> None:
+    (tmp_path / "main.py").write_text(PARENT)
+    with ostler_as_pid_1(tmp_path, "main:app", "--port", "0", "--loop", loop, *workers) as ostler:
+        port = ostler.port
+        for _ in range(3):
+            assert get(port).text == "True True"
+        wait_until(lambda: get(port, "/zombies").text == "[]", "every orphan has been reaped")
+        assert get(port, "/kept").text == "9"
+        ostler.family()
+        pid_1(ostler).send_signal(signal.SIGTERM)
+        assert ostler.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGQUIT, 0), (signal.SIGABRT, 134)]
+)
+def test_signals_to_pid_1_reach_the_plain_server(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    with ostler_as_pid_1(tmp_path, "main:app", "--port", "0") as ostler:
+        ostler.log.wait_for("Application startup complete")
+        ostler.family()
+        pid_1(ostler).send_signal(signal.SIGHUP)
+        ostler.log.wait_for("SIGHUP ignored: rolling restarts and scaling need --workers")
+        pid_1(ostler).send_signal(number)
+        assert ostler.wait() == code
+
+
+def test_pid_1_ends_when_the_plain_server_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    with ostler_as_pid_1(tmp_path, "main:app", "--port", "0") as ostler:
+        ostler.log.wait_for("Application startup complete")
+        ostler.family()
+        [server] = pid_1(ostler).children()
+        server.kill()
+        assert ostler.wait() == 128 + signal.SIGKILL
 
 
 @pytest.mark.parametrize("workers", [("--workers", "1"), ()])
