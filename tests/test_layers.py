@@ -92,6 +92,7 @@ PURE = {
     "ostler.settings.trusted_peers",
     "ostler.supervisor.balancing.bpf",
     "ostler.supervisor.fleet",
+    "ostler.supervisor.processes.stacks",
     "ostler.supervisor.systemd_status",
     "ostler.supervisor.upgrade.decision",
     "ostler.system.request_rate",

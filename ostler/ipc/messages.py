@@ -38,6 +38,13 @@ class RetireAsked:
 
 
 @record
+class Blocked:
+    """The worker's event loop is blocked in this place of the application."""
+
+    where: str
+
+
+@record
 class Beat:
     """A heartbeat, about once a second."""
 
@@ -63,10 +70,14 @@ class Beat:
     """Nanoseconds for which a quota of its cgroups had kept CPUs from it, when `loop` was last increased."""
 
 
-Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat
+Message: TypeAlias = Ready | BootFailed | RetireAsked | Beat | Blocked
 
-_KINDS = range(1, 5)
-_TEXTS: dict[int, type[BootFailed] | type[RetireAsked]] = {2: BootFailed, 3: RetireAsked}
+_KINDS = range(1, 6)
+_TEXTS: dict[int, type[BootFailed] | type[RetireAsked] | type[Blocked]] = {
+    2: BootFailed,
+    3: RetireAsked,
+    5: Blocked,
+}
 
 
 def encode(message: Message) -> bytes:
@@ -80,6 +91,8 @@ def encode(message: Message) -> bytes:
             kind, body = 3, _text(reason)
         case Beat():
             kind, body = 4, _BEAT.pack(*vars(message).values())
+        case Blocked(where=where):
+            kind, body = 5, _text(where)
     return _FRAME.pack(kind, len(body)) + body
 
 

@@ -18,9 +18,10 @@ import threading
 from ostler.ipc import messages
 from ostler.ipc.assignment import Assignment
 from ostler.ipc.contract import WITHDRAW_AND_END, WORKER_EXIT_MARGIN
-from ostler.ipc.messages import Beat, BootFailed, Message, Ready, RetireAsked
+from ostler.ipc.messages import Beat, Blocked, BootFailed, Message, Ready, RetireAsked
 from ostler.logging import setup as log_setup
 from ostler.system.cgroups import Throttling
+from ostler.worker import blocking_call
 from ostler.worker.server import tick_seconds
 from ostler.worker.server_state import ServerState
 from ostler.worker.signal_handlers import SignalHandlers
@@ -58,6 +59,10 @@ class Heartbeat:
         """The request for a successor, until it is sent: the pipe may be full."""
         self._throttling = Throttling()
         self._lag = 0.0
+        self._directory = assignment.directory
+        self._blocked_in: str | None = None
+        """Where the event loop was blocked when the arbiter was last told; None if it has run since."""
+        self._locator: threading.Thread | None = None
         self._schedstat = _open_schedstat()
         # The arbiter may be busy: a beat that finds the pipe full is dropped, never waited for (pipe(7)).
         os.set_blocking(self._pipe, False)
@@ -123,6 +128,9 @@ class Heartbeat:
                 if self._loop_count == seen:
                     # The loop is blocked. What it has served should be in the log before it is killed.
                     log_setup.flush()
+                    self._locate()
+                else:
+                    self._blocked_in = None
                 seen = self._loop_count
         self._on_arbiter_gone()
 
@@ -136,6 +144,18 @@ class Heartbeat:
                 self._ends_listening = WITHDRAW_AND_END in said
                 self._withdrawn = True
         return bool(said)
+
+    def _locate(self) -> None:
+        """Tell the arbiter where the event loop is blocked. In a thread: a read of source files may block."""
+        if self._locator is None or not self._locator.is_alive():
+            self._locator = threading.Thread(target=self._tell_where, name="ostler-locator", daemon=True)
+            self._locator.start()
+
+    def _tell_where(self) -> None:
+        main = threading.main_thread().ident
+        where = None if main is None else blocking_call.describe(main, self._directory)
+        if where is not None and where != self._blocked_in and self._send(Blocked(where)):
+            self._blocked_in = where
 
     def _withdraw(self) -> None:
         self._withdrawn = True

@@ -5,6 +5,7 @@ import pytest
 from ostler.ipc.messages import (
     MAX_TEXT,
     Beat,
+    Blocked,
     BootFailed,
     Decoder,
     Message,
@@ -25,7 +26,13 @@ BEAT = Beat(
     ran=7,
     throttled=8,
 )
-ALL: list[Message] = [Ready(), BootFailed("ImportError: no"), RetireAsked("1000 requests"), BEAT]
+ALL: list[Message] = [
+    Ready(),
+    BootFailed("ImportError: no"),
+    RetireAsked("1000 requests"),
+    BEAT,
+    Blocked("a.py:4 f()"),
+]
 
 PIPE_BUF = 4096
 

@@ -1,6 +1,7 @@
 """Workers that hang are logged with their stacks and killed; workers that are only slow are not."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -27,11 +28,19 @@ def test_a_blocked_worker_is_logged_with_its_stack_and_replaced_while_the_others
             Load(ostler.port, kept=0, fresh=2) as load,
             open_get(ostler.port, "/block?60"),
         ):
-            warning = ostler.log.wait_for(r"Worker (\d) \(pid (\d+)\) silent for .*event loop is blocked")
+            warning = ostler.log.wait_for(r"Worker (\d) \(pid (\d+)\) silent for .*event loop is blocked.*")
+            assert re.search(
+                r"\), blocked in main\.py:\d+ block_the_loop\(\), time\.sleep: its stacks follow", warning[0]
+            )
+            ostler.log.wait_for(
+                r"stacks follow.*\n.* \| (Current t|T)hread 0x.*\n.* \|   File .*main.py.* in block_the_loop"
+            )
             ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) \|   File .* in block_the_loop")
             assert ": aborted" not in ostler.log.text
             load.wait_answers(20)
-            ostler.log.wait_for(rf"Worker {warning[1]} \(pid {warning[2]}\) silent for .*: aborted")
+            ostler.log.wait_for(
+                rf"Worker {warning[1]} \(pid {warning[2]}\) silent for .*, blocked in main.py.*: aborted"
+            )
             ostler.wait_ready(3)
             assert int(warning[2]) not in ostler.workers()
             load.wait_answers(50)

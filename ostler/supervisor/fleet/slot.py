@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ostler.ipc.contract import HURRY_GRACE, HURRY_SIGNAL, QUIT_GRACE
-from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
+from ostler.ipc.messages import Beat, Blocked, BootFailed, Ready, RetireAsked
 from ostler.records import record
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.duration import format_duration
@@ -80,6 +80,8 @@ class Slot:
         self.pid: int | None = None
         self.beat: Beat | None = None
         """The last heartbeat."""
+        self.blocked_in: str | None = None
+        """Where its event loop is blocked; None if it has run since, or the worker could not tell."""
         self.ready_since: float | None = None
         self.retiring: str | None = None
         """Why the worker asked for a successor; None if it has not asked."""
@@ -216,12 +218,25 @@ class Slot:
         return self._hang_detector
 
     def _store_beat(self, beat: Beat, now: float) -> list[Outcome]:
+        if self.beat is None or beat.loop != self.beat.loop:
+            self.blocked_in = None
         self.beat = beat
         return []
 
+    def _blocked(self, event: Blocked, now: float) -> list[Outcome]:
+        # What the stacks tell is the beginning of what the worker itself tells.
+        if self.blocked_in is None or not self.blocked_in.startswith(event.where):
+            self.blocked_in = event.where
+        return []
+
+    def _blocked_where(self) -> str:
+        """Return the part of a log line that says where the event loop is blocked, if that is known."""
+        return "" if self.blocked_in is None else f", blocked in {self.blocked_in}"
+
     def _beat_received(self, beat: Beat, now: float) -> list[Outcome]:
         detector = self._detector()
-        lasted, last, self.beat = detector.lasts(now), self.beat, beat
+        lasted, last = detector.lasts(now), self.beat
+        self._store_beat(beat, now)
         if detector.beat_received(last, beat, now):
             return [Report("info", f"{self.name} answers again, it was silent for {format_duration(lasted)}")]
         return []
@@ -251,6 +266,7 @@ class Slot:
         detector = self._detector()
         verdict = detector.judge(self.beat, seen, now)
         said = detector.describe("no evidence to be had" if seen is None else seen.evidence, now)
+        said += self._blocked_where()
         if verdict is Verdict.ABORT:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]
@@ -271,7 +287,8 @@ class Slot:
 
     def _drain_timed_out(self, _: Tick, now: float) -> list[Outcome]:
         allowed = format_duration(self.timings.graceful + DRAIN_GRACE)
-        text = f"{self.name} still drains {allowed} after SIGTERM: its stacks follow, aborted"
+        state = f"still drains {allowed} after SIGTERM{self._blocked_where()}"
+        text = f"{self.name} {state}: its stacks follow, aborted"
         return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
 
     def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
@@ -365,6 +382,8 @@ def _table() -> dict[tuple[SlotState, type], Row]:
         (s.BOOTING, Tick): row(Slot._boot_timed_out, (s.ABORTED,)),
         (s.BOOTING, Leave): row(Slot._leave, (s.DRAINING,)),
         (s.READY, Beat): row(Slot._beat_received, (s.READY,)),
+        (s.READY, Blocked): row(Slot._blocked, (s.READY,)),
+        (s.DRAINING, Blocked): row(Slot._blocked, (s.DRAINING,)),
         (s.READY, RetireAsked): row(Slot._retire_asked, (s.READY,)),
         (s.READY, Tick): row(Slot._silence_due, inspecting),
         (s.READY, Inspected): row(Slot._inspected, inspecting),
@@ -392,7 +411,7 @@ def _table() -> dict[tuple[SlotState, type], Row]:
         table[leaving, Beat] = row(Slot._store_beat, (leaving,))
     for state in (s.BOOTING, s.READY, s.FAILED, s.DRAINING, s.ABORTED):
         # Late, or sent twice, for example by a process that the application has forked: ignored.
-        for message in (Ready, BootFailed, RetireAsked, Inspected):
+        for message in (Ready, BootFailed, RetireAsked, Blocked, Inspected):
             table.setdefault((state, message), row(Slot._ignore, (state,)))
     return table
 

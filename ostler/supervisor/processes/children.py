@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from ostler.ipc.assignment import Assignment
 from ostler.ipc.contract import HURRY_SIGNAL, STACK_SIGNAL, WITHDRAW, WITHDRAW_AND_END
-from ostler.ipc.messages import Beat, Ready
+from ostler.ipc.messages import Beat, Blocked, Ready
 from ostler.settings.sources import Configuration
-from ostler.supervisor.event_loop import EventLoop
+from ostler.supervisor.event_loop import EventLoop, Timer
 from ostler.supervisor.fleet.events import (
     Abort,
     AllowImport,
@@ -30,7 +31,7 @@ from ostler.supervisor.fleet.events import (
     SpawnFailed,
     Started,
 )
-from ostler.supervisor.processes import proc_info
+from ostler.supervisor.processes import proc_info, stacks
 from ostler.supervisor.processes.child import Child, reap_orphans
 from ostler.supervisor.processes.spawn import start_worker
 from ostler.system.sockets import Listener
@@ -47,6 +48,9 @@ logger = logging.getLogger("ostler.error.supervisor")
 _READ_INTERVAL = 1.5
 # The same as a share of the time that a silence may last, where that time is short.
 _READ_INTERVAL_SHARE = 1 / 12
+
+# Seconds without another line after which a worker has written all of its stacks: they have no end mark.
+_STACKS_END = 0.1
 
 ProcessAction: TypeAlias = Inspect | AllowImport | Drain | Hurry | ShowStack | Quit | Abort | Kill
 
@@ -95,6 +99,9 @@ class Children:
         self._children: dict[int, Child] = {}
         self._ready: set[int] = set()
         """Workers whose heartbeats are read at intervals; messages of other workers are read at once."""
+        self._stacks: dict[int, list[str]] = {}
+        """Lines of stacks that are not logged yet, by the worker's pid."""
+        self._stacks_timers: dict[int, Timer] = {}
         self._next_read = 0.0
         self._withdrawn = b""
         """What workers are told of the end of the whole instance; nothing while none is ordered."""
@@ -129,7 +136,7 @@ class Children:
         if self._withdrawn:
             child.withdraw(self._withdrawn)
         self._loop.add_reader(child.beats.fileno(), self._read_messages, child)
-        self._loop.add_reader(child.stacks_pipe.fileno(), self._log_stacks, child)
+        self._loop.add_reader(child.stacks_pipe.fileno(), self._read_stacks, child)
         return Started(action.ticket, child.pid)
 
     def carry_out(self, action: ProcessAction) -> None:
@@ -221,25 +228,42 @@ class Children:
         self._loop.remove_reader(child.beats.fileno())
         self._ready.discard(child.pid)
 
-    def _log_stacks(self, child: Child) -> None:
-        """Log the stacks that a worker's faulthandler has written, line by line under the worker's name.
+    def _read_stacks(self, child: Child) -> None:
+        """Collect the stacks that a worker's faulthandler writes, and log them when all are there.
 
-        An empty line is from the worker itself: it asks for its message to be read at once.
+        An empty line is also from the worker itself: it asks for its message to be read at once.
         """
         try:
             lines = child.stacks()
         except EOFError:
             self._loop.remove_reader(child.stacks_pipe.fileno())
             return
-        for line in lines:
-            if line:
-                logger.warning("%s | %s", self._name(child.pid), line)
+        written = [line for line in lines if line]
+        if written:
+            self._stacks.setdefault(child.pid, []).extend(written)
+            if child.pid in self._stacks_timers:
+                self._stacks_timers[child.pid].cancel()
+            log = partial(self._log_stacks, child.pid)
+            self._stacks_timers[child.pid] = self._loop.call_later(_STACKS_END, log)
         if "" in lines:
             self._read_messages(child)
 
+    def _log_stacks(self, pid: int) -> None:
+        """Log a worker's stacks, line by line under its name, and let the fleet know where its loop is."""
+        timer = self._stacks_timers.pop(pid, None)
+        if timer is not None:
+            timer.cancel()
+        lines = self._stacks.pop(pid, [])
+        for line in stacks.loop_thread_first(lines):
+            logger.warning("%s | %s", self._name(pid), line)
+        where = stacks.place(lines, self._directory)
+        if where is not None:
+            self._handle(MessageReceived(pid, Blocked(where)))
+
     def _remove(self, child: Child, status: int) -> None:
         self._read_messages(child)
-        self._log_stacks(child)
+        self._read_stacks(child)
+        self._log_stacks(child.pid)
         how, name = proc_info.describe_exit(status)
         child.kill_group()
         if self._terminal is not None and status != 0:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ostler.ipc.messages import Beat, BootFailed, Ready, RetireAsked
+from ostler.ipc.messages import Beat, Blocked, BootFailed, Ready, RetireAsked
 from ostler.supervisor.fleet import events as ev
 from ostler.supervisor.fleet.events import Exited, Inspected, SpawnFailed, Started, Tick, Timings
 from ostler.supervisor.fleet.slot import TABLE, Slot, SlotState, UnlistedEvent
@@ -102,6 +102,7 @@ EVENTS = [
     Ready(),
     BootFailed("ImportError: x"),
     RetireAsked("1000 requests"),
+    Blocked("main.py:4 app()"),
     beat(1),
     Inspected(814, None, "state S"),
     Exited(814, "exited with code 0"),
@@ -244,6 +245,39 @@ def test_half_of_the_silence_shows_the_stack_and_warns_with_the_evidence() -> No
         ),
     ]
     assert slot.deadline() == 132.0
+
+
+def test_each_line_about_a_silence_says_where_the_loop_is_blocked() -> None:
+    slot = ready()
+    slot.handle(beat(2, 9), 102.0)
+    assert slot.handle(Blocked("main.py:4 app(), time.sleep"), 104.0) == []
+    slot.handle(Blocked("main.py:4 app()"), 105.0)  # from the stacks, which tell less
+    slot.handle(Tick(), 117.0)
+    [text] = texts(slot.handle(Inspected(814, None, "state S"), 117.0))
+    assert text.endswith(
+        "; state S), blocked in main.py:4 app(), time.sleep: its stacks follow, abort in 15 s"
+    )
+    slot.handle(Blocked("main.py:9 other()"), 118.0)
+    slot.handle(Tick(), 132.0)
+    [text] = texts(slot.handle(Inspected(814, None, "state S"), 132.0))
+    assert text.endswith("), blocked in main.py:9 other(): aborted")
+
+
+def test_where_the_loop_was_blocked_is_forgotten_once_it_runs() -> None:
+    slot = ready()
+    slot.handle(beat(2, 2), 102.0)
+    slot.handle(Blocked("main.py:4 app()"), 104.0)
+    slot.handle(beat(2, 3), 105.0)
+    assert slot.blocked_in == "main.py:4 app()"
+    slot.handle(beat(3, 4), 106.0)
+    assert slot.blocked_in is None
+
+
+def test_a_drain_that_takes_too_long_says_where_the_loop_is_blocked() -> None:
+    slot = draining()
+    slot.handle(Blocked("main.py:4 app()"), 111.0)
+    [text] = texts(slot.handle(Tick(), 116.0))
+    assert text.endswith("6 s after SIGTERM, blocked in main.py:4 app(): its stacks follow, aborted")
 
 
 def test_a_worker_whose_thread_is_silent_too_does_not_run_at_all() -> None:
@@ -417,7 +451,7 @@ def test_a_spawn_that_fails_after_an_order_to_leave_is_no_loss() -> None:
     assert slot.handle(SpawnFailed(7, "no memory"), 100.0) == [Vacated()]
 
 
-@pytest.mark.parametrize("message", [Ready(), BootFailed("x"), RetireAsked("x"), beat(5)])
+@pytest.mark.parametrize("message", [Ready(), BootFailed("x"), RetireAsked("x"), Blocked("x"), beat(5)])
 def test_messages_of_a_worker_that_leaves_are_ignored(message: object) -> None:
     for make in (draining, aborted):
         slot = make()

@@ -1,0 +1,48 @@
+"""Tells an application's source files from those of Python, of ostler and of installed packages; no I/O."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import PurePath
+
+_PYTHON = os.path.join(os.path.dirname(os.__file__), "")
+_OSTLER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_INSTALLED = frozenset({"site-packages", "dist-packages"})
+
+
+def innermost(files: Sequence[str]) -> int | None:
+    """Return the index of the innermost frame of the application, given the files of a stack's frames.
+
+    Args:
+        files: the files' names, the innermost frame first.
+
+    Returns:
+        If all of the application's code is installed: the index of the innermost frame of installed code.
+        None if there are only frames of Python and of ostler.
+    """
+    installed = None
+    for index, file in enumerate(files):
+        parts = PurePath(file).parts
+        if not _INSTALLED.isdisjoint(parts):
+            if installed is None and not file.startswith(_OSTLER):
+                installed = index
+        elif not file.startswith(("<", _OSTLER, _PYTHON)):
+            return index
+    return installed
+
+
+def shown(file: str, directory: str) -> str:
+    """Return the name of a file for the log: relative to `directory` if it lies below it."""
+    inside = os.path.join(directory, "")
+    return file[len(inside) :] if file.startswith(inside) else file
+
+
+def module(file: str) -> str:
+    """Return the name of the module in a file of Python or of an installed package, as far as it tells."""
+    parts = PurePath(file).with_suffix("").parts
+    roots = [index for index, part in enumerate(parts) if part in _INSTALLED]
+    python = len(PurePath(_PYTHON).parts) if file.startswith(_PYTHON) else 0
+    inside = parts[roots[-1] + 1 :] if roots else parts[python:] if python else parts[-1:]
+    names = inside[:-1] if len(inside) > 1 and inside[-1] == "__init__" else inside
+    return ".".join(names)
