@@ -96,6 +96,7 @@ PURE = {
     "ostler.supervisor.systemd_status",
     "ostler.supervisor.upgrade.decision",
     "ostler.system.request_rate",
+    "ostler.system.source_files",
     "ostler.worker.limits",
     "ostler.worker.proxies.forwarded",
     "ostler.worker.proxies.proxy_protocol",

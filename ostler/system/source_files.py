@@ -1,13 +1,13 @@
-"""Tells an application's source files from those of Python, of ostler and of installed packages; no I/O."""
+"""Tells an application's source files from those of Python, of ostler and of installed packages. Pure."""
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Sequence
 from pathlib import PurePath
 
-_PYTHON = os.path.join(os.path.dirname(os.__file__), "")
-_OSTLER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_PYTHON = f"{PurePath(threading.__file__).parent}/"
+_OSTLER = f"{PurePath(__file__).parent.parent}/"
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
@@ -34,7 +34,7 @@ def innermost(files: Sequence[str]) -> int | None:
 
 def shown(file: str, directory: str) -> str:
     """Return the name of a file for the log: relative to `directory` if it lies below it."""
-    inside = os.path.join(directory, "")
+    inside = f"{directory.rstrip('/')}/"
     return file[len(inside) :] if file.startswith(inside) else file
 
 

@@ -82,6 +82,8 @@ def hold_the_gil(seconds):
     [
         ("/block?60", r"File .*main.py\", line \d+ in block_the_loop"),
         ("/gil?60", r"File .*main.py\", line \d+ in hold_the_gil"),
+        ("/gil?60", r"silent for .*\), blocked in main.py:\d+ hold_the_gil\(\): its stacks follow"),
+        ("/gil?60", r"silent for .*\), blocked in main.py:\d+ hold_the_gil\(\): aborted"),
         ("SIGSTOP", "silent for .*the whole process does not run.*stopped by a signal.*: aborted"),
     ],
 )

@@ -221,6 +221,15 @@ class Report:
 
 
 @record
+class ReportWithPlace:
+    """Log a warning once the stacks of this worker have come, which tell where its event loop is blocked."""
+
+    pid: int
+    cause: str
+    consequence: str
+
+
+@record
 class Finish:
     """No process is left: end the arbiter with this exit code and `reason` as its last line."""
 
@@ -229,5 +238,16 @@ class Finish:
 
 
 Action: TypeAlias = (
-    Spawn | AllowImport | Inspect | Drain | Hurry | ShowStack | Quit | Abort | Kill | Report | Finish
+    Spawn
+    | AllowImport
+    | Inspect
+    | Drain
+    | Hurry
+    | ShowStack
+    | Quit
+    | Abort
+    | Kill
+    | Report
+    | ReportWithPlace
+    | Finish
 )

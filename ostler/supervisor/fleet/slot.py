@@ -229,6 +229,12 @@ class Slot:
             self.blocked_in = event.where
         return []
 
+    def _warning(self, cause: str, consequence: str) -> Outcome:
+        """Return the warning of a worker whose stacks follow: they tell its place if it could not itself."""
+        if self.blocked_in is None:
+            return ev.ReportWithPlace(self._process(), cause, consequence)
+        return Report("warning", f"{cause}: {consequence}")
+
     def _blocked_where(self) -> str:
         """Return the part of a log line that says where the event loop is blocked, if that is known."""
         return "" if self.blocked_in is None else f", blocked in {self.blocked_in}"
@@ -271,8 +277,9 @@ class Slot:
             lost = Lost("error", f"{self.name} {said}: aborted", f"{said}, aborted")
             return [*self._abort(ABORT_GRACE, now), lost]
         if verdict is Verdict.WARN:
-            text = f"{self.name} {said}: its stacks follow, abort in {format_duration(detector.left(now))}"
-            return [ev.ShowStack(self._process()), Report("warning", text)]
+            left = format_duration(detector.left(now))
+            warning = self._warning(f"{self.name} {said}", f"its stacks follow, abort in {left}")
+            return [ev.ShowStack(self._process()), warning]
         return [Report("debug", f"{self.name} {said}: not counted against it")]
 
     # --- leaving ----------------------------------------------------------------------------------
@@ -288,8 +295,8 @@ class Slot:
     def _drain_timed_out(self, _: Tick, now: float) -> list[Outcome]:
         allowed = format_duration(self.timings.graceful + DRAIN_GRACE)
         state = f"still drains {allowed} after SIGTERM{self._blocked_where()}"
-        text = f"{self.name} {state}: its stacks follow, aborted"
-        return [Report("warning", text), *self._abort(DRAIN_GRACE, now)]
+        warning = self._warning(f"{self.name} {state}", "its stacks follow, aborted")
+        return [warning, *self._abort(DRAIN_GRACE, now)]
 
     def _leave_now(self, _: LeaveNow, now: float) -> list[Outcome]:
         if self.pid is None:

@@ -26,6 +26,7 @@ from ostler.supervisor.fleet.events import (
     Kill,
     MessageReceived,
     Quit,
+    ReportWithPlace,
     ShowStack,
     Spawn,
     SpawnFailed,
@@ -51,8 +52,12 @@ _READ_INTERVAL_SHARE = 1 / 12
 
 # Seconds without another line after which a worker has written all of its stacks: they have no end mark.
 _STACKS_END = 0.1
+# Seconds after which a line that waits for stacks is logged without them: the process does not run at all.
+_STACKS_WAIT = 1.0
 
-ProcessAction: TypeAlias = Inspect | AllowImport | Drain | Hurry | ShowStack | Quit | Abort | Kill
+ProcessAction: TypeAlias = (
+    Inspect | AllowImport | Drain | Hurry | ShowStack | Quit | Abort | Kill | ReportWithPlace
+)
 
 _SIGNALS: Mapping[type[ProcessAction], signal.Signals] = {
     Drain: signal.SIGTERM,
@@ -102,6 +107,8 @@ class Children:
         self._stacks: dict[int, list[str]] = {}
         """Lines of stacks that are not logged yet, by the worker's pid."""
         self._stacks_timers: dict[int, Timer] = {}
+        self._waiting_reports: dict[int, ReportWithPlace] = {}
+        """Lines that are logged once the stacks of a worker have come, by its pid."""
         self._next_read = 0.0
         self._withdrawn = b""
         """What workers are told of the end of the whole instance; nothing while none is ordered."""
@@ -154,6 +161,9 @@ class Children:
                 child.kill()
             case ShowStack():
                 child.signal(STACK_SIGNAL)
+            case ReportWithPlace():
+                self._waiting_reports[action.pid] = action
+                self._loop.call_later(_STACKS_WAIT, partial(self._log_waiting, action.pid))
             case _:
                 child.note_descendants()
                 child.signal(_SIGNALS[type(action)])
@@ -254,11 +264,19 @@ class Children:
         if timer is not None:
             timer.cancel()
         lines = self._stacks.pop(pid, [])
+        where = stacks.place(lines, self._directory)
+        self._log_waiting(pid, where)
         for line in stacks.loop_thread_first(lines):
             logger.warning("%s | %s", self._name(pid), line)
-        where = stacks.place(lines, self._directory)
         if where is not None:
             self._handle(MessageReceived(pid, Blocked(where)))
+
+    def _log_waiting(self, pid: int, where: str | None = None) -> None:
+        """Log the line about a worker that waits for its stacks, if there is one."""
+        report = self._waiting_reports.pop(pid, None)
+        if report is not None:
+            place = "" if where is None else f", blocked in {where}"
+            logger.warning("%s%s: %s", report.cause, place, report.consequence)
 
     def _remove(self, child: Child, status: int) -> None:
         self._read_messages(child)

@@ -306,6 +306,9 @@ class World:
                     self.inspected.append(pid)
                 case ev.ShowStack(pid=pid):
                     assert pid in self.processes
+                case ev.ReportWithPlace(pid=pid, cause=cause):
+                    assert pid in self.processes
+                    self.reports.append(cause)
                 case ev.Report(text=text):
                     assert text[0].isupper(), text
                     self.reports.append(text)

@@ -86,7 +86,7 @@ def said(actions: list[ev.Action], level: str = "") -> list[str]:
 
 
 def done(actions: list[ev.Action]) -> list[ev.Action]:
-    return [a for a in actions if not isinstance(a, ev.Report)]
+    return [a for a in actions if not isinstance(a, ev.Report | ev.ReportWithPlace)]
 
 
 # --- the first boot ---------------------------------------------------------------------------------

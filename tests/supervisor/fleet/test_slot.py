@@ -111,9 +111,16 @@ EVENTS = [
 
 
 def texts(outcomes: list[Outcome]) -> list[str]:
-    return [
-        o.text if isinstance(o, ev.Report) else o.cause for o in outcomes if isinstance(o, ev.Report | Lost)
-    ]
+    found = []
+    for outcome in outcomes:
+        match outcome:
+            case ev.Report(text=text):
+                found.append(text)
+            case ev.ReportWithPlace(cause=cause, consequence=consequence):
+                found.append(f"{cause}: {consequence}")
+            case Lost(cause=cause):
+                found.append(cause)
+    return found
 
 
 def kinds(outcomes: list[Outcome]) -> list[type]:
@@ -238,10 +245,11 @@ def test_half_of_the_silence_shows_the_stack_and_warns_with_the_evidence() -> No
     outcomes = slot.handle(Inspected(814, 9_000, "state S, in hrtimer_nanosleep"), 117.0)
     assert outcomes == [
         ev.ShowStack(814),
-        ev.Report(
-            "warning",
+        ev.ReportWithPlace(
+            814,
             "Worker 2 (pid 814) silent for 15 s (its event loop is blocked, its thread still beats; "
-            "state S, in hrtimer_nanosleep): its stacks follow, abort in 15 s",
+            "state S, in hrtimer_nanosleep)",
+            "its stacks follow, abort in 15 s",
         ),
     ]
     assert slot.deadline() == 132.0
@@ -354,7 +362,7 @@ def test_an_inspection_without_an_answer_is_judged_by_the_silence_alone() -> Non
     slot.handle(Tick(), 116.0)
     assert slot.deadline() == 118.0
     outcomes = slot.handle(Tick(), 118.0)
-    assert kinds(outcomes) == [ev.ShowStack, ev.Report]
+    assert kinds(outcomes) == [ev.ShowStack, ev.ReportWithPlace]
     assert "no evidence to be had" in texts(outcomes)[0]
 
 
@@ -401,7 +409,7 @@ def test_a_drain_ends_within_the_graceful_time_and_three_seconds() -> None:
     slot = draining()
     assert slot.deadline() == 116.0
     outcomes = slot.handle(Tick(), 116.0)
-    assert kinds(outcomes) == [ev.Report, ev.Abort]
+    assert kinds(outcomes) == [ev.ReportWithPlace, ev.Abort]
     assert texts(outcomes) == [
         "Worker 2 (pid 814) still drains 6 s after SIGTERM: its stacks follow, aborted",
     ]
