@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,27 @@ def test_first_code_that_does_not_start_is_logged_and_ostler_waits_for_a_change(
         ostler.log.wait_for("waiting for a change", count=2)
         ostler.send(signal.SIGINT)
         assert ostler.wait() == 0
+
+
+def test_environments_that_are_made_beside_the_server_cause_no_reload(project: Path) -> None:
+    with reloading(project) as ostler:
+        ostler.wait_ready(1)
+        for name in ("venv", "mine"):
+            venv.create(project / name)
+            library = project / name / "lib" / "library"
+            library.mkdir(parents=True, exist_ok=True)
+            (library / "a.py").touch()
+        (project / "web" / "node_modules").mkdir(parents=True)
+        (project / "web" / "node_modules" / "a.py").touch()
+        save(project, app_version("second"))
+        ostler.log.wait_for(RELOADING)
+        assert get_text(ostler.port).startswith("second ")
+        (project / "mine" / "lib" / "library" / "b.py").touch()
+        save(project, app_version("the third"))
+        ostler.log.wait_for(RELOADING, count=2)
+        assert get_text(ostler.port).startswith("the third ")
+        lines = re.findall(r"detected changes in (.*)\. Reloading", ostler.log.text)
+        assert lines == ["'main.py'"] * 2
 
 
 def test_an_application_that_dies_is_started_again_without_a_change(project: Path) -> None:
