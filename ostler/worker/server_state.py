@@ -137,6 +137,8 @@ class ServerState:
         """The access log of responses that start; None where it is off."""
         self.log_handshakes = logged
         """Whether the outcome of WebSocket handshakes is logged, in the error log as by uvicorn."""
+        self.hosts: set[bytes] = set()
+        """Values of Host that were found valid, kept in bounds."""
         self.names: dict[bytes, tuple[bytes, int]] = {}
         """Names of response fields that were found valid, as `ostler.worker.http.response` caches them."""
         self.heads: dict[object, tuple[bytes, int, bool, bool]] = {}

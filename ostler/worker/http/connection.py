@@ -267,7 +267,7 @@ class Connection(ClosingMixin):
     def on_head(self, method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
         """The parser found a complete head: serve the request, or queue it behind the one that is served."""
         try:
-            head = read_head(method, target, version, headers)
+            head = read_head(method, target, version, headers, self.server_state.hosts)
         except Refusal as refusal:
             refusal.has_body = method != b"HEAD"
             raise
@@ -311,6 +311,9 @@ class Connection(ClosingMixin):
         self._release()
         self.server_state.left(self)
         return self._transport, rest
+
+    def replace_parser(self, parser: Parser) -> None:
+        self._parser = parser
 
     def on_body(self, data: bytes) -> None:
         reading = self._reading

@@ -12,24 +12,36 @@ import re
 import h11
 
 from ostler.settings.field_grammar import TOKEN_CHARACTERS
-from ostler.worker.http.parser import RequestSink
-from ostler.worker.http.request import CHUNKED, ENDLESS, METHODS, Refusal, oversize
+from ostler.worker.http.chunk_lines import ChunkLines
+from ostler.worker.http.parser import EMPTY_LINES, RequestSink, too_many_empty_lines
+from ostler.worker.http.request import CHUNKED, ENDLESS, MAX_METHOD, Refusal, method_too_long, oversize
 
 _REQUEST_LINE = re.compile(
-    rb"([A-Z-]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"
+    rb"([%b]+) +([/*][!-~]*|[A-Za-z]+://[!-~]+|(?<=CONNECT )[!-~]+)(?: +HTTP/([0-9])\.([0-9]))?\r\n\Z"
+    % TOKEN_CHARACTERS
 )
 _FIELD_LINE = re.compile(rb"[%b]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z" % TOKEN_CHARACTERS)
-_PARTIAL_REQUEST_LINE = re.compile(rb"[A-Z-]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z")
+_PARTIAL_REQUEST_LINE = re.compile(rb"[%b]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z" % TOKEN_CHARACTERS)
 _PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[%b]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z" % TOKEN_CHARACTERS)
 _PARTIAL_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\Z")
 _SHORT = 1024
-_BARE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 
 
 class H11Parser:
     """One per connection. Holds the lines of a head until it is complete, up to `limit` bytes."""
 
-    __slots__ = ("_buffer", "_h11", "_limit", "_lines", "_scanned", "_sink", "_taken", "in_head")
+    __slots__ = (
+        "_buffer",
+        "_chunk_lines",
+        "_empty",
+        "_h11",
+        "_limit",
+        "_lines",
+        "_scanned",
+        "_sink",
+        "_taken",
+        "in_head",
+    )
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
@@ -42,14 +54,18 @@ class H11Parser:
         """Their size in bytes."""
         self._scanned = 0
         """Bytes of the buffer that are known to hold no line end."""
+        self._empty = 0
+        """Bytes of the empty lines since the last request."""
         self._h11: h11.Connection | None = None
         """The request whose body is being read."""
+        self._chunk_lines: ChunkLines | None = None
+        """Checks its body, if that is chunked."""
 
     def feed(self, data: bytes | memoryview) -> None:
         if self._h11 is None:
             self._buffer += data
         else:
-            self._h11.receive_data(bytes(data))
+            self._to_h11(self._h11, bytes(data))
         try:
             while self._read_head() if self._h11 is None else self._read_body(self._h11):
                 pass
@@ -65,7 +81,11 @@ class H11Parser:
         buffer = self._buffer
         if not self._lines and buffer[:1].strip() == b"" and buffer:
             # RFC 9112, section 2.2: empty lines before a request line are skipped.
-            del buffer[: len(buffer) - len(buffer.lstrip(b"\r\n"))]
+            empty = len(buffer) - len(buffer.lstrip(b"\r\n"))
+            del buffer[:empty]
+            self._empty += empty
+            if self._empty > EMPTY_LINES:
+                raise too_many_empty_lines()
         while (end := buffer.find(b"\n", self._scanned) + 1) > 0:
             line = bytes(buffer[:end])
             del buffer[:end]
@@ -87,8 +107,8 @@ class H11Parser:
                 raise Refusal(400, "Invalid HTTP request received: malformed header field.")
         elif not (match := _REQUEST_LINE.match(line)):
             raise Refusal(400, "Invalid HTTP request received: malformed request line.")
-        elif match[1] not in METHODS:
-            raise Refusal(400, "Invalid HTTP request received: unknown method.")
+        elif len(match[1]) > MAX_METHOD:
+            raise method_too_long()
         self._check_size(line)
         self._taken += len(line)
 
@@ -102,9 +122,10 @@ class H11Parser:
                 _PARTIAL_FIELD_LINE.match(line) if len(line) < _SHORT else _PARTIAL_VALUE.match(new)
             )
         else:
-            method, space, _ = bytes(line[:32]).partition(b" ")
-            known = method in METHODS if space else any(m.startswith(method) for m in METHODS)
-            valid = known and (len(line) >= _SHORT or _PARTIAL_REQUEST_LINE.match(line))
+            start = bytes(line[:_SHORT])
+            if len(start.partition(b" ")[0]) > MAX_METHOD and _PARTIAL_REQUEST_LINE.match(start):
+                raise method_too_long()
+            valid = _PARTIAL_REQUEST_LINE.match(start)
         if not valid:
             raise Refusal(400, "Invalid HTTP request received: malformed head.")
         self._check_size(line)
@@ -123,6 +144,7 @@ class H11Parser:
         headers = [_split(line) for line in self._lines[1:]]
         self._lines.clear()
         self._taken = 0
+        self._empty = 0
         self.in_head = False
         head = self._sink.on_head(method, target, version, headers)
         if head.length == ENDLESS:
@@ -137,10 +159,16 @@ class H11Parser:
         self._h11 = connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limit)
         connection.receive_data(b"POST / HTTP/1.1\r\nhost: h11\r\n%b\r\n\r\n" % framing)
         connection.next_event()
+        self._chunk_lines = ChunkLines(self._limit) if head.length == CHUNKED else None
         if self._buffer:  # to h11, no bytes mean the end of the connection
-            connection.receive_data(bytes(self._buffer))
+            self._to_h11(connection, bytes(self._buffer))
             self._buffer.clear()
         return True
+
+    def _to_h11(self, connection: h11.Connection, data: bytes) -> None:
+        if self._chunk_lines is not None:
+            self._chunk_lines.check(data)
+        connection.receive_data(data)
 
     def _read_body(self, connection: h11.Connection) -> bool:
         """Take what has arrived of a body; return whether the request has ended."""
@@ -149,20 +177,12 @@ class H11Parser:
             if isinstance(event, h11.Data):
                 self._sink.on_body(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
-                if any(name in _FRAMING for name, _ in event.headers):
-                    raise Refusal(400, "Invalid HTTP request received: framing in a trailer field.")
                 self._buffer += connection.trailing_data[0]
                 self._h11 = None
                 self._sink.on_end()
                 return True
             else:
-                # Between chunks, h11 waits for CRLF whatever has arrived; llhttp refuses a bare LF at once.
-                if _BARE.search(connection.trailing_data[0]):
-                    raise Refusal(400, "Invalid HTTP request received: malformed chunk.")
                 return False
-
-
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))  # RFC 9110, section 6.5.1 bans them there
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:

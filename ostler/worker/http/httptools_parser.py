@@ -1,23 +1,41 @@
 """Adapter from httptools (llhttp) to the parser interface.
 
-One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0`, and does not
-report which it was.
+llhttp knows some forty methods and refuses every other one. From the first such request on, the h11 adapter
+reads the connection in its place (`_hand_over`). For that the place is needed where the request begins, which
+httptools does not tell. It is found by feeding the same bytes again, one by one (`_start_of_refused`). This
+works if what is fed begins with a request. So a feed that begins inside a request is cut where that may end
+(`_feed_inside`).
+
+One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0` for OPTIONS,
+and `ICE/1.0` for SOURCE, and does not report which it was.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import httptools
 
-from ostler.worker.http.parser import PIECE, RequestSink
+from ostler.worker.http.parser import EMPTY_LINES, PIECE, RequestSink, too_many_empty_lines
 from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Refusal, RequestHead, oversize
+
+if TYPE_CHECKING:
+    from ostler.worker.http.h11_parser import H11Parser
+
+_FOREIGN = frozenset(
+    b"""
+    DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH PRI
+    """.split()
+)
+"""Methods that llhttp knows of RTSP and of HTTP/2, and refuses in HTTP/1.1, where they are unknown ones."""
 
 
 class HttptoolsParser:
     """One per connection. llhttp calls the `on_` methods while `feed` runs."""
 
     __slots__ = (
-        "_ended", "_fed", "_feeding", "_headers", "_limit", "_parser", "_reading_body", "_replaying",
-        "_silent", "_sink", "_target", "_upgrading", "in_head",
+        "_empty", "_ended", "_fed", "_feeding", "_headers", "_left", "_limit", "_parser", "_reading_body",
+        "_replaying", "_silent", "_sink", "_start", "_successor", "_target", "_upgrading", "in_head",
     )  # fmt: skip
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
@@ -33,32 +51,92 @@ class HttptoolsParser:
         self._reading_body = False
         self._silent = 0
         """Bytes fed since the last body piece or chunk header: bounds trailer fields and chunk extensions."""
+        self._left = 0
+        """Bytes of the body to come; below zero if it is chunked."""
+        self._empty = 0
+        """Bytes of the empty lines since the last request."""
+        self._start = b""
+        """What was fed since a request began, while its head is incomplete and its method may be unknown."""
+        self._successor: H11Parser | None = None
+        """Reads on, after a request with a method that llhttp does not know."""
         self._upgrading: RequestHead | None = None
         self._replaying = False
-        self._parser = self._fresh()
-
-    def _fresh(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        # After "Connection: close" the sink ignores what follows; llhttp would report an error. Versions are
-        # checked with the rest of the head, where a wrong one is answered with 505.
-        parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
-        return parser
+        self._parser = _new_parser(self)
 
     def feed(self, data: bytes | memoryview) -> None:
+        if self.in_head or self._reading_body:
+            self._feed_inside(bytes(data))
+        elif data[0] > 32:
+            self._execute(data)
+        else:
+            self._feed_after_empty_lines(bytes(data))
+
+    def _feed_inside(self, data: bytes) -> None:
+        """Feed up to each place where the request may end that is being read, until it has ended."""
+        while data and (self.in_head or self._reading_body):
+            if self._reading_body and self._left > 0:
+                end = self._left
+            elif data.startswith((b"\n", b"\r\n")):
+                end = data.index(b"\n") + 1
+            else:
+                # The empty line that ends a head, and a chunked body.
+                end = data.find(b"\n\r\n") + 3
+                if end < 3:
+                    end = len(data)
+            piece, data = data[:end], data[end:]
+            self._execute(piece)
+            if not self.in_head:
+                self._start = b""
+        if data:
+            (self._successor or self).feed(data)
+
+    def _feed_after_empty_lines(self, data: bytes) -> None:
+        rest = data.lstrip(b"\r\n")
+        self._empty += len(data) - len(rest)
+        if self._empty > EMPTY_LINES:
+            raise too_many_empty_lines()
+        if rest:
+            self._execute(rest)
+
+    def _execute(self, data: bytes | memoryview) -> None:
         self._feeding = len(data)
         self._ended = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._resume(data, upgrade.args[0])
+            return
         except httptools.HttpParserError as error:
-            raise _refusal(error) from None
+            if not self._does_not_know_method(error):
+                raise _refusal(error) from None
+            self._hand_over(self._start + bytes(data))
+            return
         if self.in_head:
             self._measure(len(data))
+            if not self._target or self._parser.get_method() in _FOREIGN:
+                self._start += bytes(data)
         elif self._reading_body:
             self._silent += len(data)
             if self._silent > self._limit + PIECE:
                 raise Refusal(431, "The trailer fields are too large.")
+
+    def _does_not_know_method(self, error: httptools.HttpParserError) -> bool:
+        if isinstance(error, httptools.HttpParserInvalidMethodError):
+            return True
+        return self.in_head and self._parser.get_method() in _FOREIGN
+
+    def _hand_over(self, data: bytes) -> None:
+        """Let h11 read on, from the beginning of the request whose method llhttp does not know.
+
+        `data` begins with a request, and ends with what was fed.
+        """
+        from ostler.worker.http.h11_parser import H11Parser  # most servers never need it
+
+        self._successor = successor = H11Parser(self._sink, self._limit)
+        self._sink.replace_parser(successor)
+        self.in_head = self._reading_body = False
+        self._start = b""
+        successor.feed(data[_start_of_refused(data) :])
 
     def close(self) -> None:
         del self._parser  # it refers to the methods below
@@ -75,7 +153,7 @@ class HttptoolsParser:
             if offset < len(data):
                 self._sink.on_body(bytes(data[offset:]))
             return
-        self._parser = self._fresh()
+        self._parser = _new_parser(self)
         if head.length:
             framing = (
                 b"transfer-encoding:chunked" if head.length == CHUNKED else b"content-length:%d" % head.length
@@ -103,6 +181,7 @@ class HttptoolsParser:
             self._fed = 0
             self._target = b""
             self._headers = []
+            self._empty = 0
 
     def on_url(self, url: bytes) -> None:
         if self._target:
@@ -122,11 +201,15 @@ class HttptoolsParser:
         self.in_head = False
         self._silent = 0
         parser = self._parser
+        method = parser.get_method()
+        if method in _FOREIGN:  # llhttp has taken it, so the version is RTSP/1.0
+            raise Refusal(400, "Invalid HTTP request received: this is not HTTP.")
         if self._fed + self._feeding > self._limit:
-            line = len(parser.get_method()) + len(self._target) + len("  HTTP/1.1\r\n")
+            line = len(method) + len(self._target) + len("  HTTP/1.1\r\n")
             if line + sum(len(n) + len(v) + 4 for n, v in self._headers) + 2 > self._limit:
                 raise oversize(len(self._target), self._limit)
-        head = self._sink.on_head(parser.get_method(), self._target, parser.get_http_version(), self._headers)
+        head = self._sink.on_head(method, self._target, parser.get_http_version(), self._headers)
+        self._left = head.length
         if head.upgrade and parser.should_upgrade():
             self._upgrading = head
         else:
@@ -134,6 +217,7 @@ class HttptoolsParser:
 
     def on_body(self, data: bytes) -> None:
         self._silent = 0
+        self._left -= len(data)
         self._sink.on_body(data)
 
     def on_chunk_header(self) -> None:
@@ -147,6 +231,43 @@ class HttptoolsParser:
             self._reading_body = False
             self._ended = True
             self._sink.on_end()
+
+
+def _new_parser(callbacks: object) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(callbacks)
+    # After "Connection: close" the sink ignores what follows; llhttp would report an error. Versions are
+    # checked with the rest of the head, where a wrong one is answered with 505.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
+    return parser
+
+
+class _Beginning:
+    """Notes that a request begins."""
+
+    def __init__(self) -> None:
+        self.seen = False
+
+    def on_message_begin(self) -> None:
+        self.seen = True
+
+
+def _start_of_refused(data: bytes) -> int:
+    """Return where the request begins that llhttp refuses; `data` begins with a request."""
+    beginning = _Beginning()
+    parser = _new_parser(beginning)
+    start = 0
+    refused = False
+    for at in range(len(data)):
+        try:
+            parser.feed_data(data[at : at + 1])
+        except httptools.HttpParserError:
+            refused = True
+        if beginning.seen:
+            beginning.seen = False
+            start = at
+        if refused:
+            break
+    return start
 
 
 def _refusal(error: httptools.HttpParserError) -> Refusal:

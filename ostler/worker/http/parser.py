@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ostler.worker.http.request import Fields, RequestHead
+from ostler.worker.http.request import Fields, Refusal, RequestHead
 
 PIECE = 16 * 1024
 """The most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""
+
+EMPTY_LINES = 1024
+"""The most bytes of empty lines before a request line (RFC 9112, section 2.2 wants one to be ignored)."""
+
+
+def too_many_empty_lines() -> Refusal:
+    """Return the refusal of more than EMPTY_LINES."""
+    return Refusal(400, "Invalid HTTP request received: there are too many empty lines.")
 
 
 class RequestSink(Protocol):
@@ -21,6 +29,9 @@ class RequestSink(Protocol):
         Raises:
             Refusal: nothing more is to be parsed on this connection.
         """
+
+    def replace_parser(self, parser: Parser) -> None:
+        """Let `parser` read on, in place of the one that calls this."""
 
     def on_body(self, data: bytes) -> None:
         """Take a piece of the body, chunk framing removed."""

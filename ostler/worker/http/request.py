@@ -6,9 +6,10 @@ follows from the content is decided here, in one pass over the fields.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from urllib.parse import unquote
+
+from ostler.worker.http.request_host import ABSOLUTE_FORM, is_host
 
 MAX_FIELDS = 256
 """The most header fields of one request; more are answered with 431. Each field costs, besides its bytes."""
@@ -20,8 +21,11 @@ ENDLESS = -2
 
 Fields = list[tuple[bytes, bytes]]
 
-# The HTTP methods that llhttp knows (without those of RTSP), so that both parsers accept the same ones.
-# A plain dictionary: a look-up through a MappingProxyType takes three times as long.
+MAX_METHOD = 64
+"""The most characters of a method. The longest that IANA has registered, UPDATEREDIRECTREF, has 17."""
+
+# The methods that most requests have, decoded. Every other token is a method as well (RFC 9110, section 9.1),
+# in its own case. A plain dictionary: a look-up through a MappingProxyType takes three times as long.
 METHODS: Mapping[bytes, str] = {
     name.encode(): name
     for name in """
@@ -46,8 +50,8 @@ _SEMANTIC = frozenset(
     )
 )
 
-# RFC 9112, section 3.2.2. Userinfo is refused: RFC 9110, section 4.2.4 calls it a likely attack.
-_ABSOLUTE = re.compile(rb"[A-Za-z]+://([A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]+)(/[!-~]*|\?[!-~]*)?\Z")
+_MOST_HOSTS = 1024
+_LONGEST_HOST = 256
 
 
 class Refusal(Exception):
@@ -105,35 +109,53 @@ def oversize(target_length: int, limit: int) -> Refusal:
     return Refusal(431, "The request header fields are too large.")
 
 
-def read_head(method: bytes, target: bytes, version: str, headers: Fields) -> RequestHead:
-    """Read a complete head. Names in `headers` are lower case; the Host field may be replaced in it.
+def method_too_long() -> Refusal:
+    """Return the refusal of a method of more than MAX_METHOD characters (RFC 9112, section 3)."""
+    return Refusal(501, "The request method is too long.")
+
+
+def read_head(method: bytes, target: bytes, version: str, headers: Fields, hosts: set[bytes]) -> RequestHead:
+    """Read a complete head.
+
+    The parser has checked that `method` is a token. Names in `headers` are lower case; the Host field may be
+    replaced in it. `hosts` are values of Host that were found valid, so that each is checked once.
 
     Raises:
         Refusal: RFC 9110 or 9112 demands it, or the request needs something that ostler does not have.
     """
-    known = METHODS.get(method)
-    if known is None:
-        raise Refusal(400, "The request method is unknown.")
+    known = METHODS.get(method) or method.decode("ascii")
     if version != "1.1" and version != "1.0":
         raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
     if len(headers) > MAX_FIELDS:
         raise Refusal(431, "There are too many request header fields.")
     head = RequestHead(known, target, version, headers)
-    hosts = 0
+    host_fields = 0
     for name, value in headers:
         if name in _SEMANTIC:
             if name == b"host":
-                hosts += 1
+                host_fields += 1
+                if value not in hosts:
+                    _check_host(value, hosts)
             else:
                 _read_field(head, name, value)
     # RFC 9112, section 3.2: exactly one Host in 1.1, and never more than one.
-    if hosts != 1 and (hosts or version == "1.1"):
+    if host_fields != 1 and (host_fields or version == "1.1"):
         raise Refusal(400, "The Host header field must be there exactly once.")
     if known == "CONNECT":
         raise Refusal(501, "This server is not a tunnel.")
     if target[0] != 47:  # "/"
         _read_unusual_target(head)
     return head
+
+
+def _check_host(value: bytes, hosts: set[bytes]) -> None:
+    # RFC 9112, section 3.2. An empty value is that of a target URI without an authority.
+    if value and not is_host(value):
+        raise Refusal(400, "The Host header field is not a host name or address.")
+    if len(value) <= _LONGEST_HOST:  # a client that invents names must not fill the memory
+        if len(hosts) >= _MOST_HOSTS:
+            hosts.clear()
+        hosts.add(value)
 
 
 def _read_field(head: RequestHead, name: bytes, value: bytes) -> None:
@@ -203,8 +225,8 @@ def _read_unusual_target(head: RequestHead) -> None:
     """Reduce the absolute form of a target to the origin form; accept the asterisk form for OPTIONS only."""
     if head.target == b"*" and head.method == "OPTIONS":
         return
-    match = _ABSOLUTE.match(head.target)
-    if match is None:
+    match = ABSOLUTE_FORM.match(head.target)
+    if match is None or not is_host(match[1]):
         raise Refusal(400, "The request target is malformed.")
     authority, rest = match.groups()
     head.target = rest if rest and rest[0] == 47 else b"/" + (rest or b"")
