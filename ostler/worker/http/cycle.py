@@ -103,7 +103,8 @@ class Cycle:
         self.disconnected = False
         """The client is gone, or cannot be answered any more."""
         self.half_closed = False
-        """The client sends nothing more. It may be gone: the app is told that it is, and may still answer."""
+        """The client sends nothing more. It may be gone: an app that asks is told that it is, and cannot send
+        any more. An app that does not ask may answer."""
         self.body_held = 0
         """Bytes of the body that the app has not received."""
         self._body: bytes | bytearray = b""
@@ -258,6 +259,8 @@ class Cycle:
                 self._end_received = True
                 return {"type": "http.request", "body": b"", "more_body": False}
             if self.half_closed:
+                # An app that is told so stops, and ASGI wants `send` to say the same from here on.
+                self.disconnected = True
                 return {"type": "http.disconnect"}
             await self._new_waiter()
         body = self.take_body()
@@ -384,7 +387,7 @@ class Cycle:
             self.stream.complete(self)
             return
         self._finish()
-        if not self.disconnected:
+        if not self.disconnected or self.half_closed:
             self.stream.cut(self)
 
 

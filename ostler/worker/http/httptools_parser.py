@@ -35,7 +35,8 @@ class HttptoolsParser:
 
     __slots__ = (
         "_empty", "_ended", "_fed", "_feeding", "_headers", "_left", "_limit", "_parser", "_reading_body",
-        "_replaying", "_silent", "_sink", "_start", "_successor", "_target", "_upgrading", "in_head",
+        "_replaying", "_silent", "_sink", "_start", "_successor", "_target", "_upgraded",
+        "_upgrading", "in_head",
     )  # fmt: skip
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
@@ -59,6 +60,8 @@ class HttptoolsParser:
         """What was fed since a request began, while its head is incomplete and its method may be unknown."""
         self._successor: H11Parser | None = None
         """Reads on, after a request with a method that llhttp does not know."""
+        self._upgraded = False
+        """All that follows is of another protocol."""
         self._upgrading: RequestHead | None = None
         self._replaying = False
         self._parser = _new_parser(self)
@@ -87,7 +90,11 @@ class HttptoolsParser:
             self._execute(piece)
             if not self.in_head:
                 self._start = b""
-        if data:
+        if not data:
+            return
+        if self._upgraded:
+            self._sink.on_body(data)
+        else:
             (self._successor or self).feed(data)
 
     def _feed_after_empty_lines(self, data: bytes) -> None:
@@ -136,6 +143,7 @@ class HttptoolsParser:
         self._sink.replace_parser(successor)
         self.in_head = self._reading_body = False
         self._start = b""
+        self.close()
         successor.feed(data[_start_of_refused(data) :])
 
     def close(self) -> None:
@@ -150,6 +158,7 @@ class HttptoolsParser:
         head, self._upgrading = self._upgrading, None
         assert head is not None
         if head.length == ENDLESS:
+            self._upgraded = True
             if offset < len(data):
                 self._sink.on_body(bytes(data[offset:]))
             return

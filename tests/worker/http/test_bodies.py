@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Any, cast
 
+import pytest
+
 from ostler.worker.asgi import Message, Receive, Scope, Send
 from ostler.worker.http.cycle import Cycle, Stream
 from ostler.worker.http.request import RequestHead
@@ -114,16 +116,49 @@ def test_an_app_is_told_when_its_client_leaves_within_the_body(serve: Serve) -> 
     assert server.errors.lines == []
 
 
-def test_a_half_closed_client_counts_as_gone_to_receive_and_is_still_answered(serve: Serve) -> None:
+@pytest.mark.parametrize("how", ["close", "finish_sending"])
+@pytest.mark.parametrize("started", [False, True])
+def test_an_app_that_is_told_that_its_client_is_gone_cannot_send(
+    serve: Serve, how: str, started: bool
+) -> None:
+    """ASGI 2.4: `send` raises an OSError, also where nothing has been written since the client left."""
+    raised: list[BaseException] = []
+
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        first, second = await receive(), await receive()
-        await respond(send, f"{first['type']} {second['type']}".encode())
+        if started:
+            await send(start())
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        try:
+            await (send(part()) if started else respond(send))
+        except OSError as error:
+            raised.append(error)
+            raise
 
     server = serve(app)
     client = server.connect()
     client.send(get())
+    getattr(client, how)()
+    server.until(lambda: raised and not server.server_state.connections)
+    assert server.errors.lines == []
+    if how == "finish_sending":
+        assert client.ended()
+
+
+def test_a_half_closed_client_is_answered_by_an_app_that_does_not_ask(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "http.request"
+        await opened(lambda: left)
+        await respond(send, b"here")
+
+    left: list[bool] = []
+    server = serve(app)
+    client = server.connect()
+    client.send(get())
     client.finish_sending()
-    assert client.answer().body == b"http.request http.disconnect"
+    server.until(lambda: server.server_state.in_flight)
+    left.append(True)
+    assert client.answer().body == b"here"
     assert client.ended()
 
 

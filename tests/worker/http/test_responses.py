@@ -130,12 +130,19 @@ def test_fields_may_come_as_lists_or_from_a_generator_or_not_at_all(serve: Serve
     assert serve(app({})).ask(get()).body == b"ok"
 
 
-@pytest.mark.parametrize("status", [99, 1000, "200", None, 0, -1])
+@pytest.mark.parametrize("status", [99, 600, 700, 999, 1000, "200", None, 0, -1])
 def test_a_status_that_cannot_be_sent_is_the_apps_error(serve: Serve, status: Any) -> None:
-    assert serve(with_fields(status=status)).ask(get()).status == 500
+    server = serve(with_fields(status=status))
+    assert server.ask(get()).status == 500
+    server.until(lambda: not server.server_state.requests)
+    (line,) = server.errors.lines
+    assert line == "Exception in ASGI application\n"
+    assert repr(status) in str(server.errors.tracebacks[0].exc_info[1])  # type: ignore[index]
+    assert len(server.access.lines) == 1
+    assert "500" in server.access.lines[0]
 
 
-@pytest.mark.parametrize(("status", "line"), [(404, b"404 Not Found"), (299, b"299 "), (799, b"799 ")])
+@pytest.mark.parametrize(("status", "line"), [(404, b"404 Not Found"), (299, b"299 "), (599, b"599 ")])
 def test_a_status_has_its_phrase_if_there_is_one(serve: Serve, status: int, line: bytes) -> None:
     assert serve(with_fields(status=status)).ask(get()).raw.startswith(b"HTTP/1.1 " + line + b"\r\n")
 
