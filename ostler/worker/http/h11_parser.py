@@ -55,7 +55,7 @@ class H11Parser:
         self._scanned = 0
         """Bytes of the buffer that are known to hold no line end."""
         self._empty = 0
-        """Bytes of the empty lines since the last request."""
+        """Bytes of the empty lines since the last request, as far as nothing else came with them."""
         self._h11: h11.Connection | None = None
         """The request whose body is being read."""
         self._chunk_lines: ChunkLines | None = None
@@ -83,9 +83,10 @@ class H11Parser:
             # RFC 9112, section 2.2: empty lines before a request line are skipped.
             empty = len(buffer) - len(buffer.lstrip(b"\r\n"))
             del buffer[:empty]
-            self._empty += empty
-            if self._empty > EMPTY_LINES:
-                raise too_many_empty_lines()
+            if not buffer:
+                self._empty += empty
+                if self._empty > EMPTY_LINES:
+                    raise too_many_empty_lines()
         while (end := buffer.find(b"\n", self._scanned) + 1) > 0:
             line = bytes(buffer[:end])
             del buffer[:end]

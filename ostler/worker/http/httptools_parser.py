@@ -6,8 +6,8 @@ httptools does not tell. It is found by feeding the same bytes again, one by one
 works if what is fed begins with a request. So a feed that begins inside a request is cut where that may end
 (`_feed_inside`).
 
-One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0` for OPTIONS,
-and `ICE/1.0` for SOURCE, and does not report which it was.
+One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0`, and
+`ICE/1.0` for SOURCE, and does not report which it was.
 """
 
 from __future__ import annotations
@@ -34,28 +34,29 @@ class HttptoolsParser:
     """One per connection. llhttp calls the `on_` methods while `feed` runs."""
 
     __slots__ = (
-        "_empty", "_ended", "_fed", "_feeding", "_headers", "_left", "_limit", "_parser", "_reading_body",
-        "_replaying", "_silent", "_sink", "_start", "_successor", "_target", "_upgraded",
+        "_empty", "_ended", "_fed", "_headers", "_left", "_limit", "_parser", "_replaying",
+        "_silent", "_sink", "_start", "_successor", "_surely_within", "_target", "_upgraded",
         "_upgrading", "in_head",
     )  # fmt: skip
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
+        self._surely_within = limit - PIECE
+        """What `_fed` may be so that a head is within the limit, whatever else the feed holds."""
         self.in_head = False
         self._target = b""
         self._headers: Fields = []
         self._fed = 0
         """Bytes fed for a head that is still incomplete, as far as they surely belong to it."""
-        self._feeding = 0
-        self._ended = False
-        self._reading_body = False
+        self._ended = True
+        """A message ended in this feed, or the last feed ended with one."""
         self._silent = 0
         """Bytes fed since the last body piece or chunk header: bounds trailer fields and chunk extensions."""
         self._left = 0
         """Bytes of the body to come; below zero if it is chunked."""
         self._empty = 0
-        """Bytes of the empty lines since the last request."""
+        """Bytes of the empty lines since the last request, as far as nothing else came with them."""
         self._start = b""
         """What was fed since a request began, while its head is incomplete and its method may be unknown."""
         self._successor: H11Parser | None = None
@@ -67,46 +68,9 @@ class HttptoolsParser:
         self._parser = _new_parser(self)
 
     def feed(self, data: bytes | memoryview) -> None:
-        if self.in_head or self._reading_body:
+        if not self._ended:
             self._feed_inside(bytes(data))
-        elif data[0] > 32:
-            self._execute(data)
-        else:
-            self._feed_after_empty_lines(bytes(data))
-
-    def _feed_inside(self, data: bytes) -> None:
-        """Feed up to each place where the request may end that is being read, until it has ended."""
-        while data and (self.in_head or self._reading_body):
-            if self._reading_body and self._left > 0:
-                end = self._left
-            elif data.startswith((b"\n", b"\r\n")):
-                end = data.index(b"\n") + 1
-            else:
-                # The empty line that ends a head, and a chunked body.
-                end = data.find(b"\n\r\n") + 3
-                if end < 3:
-                    end = len(data)
-            piece, data = data[:end], data[end:]
-            self._execute(piece)
-            if not self.in_head:
-                self._start = b""
-        if not data:
             return
-        if self._upgraded:
-            self._sink.on_body(data)
-        else:
-            (self._successor or self).feed(data)
-
-    def _feed_after_empty_lines(self, data: bytes) -> None:
-        rest = data.lstrip(b"\r\n")
-        self._empty += len(data) - len(rest)
-        if self._empty > EMPTY_LINES:
-            raise too_many_empty_lines()
-        if rest:
-            self._execute(rest)
-
-    def _execute(self, data: bytes | memoryview) -> None:
-        self._feeding = len(data)
         self._ended = False
         try:
             self._parser.feed_data(data)
@@ -122,10 +86,49 @@ class HttptoolsParser:
             self._measure(len(data))
             if not self._target or self._parser.get_method() in _FOREIGN:
                 self._start += bytes(data)
-        elif self._reading_body:
+            self._ended = False
+        elif self._left:
             self._silent += len(data)
             if self._silent > self._limit + PIECE:
                 raise Refusal(431, "The trailer fields are too large.")
+            self._ended = False
+
+    def _feed_inside(self, data: bytes) -> None:
+        """Feed up to each place where the request may end that is being read, until it has ended."""
+        self._count_empty_lines(data)
+        while data and (self.in_head or self._left):
+            if self._left > 0:
+                end = self._left
+            elif data.startswith((b"\n", b"\r\n")):
+                end = data.index(b"\n") + 1
+            else:
+                # The empty line that ends a head, and a chunked body.
+                end = data.find(b"\n\r\n") + 3
+                if end < 3:
+                    end = len(data)
+            piece, data = data[:end], data[end:]
+            self._ended = True
+            self.feed(piece)
+            if not self.in_head:
+                self._start = b""
+        if not data:
+            return
+        if self._upgraded:
+            self._sink.on_body(data)
+        elif self._successor is not None:
+            self._successor.feed(data)
+        else:
+            self._ended = True
+            self.feed(data)
+
+    def _count_empty_lines(self, data: bytes) -> None:
+        """Bound the empty lines between two requests, where neither comes with them."""
+        if self.in_head or self._left or data.strip(b"\r\n"):
+            self._empty = 0
+        else:
+            self._empty += len(data)
+            if self._empty > EMPTY_LINES:
+                raise too_many_empty_lines()
 
     def _does_not_know_method(self, error: httptools.HttpParserError) -> bool:
         if isinstance(error, httptools.HttpParserInvalidMethodError):
@@ -141,7 +144,8 @@ class HttptoolsParser:
 
         self._successor = successor = H11Parser(self._sink, self._limit)
         self._sink.replace_parser(successor)
-        self.in_head = self._reading_body = False
+        self.in_head = False
+        self._left = 0
         self._start = b""
         self.close()
         successor.feed(data[_start_of_refused(data) :])
@@ -168,6 +172,7 @@ class HttptoolsParser:
                 b"transfer-encoding:chunked" if head.length == CHUNKED else b"content-length:%d" % head.length
             )
             self._replaying = True
+            self._left = head.length
             self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         else:
             self._sink.on_end()
@@ -190,7 +195,6 @@ class HttptoolsParser:
             self._fed = 0
             self._target = b""
             self._headers = []
-            self._empty = 0
 
     def on_url(self, url: bytes) -> None:
         if self._target:
@@ -205,24 +209,19 @@ class HttptoolsParser:
     def on_headers_complete(self) -> None:
         if self._replaying:
             self._replaying = False
-            self._reading_body = True
             return
         self.in_head = False
         self._silent = 0
         parser = self._parser
-        method = parser.get_method()
-        if method in _FOREIGN:  # llhttp has taken it, so the version is RTSP/1.0
-            raise Refusal(400, "Invalid HTTP request received: this is not HTTP.")
-        if self._fed + self._feeding > self._limit:
-            line = len(method) + len(self._target) + len("  HTTP/1.1\r\n")
+        if self._fed > self._surely_within:
+            line = len(parser.get_method()) + len(self._target) + len("  HTTP/1.1\r\n")
             if line + sum(len(n) + len(v) + 4 for n, v in self._headers) + 2 > self._limit:
                 raise oversize(len(self._target), self._limit)
-        head = self._sink.on_head(method, self._target, parser.get_http_version(), self._headers)
-        self._left = head.length
+        head = self._sink.on_head(parser.get_method(), self._target, parser.get_http_version(), self._headers)
         if head.upgrade and parser.should_upgrade():
             self._upgrading = head
         else:
-            self._reading_body = True
+            self._left = head.length
 
     def on_body(self, data: bytes) -> None:
         self._silent = 0
@@ -237,16 +236,19 @@ class HttptoolsParser:
 
     def on_message_complete(self) -> None:
         if self._upgrading is None:
-            self._reading_body = False
+            self._left = 0
             self._ended = True
             self._sink.on_end()
 
 
 def _new_parser(callbacks: object) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(callbacks)
-    # After "Connection: close" the sink ignores what follows; llhttp would report an error. Versions are
-    # checked with the rest of the head, where a wrong one is answered with 505.
-    parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
+    # The sink decides whether anything follows, and ignores it after "Connection: close". llhttp would report
+    # an error, and read Proxy-Connection like Connection. Versions are checked with the rest of the head,
+    # where a wrong one is answered with 505.
+    parser.set_dangerous_leniencies(
+        lenient_data_after_close=True, lenient_keep_alive=True, lenient_version=True
+    )
     return parser
 
 

@@ -10,7 +10,8 @@ PIECE = 16 * 1024
 """The most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""
 
 EMPTY_LINES = 1024
-"""The most bytes of empty lines before a request line (RFC 9112, section 2.2 wants one to be ignored)."""
+"""The most bytes of empty lines before a request line, besides PIECE that may come together with it
+(RFC 9112, section 2.2 wants one empty line to be ignored)."""
 
 
 def too_many_empty_lines() -> Refusal:

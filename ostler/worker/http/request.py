@@ -125,7 +125,9 @@ def read_head(method: bytes, target: bytes, version: str, headers: Fields, hosts
     """
     known = METHODS.get(method) or method.decode("ascii")
     if version != "1.1" and version != "1.0":
-        raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        if not version.startswith("1."):
+            raise Refusal(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        version = "1.1"  # RFC 9110, section 2.5: a higher minor version is taken for the highest one known
     if len(headers) > MAX_FIELDS:
         raise Refusal(431, "There are too many request header fields.")
     head = RequestHead(known, target, version, headers)
@@ -199,10 +201,11 @@ def _read_coding(head: RequestHead, value: bytes) -> None:
         raise Refusal(400, "Content-Length and Transfer-Encoding exclude each other.")
     if head.length == CHUNKED:
         raise Refusal(400, "The Transfer-Encoding header field is there more than once.")
-    codings = value.lower()
-    if not codings or codings.count(b"chunked") > 1:
-        raise Refusal(400, "The Transfer-Encoding header field is malformed.")
-    if codings != b"chunked":
+    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+    # RFC 9112, section 6.3: else the end of the body is not known.
+    if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+        raise Refusal(400, "The last transfer coding must be chunked, and it alone.")
+    if len(codings) > 1:
         raise Refusal(501, "The only transfer coding understood is chunked.")
     head.length = CHUNKED
 
