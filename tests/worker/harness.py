@@ -391,6 +391,20 @@ class TlsClient(Client):
             plain.close()
             raise
 
+    def finish_sending(self) -> None:
+        """Send close_notify, and close the sending side of TCP."""
+        self.over_tls.setblocking(False)
+        with suppress(ssl.SSLError):  # the server's close_notify has not come
+            self.over_tls.unwrap()
+        self.over_tls.settimeout(PATIENCE)
+        socket.socket.shutdown(self.over_tls, socket.SHUT_WR)  # SSLSocket's own method would end TLS
+
+    def more(self) -> bytes:
+        try:
+            return super().more()
+        except ssl.SSLZeroReturnError:  # the server's close_notify, after our own
+            return b""
+
     def refused(self) -> bool:
         """Whether the server has refused the client; with TLS 1.3 a client learns that only when it reads."""
         try:

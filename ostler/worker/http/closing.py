@@ -12,7 +12,7 @@ from math import inf
 from typing import Any
 
 from ostler.worker.http.connection_state import CLOSED, CLOSING, FLUSHING, LINGERING, ClosingPhase
-from ostler.worker.http.flow_control import FlowControlMixin
+from ostler.worker.http.flow_control import FlowControlMixin, read_tls_socket
 from ostler.worker.http.send_progress import progress
 from ostler.worker.server_state import ServerState
 
@@ -26,7 +26,7 @@ Over TLS only: asyncio's TLS transports have no half-closed state."""
 class ClosingMixin(FlowControlMixin):
     """Closes a connection in order; holds its one deadline."""
 
-    __slots__ = ("_closing_phase", "_deadline", "_discarded", "_last_progress", "tls")
+    __slots__ = ("_closing_phase", "_deadline", "_discarded", "_last_progress", "_socket_paused", "tls")
 
     def __init__(self, server_state: ServerState) -> None:
         super().__init__(server_state)
@@ -38,6 +38,8 @@ class ClosingMixin(FlowControlMixin):
         """Bytes of input discarded since the last request was answered, or since lingering began."""
         self._last_progress = -1
         """What `progress` returned when it was last asked."""
+        self._socket_paused = False
+        """Over TLS: the socket is not read, either."""
         self.tls: dict[str, Any] | None = None
         """What the ASGI TLS extension reports; None without TLS."""
 
@@ -52,6 +54,23 @@ class ClosingMixin(FlowControlMixin):
         self._transport.abort()
 
     # -- for the classes that inherit this
+
+    def _pause_reading(self) -> None:
+        super()._pause_reading()
+        if self.tls is not None:
+            # Not at once: the transport may be reading, and would start again when it has done so.
+            self.server_state.loop.call_soon(self._pause_socket)
+
+    def _pause_socket(self) -> None:
+        if self.reading_paused and not self._socket_paused and self._state is not CLOSED:
+            self._socket_paused = True
+            read_tls_socket(self._transport, False)
+
+    def _resume_reading(self) -> None:
+        if self._socket_paused:
+            self._socket_paused = False
+            read_tls_socket(self._transport, True)
+        super()._resume_reading()
 
     def _linger(self) -> None:
         """Close our sending side and discard input for a while, so that the client can read the answer."""

@@ -137,7 +137,10 @@ class Connection(ClosingMixin):
 
     def _read_tls(self, ssl_object: Any) -> None:
         from ostler.worker.tls.asgi_extension import tls_facts
+        from ostler.worker.tls.half_close import HalfClosingSSLObject
 
+        if isinstance(ssl_object, HalfClosingSSLObject):
+            ssl_object.watch(self._transport, self.server_state.loop)
         self.scheme = "https"
         self.tls = tls_facts(ssl_object)
         # The default is 512 KiB, for each slow client.
@@ -157,9 +160,24 @@ class Connection(ClosingMixin):
             self._feed(data)
 
     def eof_received(self) -> bool | None:
+        if self.tls is not None:
+            return None  # TCP has ended without close_notify, or all is closing: asyncio closes
+        return self._half_close() or None
+
+    def close_notify_received(self) -> bool:
+        """A TLS client has closed its sending side; return whether the connection stays open for now."""
+        owed = self._half_close()
+        if owed:  # the end of TCP is not to be seen yet
+            if not self.reading_paused:
+                self._pause_reading()
+            self._pause_socket()
+        return owed
+
+    def _half_close(self) -> bool:
+        """The client sends nothing more; return whether a response is owed."""
         active = self._active
-        if self._state is not ACTIVE or self.tls is not None:
-            return None  # no response is owed: asyncio closes. (In asyncio, TLS has no half-closed state.)
+        if self._state is not ACTIVE:
+            return False
         assert active is not None
         # Only sending can tell whether the client still reads. Each complete request is answered.
         self._half_closed = True
@@ -167,7 +185,7 @@ class Connection(ClosingMixin):
         active.half_close()
         for cycle in self._queue or ():
             cycle.half_close()
-        return True if self._state is ACTIVE else None
+        return self._state is ACTIVE
 
     def _drop_incomplete(self) -> None:
         """After the end of input, drop a request whose body will never be complete."""
@@ -257,7 +275,13 @@ class Connection(ClosingMixin):
         if self._unparsed and not self._queue and self._state is not CLOSING and self._state is not CLOSED:
             unparsed, self._unparsed = self._unparsed, b""
             self._feed(unparsed)
-        if self.reading_paused and not self._input_full() and self._state is not CLOSED:
+        # After a half-close nothing comes, and over TLS the end of TCP must not be read yet.
+        if (
+            self.reading_paused
+            and not self._half_closed
+            and not self._input_full()
+            and self._state is not CLOSED
+        ):
             self._resume_reading()
 
     def _limit_head(self) -> None:
@@ -537,6 +561,12 @@ class Connection(ClosingMixin):
                 self._linger()
         elif self._discarded > LINGER_BYTES:
             self._flush_and_close()
+
+    def _linger(self) -> None:
+        if self._half_closed:
+            self._flush_and_close()  # the client has sent all
+        else:
+            super()._linger()
 
     def _flush_and_close(self) -> None:
         if self._write_buffer is not None and self._closing_phase is not FLUSHING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from ostler.worker.http.connection_state import CLOSED, NEW, ConnectionState
 from ostler.worker.server_state import ServerState
@@ -10,6 +11,19 @@ from ostler.worker.server_state import ServerState
 HIGH_WATER = 64 * 1024
 """Bytes of a body, or of whole messages, held for an app that does not receive them. Above it, the socket is
 not read."""
+
+
+def read_tls_socket(transport: Any, read: bool) -> None:
+    """Let the socket under a TLS transport be read, or not.
+
+    To pause the transport only stops the decryption. The socket is read on, and at the end of TCP both event
+    loops close, whatever is still to be sent.
+    """
+    if hasattr(transport, "set_read_buffer_limits"):  # not in asyncio of Python 3.10, which pauses the socket
+        if read:
+            transport.set_read_buffer_limits()
+        else:
+            transport.set_read_buffer_limits(0, 0)  # what is buffered, be it nothing, is too much
 
 
 class FlowControlMixin(asyncio.Protocol):

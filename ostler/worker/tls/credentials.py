@@ -13,6 +13,7 @@ from ostler.errors import OstlerError, StartupError
 from ostler.settings.declarations import Settings
 from ostler.tls import context as tls_context
 from ostler.worker.importer import import_from_string
+from ostler.worker.tls.half_close import HalfClosingSSLObject
 from ostler.worker.tracebacks import one_line
 
 logger = logging.getLogger("ostler.error.worker")
@@ -47,9 +48,10 @@ class Credentials:
     def _make(self) -> ssl.SSLContext:
         make_default = partial(tls_context.make_context, self._settings, self._directory)
         factory = self._settings.ssl_context_factory
-        if factory is None:
-            return make_default()
-        return _call_factory(factory, self._settings, make_default)
+        context = make_default() if factory is None else _call_factory(factory, self._settings, make_default)
+        if context.sslobject_class is ssl.SSLObject:  # else the factory's, which has its reasons
+            context.sslobject_class = HalfClosingSSLObject
+        return context
 
 
 def _call_factory(

@@ -1,11 +1,11 @@
 """Lets a TLS client close its sending side and still get its answer, as a client without TLS may.
 
 asyncio and uvloop close a TLS connection as soon as close_notify has arrived, whatever is still to be sent.
-Both read through the context's `SSLObject`. The one here keeps close_notify from them: it says that nothing
-has arrived yet, and lets the connection decide, by `eof_received`, as for a transport without TLS.
+Both read through the `SSLObject` that the context makes. The one here keeps close_notify from them: it says
+that nothing has arrived yet, and asks the connection what to do.
 
-Reading is paused from then on, for nothing more can come. So the end of TCP, which most clients send right
-after close_notify and at which both event loops close as well, is not acted on before the answer is written.
+Nothing can come after close_notify but the end of TCP, which most clients send at once. At that, both event
+loops drop what is written from then on. So the connection does not read on before its answer is written.
 """
 
 from __future__ import annotations
@@ -14,38 +14,40 @@ import asyncio
 import ssl
 from typing import Any
 
-WRITE_AHEAD = 1024 * 1024
-"""Bytes of the answer that may be written after close_notify: what is written is sent when reading goes on."""
-
 
 class HalfClosingSSLObject(ssl.SSLObject):
-    """An SSLObject that reports close_notify to the connection, not to the event loop."""
+    """An SSLObject that reports close_notify to the connection and not to the event loop."""
 
-    transport: asyncio.Transport | None = None
-    """The transport of the connection; None until `watch`."""
+    _transport: asyncio.Transport | None = None
     _loop: asyncio.AbstractEventLoop
     _reported = False
 
     def watch(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        """Report close_notify to the protocol of `transport` from here on."""
-        self.transport = transport
+        """Report close_notify to the protocol of `transport` from here on.
+
+        A protocol with a method `close_notify_received` says by that whether the connection stays open; for
+        any other it is closed, after its `eof_received`.
+        """
+        self._transport = transport
         self._loop = loop
 
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - the name in the base class
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:
         """Read as the base class does, but raise SSLWantReadError at close_notify."""
         data = super().read(len, buffer)
-        if data or not len or self.transport is None:
+        if data or self._transport is None:
             return data
         if not self._reported:
             self._reported = True
-            # What has arrived before it is passed on first: the event loop is still reading.
-            self._loop.call_soon(self._report)
-        raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "close_notify is reported to the connection")
+            # The event loop has not yet passed on what arrived before.
+            self._loop.call_soon(self._report, self._transport)
+        raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "close_notify was reported to the connection")
 
-    def _report(self) -> None:
-        transport, self.transport = self.transport, None
-        if transport is None or transport.is_closing():
+    def _report(self, transport: Any) -> None:
+        if transport.is_closing():
             return
-        protocol: Any = transport.get_protocol()
-        if not protocol.eof_received():
+        protocol = transport.get_protocol()
+        if not hasattr(protocol, "close_notify_received"):
+            protocol.eof_received()
+            transport.close()
+        elif not protocol.close_notify_received():
             transport.close()
