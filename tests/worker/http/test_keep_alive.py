@@ -564,3 +564,38 @@ def test_a_connection_that_lingers_does_not_hold_up_new_code(serve: Serve) -> No
     server.call(server.server_state.leave)
 
     server.until(lambda: not any("lingering" in repr(each) for each in server.server_state.connections))
+
+
+# -- empty lines
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+def test_empty_lines_do_not_put_off_the_deadline(serve: Serve, line: bytes) -> None:
+    server = serve(hello, timeout_request_header=10, timeout_keep_alive=10)
+    new, kept = server.connect(), server.connect()
+    assert kept.ask(get()).status == 200
+    for _ in range(3):
+        server.advance(3)
+        wanted = server.received + 2 * len(line)
+        new.send(line)
+        kept.send(line)
+        server.until(lambda wanted=wanted: server.received >= wanted)  # type: ignore[misc]
+    server.advance(3)
+    assert new.ended()
+    assert kept.ended()
+
+
+@pytest.mark.parametrize("line", [b"\r\n", b"\n"])
+def test_empty_lines_are_bounded_also_between_requests_and_one_by_one(serve: Serve, line: bytes) -> None:
+    server = serve(hello)
+    client = server.connect()
+    for _ in range(3):
+        assert client.ask(get()).status == 200
+        for _ in range(100):
+            wanted = server.received + len(line)
+            client.send(line)
+            server.until(lambda wanted=wanted: server.received >= wanted)  # type: ignore[misc]
+    assert client.ask(get()).status == 200
+    client.send(line * 100_000)
+    assert client.answer().status == 400
+    assert client.ended()
