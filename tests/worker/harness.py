@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -380,6 +381,8 @@ class TlsClient(Client):
         self, address: Any, context: ssl.SSLContext, *, before: bytes = b"", receive_buffer: int | None = None
     ) -> None:
         super().__init__(address, receive_buffer)
+        self.finished = False
+        """`finish_sending` was called."""
         plain = self.socket
         plain.sendall(before)
         try:
@@ -393,6 +396,7 @@ class TlsClient(Client):
 
     def finish_sending(self) -> None:
         """Send close_notify, and close the sending side of TCP."""
+        self.finished = True
         self.over_tls.setblocking(False)
         with suppress(ssl.SSLError):  # the server's close_notify has not come
             self.over_tls.unwrap()
@@ -403,6 +407,11 @@ class TlsClient(Client):
         try:
             return super().more()
         except ssl.SSLZeroReturnError:  # the server's close_notify, after our own
+            return b""
+        except ssl.SSLEOFError:
+            # asyncio of Python 3.10 does not answer a close_notify with its own.
+            if not self.finished or sys.version_info >= (3, 11):
+                raise
             return b""
 
     def refused(self) -> bool:

@@ -550,3 +550,23 @@ def test_dates_are_written_as_the_standard_library_writes_them() -> None:
     """Every weekday, every month, a leap day, and numbers of one digit where the format has two."""
     for seconds in (0, 951782400, *range(1767225600, 1767225600 + 366 * 86400, 86400 + 3723)):
         assert imf_fixdate(seconds) == formatdate(seconds, usegmt=True)
+
+
+def test_a_status_that_cannot_be_sent_is_none_for_a_websocket_denial_either(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 700, "headers": []})
+
+    server = serve(app)
+    answer = server.ask(
+        get(
+            "/",
+            "Connection: upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        )
+    )
+    assert answer.status == 500
+    server.until(lambda: not server.server_state.requests)
+    assert len(server.errors.tracebacks) == 1
