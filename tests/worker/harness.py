@@ -410,7 +410,8 @@ class TlsClient(Client):
             return b""
         except ssl.SSLEOFError:
             # asyncio of Python 3.10 does not answer a close_notify with its own.
-            if not self.finished or sys.version_info >= (3, 11):
+            answers: bool = sys.version_info >= (3, 11)
+            if answers or not self.finished:
                 raise
             return b""
 
