@@ -32,9 +32,13 @@ _MOST_NAMES = 1024
 
 
 def status_line(status: int) -> bytes:
-    """Return the status line for a code of three digits; the phrase is empty where RFC 9110 has none."""
-    if not isinstance(status, int) or not 100 <= status <= 999:
-        raise RuntimeError(f"The response status must be a number of three digits, not {status!r}.")
+    """Return the status line of a response; the phrase is empty where RFC 9110 has none.
+
+    Raises:
+        RuntimeError: it is no status. A client takes one of no known class for 500 (RFC 9110, section 15).
+    """
+    if not isinstance(status, int) or not 100 <= status <= 599:
+        raise RuntimeError(f"The response status must be a number from 100 to 599, not {status!r}.")
     try:
         phrase = http.HTTPStatus(status).phrase
     except ValueError:

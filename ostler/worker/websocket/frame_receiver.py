@@ -76,8 +76,13 @@ class FrameReceiver:
                 self._sink.on_message(bytes(binary))
 
     def _add_text(self, text: io.StringIO, payload: _Payload, last: bool) -> None:
+        decoder = self._decoder
         try:
-            text.write(self._decoder.decode(payload, last))
+            text.write(decoder.decode(payload, last))
+            # Python waits for the third byte of a surrogate, although none can follow.
+            pending = decoder.getstate()[0]
+            if len(pending) == 2 and pending >= b"\xed\xa0" and pending[0] == 0xED:
+                decoder.decode(b"", True)
         except UnicodeDecodeError:
             raise Failure(1007, "invalid UTF-8") from None
         if last:
