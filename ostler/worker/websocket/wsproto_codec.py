@@ -64,7 +64,7 @@ class WsprotoCodec:
         try:
             while not receiver.closed and (frame := decoder.process_buffer()) is not None:
                 payload = frame.payload
-                assert isinstance(payload, bytes)
+                assert not isinstance(payload, (str, tuple))  # as FrameProtocol would make of it
                 if frame.opcode >= Opcode.CLOSE:
                     receiver.take_control(frame.opcode, payload)
                 else:

@@ -76,7 +76,7 @@ _UPGRADED = {
     "sec-websocket-extensions": None,
     "sec-websocket-protocol": None,
 }
-_WANTS_13 = {"sec-websocket-version": "13", "upgrade": "websocket"}
+_WANTS_13: dict[str, str | None] = {"sec-websocket-version": "13", "upgrade": "websocket"}
 _S = "RFC 6455, 4.2.1"
 HANDSHAKES = [
     Handshake("the least that a client sends", "RFC 6455, 4.2.2", request(), 101, _UPGRADED),
