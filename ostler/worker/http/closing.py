@@ -18,6 +18,8 @@ from ostler.worker.server_state import ServerState
 
 LINGER_TIMEOUT = 5.0
 """Seconds that closing may take, counted from the last progress that the client made in reading."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""Bytes discarded while lingering; then the connection is closed."""
 QUIET_TIME = 0.5
 """Seconds without another byte after which a client that was refused is taken to have stopped sending.
 Over TLS only: asyncio's TLS transports have no half-closed state."""

@@ -41,7 +41,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
-from ostler.worker.http.closing import LINGER_TIMEOUT, ClosingMixin
+from ostler.worker.http.closing import LINGER_BYTES, LINGER_TIMEOUT, ClosingMixin
 from ostler.worker.http.connection_state import ACTIVE, CLOSED, CLOSING, FLUSHING, IDLE, NEW
 from ostler.worker.http.cycle import COMPLETE, SENDING, Cycle, service_unavailable
 from ostler.worker.http.flow_control import HIGH_WATER
@@ -55,8 +55,6 @@ MakeParser = Callable[[RequestSink, int], Parser]
 TakeUpgrade = Callable[["Connection", RequestHead], "Cycle | None"]
 """Returns the cycle of a request that asks for another protocol, or None if that is ignored; may refuse."""
 
-LINGER_BYTES = 4 * 1024 * 1024
-"""Bytes discarded while lingering; then the connection is closed."""
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
 

@@ -65,7 +65,7 @@ class Codec(Protocol):
         """Return a ping."""
 
     def close(self, code: int, reason: str) -> bytes:
-        """Return a close frame. Nothing may be sent after it."""
+        """Return a close frame. No message may be sent after it."""
 
 
 MakeCodec = Callable[[MessageSink, CodecOptions, Sequence[str]], Codec]
@@ -83,4 +83,16 @@ def header(first: int, size: int) -> bytes:
 
 TEXT = 0x81
 BINARY = 0x82
-"""First bytes of frames that are whole messages: FIN, and the opcode (RFC 6455, section 5.2)."""
+CLOSE = 0x88
+PING = 0x89
+PONG = 0x8A
+"""First bytes of frames that are whole: FIN, and the opcode (RFC 6455, section 5.2)."""
+COMPRESSED = 0x40
+"""RSV1, in the first byte of a compressed message (RFC 7692, section 6)."""
+
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
+
+
+def is_close_code(code: int) -> bool:
+    """Whether a close frame may hold the code (RFC 6455, section 7.4; the IANA registry)."""
+    return code in _CLOSE_CODES or 3000 <= code < 5000

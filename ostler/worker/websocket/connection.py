@@ -4,10 +4,10 @@ Theory of operation: the codec pushes messages, pongs and the peer's close frame
 (`on_message`, `on_pong`, `on_close`). Messages wait in the cycle's queue until the app receives them; too
 many of them, or too many bytes, pause reading. The connection is ACTIVE from `begin` on, CLOSING from the
 first close frame on, in either direction, and CLOSED when the transport is lost. In the phase CLOSE_SENT
-frames are still read, for the peer's close frame, and messages are dropped. The deadline means, in ACTIVE:
-send a ping, or give up on the pong; later: go on to the next phase of closing. What must never happen: a
-frame after our close frame; a second disconnect for the app; a peer that reads nothing and fills the memory
-with pongs; the server waiting for ever for a peer's close frame.
+frames are still read, for the peer's close frame; messages are dropped, and pings are answered. The deadline
+means, in ACTIVE: send a ping, or give up on the pong; later: go on to the next phase of closing. What must
+never happen: a message after our close frame; a second disconnect for the app; a peer that reads nothing and
+fills the memory with pongs; the server waiting longer than CLOSE_TIMEOUT for a peer that does nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from math import inf
 from typing import Any, Protocol
 
 from ostler.worker.asgi import Message
-from ostler.worker.http.closing import ClosingMixin
-from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING, LINGERING
+from ostler.worker.http.closing import LINGER_BYTES, ClosingMixin
+from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING
 from ostler.worker.http.flow_control import HIGH_WATER
 from ostler.worker.http.parser import PIECE
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import Codec, Failure
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds that a peer has to answer a close frame, as with uvicorn."""
+CLOSE_TIMEOUT = 4.0
+"""Seconds that a peer has to answer a close frame, or to close after it broke the protocol. The deadline
+passes with a tick, up to one second later: no closing takes more than 5 s, unless the peer still reads."""
 _LONGEST_REASON = 123
 """RFC 6455, section 5.5: a control frame holds 125 bytes, two of which are the code."""
 
@@ -96,6 +97,8 @@ class WebSocket(ClosingMixin):
         self._heard = True
         if self._state is not ACTIVE and not self._reads_frames():
             self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self._flush_and_close()
         elif self._unparsed or self.reading_paused:
             # At most what one read brought after the pause; over TLS, asyncio of Python 3.10 brings it in
             # pieces.
@@ -137,6 +140,7 @@ class WebSocket(ClosingMixin):
             self._fail(failure.code, failure.reason)
             return
         if self._closed_by_peer:
+            self._note_progress()
             self._flush_and_close()  # RFC 6455, section 7.1.1: the server closes the connection
         elif not self.reading_paused and self._input_full():
             self._pause_reading()
@@ -159,6 +163,8 @@ class WebSocket(ClosingMixin):
                 self._answer(together)
 
     def _answer(self, answers: bytes) -> None:
+        if self.write_paused and self._state is not ACTIVE:
+            return  # pongs, to a peer that does not read: all that counts is its close frame
         self._transport.write(answers)
         # A peer that sends pings without end, and reads nothing, must not fill the memory with pongs.
         self._replies_blocked = self.write_paused
@@ -236,6 +242,7 @@ class WebSocket(ClosingMixin):
         self._closing_phase = CLOSE_SENT
         self._deadline = self.server_state.now + CLOSE_TIMEOUT
         self._transport.write(self._codec.close(code, truncate_reason(reason)))
+        self._note_progress()
         # The peer's answer is behind whatever else it has sent: all that is read, and dropped.
         if self.reading_paused:
             self.resume_input()
@@ -244,9 +251,13 @@ class WebSocket(ClosingMixin):
         """Report to the peer what it did wrong, and read no more of it (RFC 6455, section 7.1.7)."""
         reason = truncate_reason(reason)
         self._cycle.on_disconnect(code, reason)
+        # A failure after our own close frame gives no more time.
+        deadline = self.server_state.now + CLOSE_TIMEOUT if self._state is ACTIVE else self._deadline
         self._transport.write(self._codec.close(code, reason))
         # Closed at once, with input unread, the connection would be reset, and the reason lost.
         self._linger()
+        self._deadline = deadline
+        self._note_progress()
 
     # -- called by the server
 
@@ -256,14 +267,14 @@ class WebSocket(ClosingMixin):
             return
         if self._state is ACTIVE:
             self._send_ping_or_close()
-        elif self._closing_phase is CLOSE_SENT:
-            self._flush_and_close()
         elif self._extend_deadline():
             pass  # the peer is still fetching what was written
-        elif self._closing_phase is LINGERING:
-            self._flush_and_close()
+        elif self._closing_phase is FLUSHING or self._last_progress > 0:
+            self._transport.abort()  # it has stopped to fetch it
         else:
-            self._transport.abort()
+            # RFC 6455, section 7.1.1: the server closes the connection, whatever the client does.
+            self._flush_and_close()
+            self._deadline = self.server_state.now  # over TLS, the client's close_notify is not waited for
 
     def _send_ping_or_close(self) -> None:
         """It is time for a ping, or for the answer to the last one."""

@@ -16,18 +16,16 @@ from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import CodecOptions, MakeCodec
+from ostler.worker.websocket.codec import CodecOptions, MakeCodec, is_close_code
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.upgrade import (
     check_handshake,
+    extensions,
     is_handshake,
     render_accept,
     subprotocols,
-    values,
 )
 
-# RFC 6455, section 7.4 and the IANA registry: the codes that a close frame may hold besides 3000 to 4999.
-_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, *range(1007, 1015)))
 _DENIAL = "websocket."
 """What precedes `http.response` in the names of a denial response's messages."""
 
@@ -181,7 +179,7 @@ class WebSocketCycle(Cycle):
         codec = self._make_codec(
             socket,
             CodecOptions(settings.ws_max_size, settings.ws_per_message_deflate),
-            [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")],
+            extensions(head),
         )
         response = render_accept(
             head, message.get("subprotocol"), codec.agreed, message.get("headers") or (), server_state.static
@@ -245,7 +243,7 @@ def _close_of(message: Message) -> tuple[int, str]:
     code, reason = message.get("code", 1000), message.get("reason") or ""
     if code is None:
         code = 1000
-    if not isinstance(code, int) or not (code in _CLOSE_CODES or 3000 <= code < 5000):
+    if not isinstance(code, int) or not is_close_code(code):
         raise RuntimeError(f"A close frame cannot hold the code {code!r}.")
     if not isinstance(reason, str):
         raise TypeError(f"The reason of a close must be text, not {type(reason).__name__}.")

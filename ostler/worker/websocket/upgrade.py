@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from ostler.settings.field_grammar import is_field_value, is_token
 from ostler.worker.http.request import Refusal, RequestHead
+from ostler.worker.websocket.extension_offers import parse_extensions
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # The fields of the handshake itself, which the server sends; those of an app are dropped.
@@ -46,11 +47,21 @@ def check_handshake(head: RequestHead) -> None:
         raise refusal
     if len(keys) != 1 or not _is_key(keys[0]):
         raise Refusal(400, "The Sec-WebSocket-Key header field must be there once, with 16 bytes in base64.")
+    try:
+        parse_extensions(extensions(head))
+    except ValueError:
+        # RFC 6455, section 9.1: what does not conform to the grammar fails the handshake.
+        raise Refusal(400, "The Sec-WebSocket-Extensions header field is malformed.") from None
 
 
 def values(head: RequestHead, wanted: bytes) -> list[bytes]:
     """Return the values of one field, in order."""
     return [value for name, value in head.headers if name == wanted]
+
+
+def extensions(head: RequestHead) -> list[str]:
+    """Return the values of the Sec-WebSocket-Extensions fields."""
+    return [value.decode("latin-1") for value in values(head, b"sec-websocket-extensions")]
 
 
 def subprotocols(head: RequestHead) -> list[str]:

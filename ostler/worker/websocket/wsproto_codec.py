@@ -1,121 +1,117 @@
-"""Adapter from wsproto (https://python-hyper.org/projects/wsproto) to the codec interface."""
+"""Adapter from wsproto's frame parser (https://python-hyper.org/projects/wsproto) to the codec interface."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wsproto.connection import Connection, ConnectionState, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Message, Ping, Pong, TextMessage
-from wsproto.extensions import Extension, PerMessageDeflate
-from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, RsvBits
-from wsproto.handshake import server_extensions_handshake
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, ParseFailed, RsvBits
 
-from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, Failure, MessageSink, header
-from ostler.worker.websocket.fast_path import FastPath, unmask
+from ostler.worker.websocket.codec import (
+    BINARY,
+    COMPRESSED,
+    PING,
+    TEXT,
+    CodecOptions,
+    Failure,
+    MessageSink,
+    header,
+)
+from ostler.worker.websocket.extension_offers import Deflate, agree_to_deflate
+from ostler.worker.websocket.fast_path import take_message, unmask
+from ostler.worker.websocket.frame_headers import FrameHeaders
+from ostler.worker.websocket.frame_receiver import FrameReceiver
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are
 checked after each step."""
+_NO_RSV = RsvBits(False, False, False)
 
 
 class WsprotoCodec:
     """One per connection."""
 
-    __slots__ = ("_connection", "_fast_path", "_max_size", "_parts", "_plain", "_sink", "_size", "agreed")
+    __slots__ = ("_decoder", "_deflate", "_headers", "_max_size", "_receiver", "_sink", "agreed")
 
     def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
-        self.agreed, extensions = _negotiate(offers) if options.deflate else ("", [])
-        self._connection = Connection(ConnectionType.SERVER, extensions)
-        self._plain = not extensions
-        self._fast_path = FastPath(options.max_size, unmask)
+        agreed = agree_to_deflate(offers) if options.deflate and offers else None
+        self.agreed = "" if agreed is None else agreed.response
+        self._deflate = None if agreed is None else _Deflate(agreed)
+        self._decoder = FrameDecoder(
+            client=False, extensions=[] if self._deflate is None else [self._deflate]
+        )
         self._sink = sink
         self._max_size = options.max_size
-        self._parts: list[str | bytes] = []
-        """What has arrived of a message, and its size in bytes."""
-        self._size = 0
+        self._headers = FrameHeaders(options.max_size, deflate=agreed is not None)
+        self._receiver = FrameReceiver(sink, options.max_size)
 
     def feed(self, data: bytes | memoryview) -> bytes:
-        fast_path = self._fast_path
-        if fast_path.between and (message := fast_path.take(data)) is not None:
+        headers, receiver = self._headers, self._receiver
+        if headers.between and (message := take_message(data, self._max_size, unmask)) is not None:
             self._sink.on_message(message)
             return b""
-        fast_path.track(data)
-        if self._plain or len(data) <= _STEP:
-            return self._feed(data)
-        return b"".join([self._feed(data[start : start + _STEP]) for start in range(0, len(data), _STEP)])
+        valid = headers.read(data)
+        step = valid if self._deflate is None else _STEP
+        for start in range(0, valid, step or 1):
+            self._parse(data[start : min(start + step, valid)])
+        if headers.failure is not None and not receiver.closed:
+            raise headers.failure
+        return receiver.take_answers()
 
-    def _feed(self, data: bytes | memoryview) -> bytes:
-        connection = self._connection
-        if connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-            return b""  # the peer's close frame came in an earlier step
-        connection.receive_data(data)  # type: ignore[arg-type]  # it adds to a bytearray, which takes a view
-        answer = b""
-        for event in connection.events():
-            if isinstance(event, (TextMessage, BytesMessage)):
-                self._take(event)
-            else:
-                answer += self._control(event)
-        return answer
-
-    def _control(self, event: Event) -> bytes:
-        connection = self._connection
-        if isinstance(event, Ping):
-            return (
-                bytes(connection.send(event.response())) if connection.state is ConnectionState.OPEN else b""
-            )
-        if isinstance(event, Pong):
-            self._sink.on_pong(bytes(event.payload))
-        elif isinstance(event, CloseConnection):
-            if connection.state not in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
-                raise Failure(int(event.code), event.reason or "")  # wsproto's report of a broken frame
-            self._sink.on_close(int(event.code), event.reason or "")
-            if connection.state is ConnectionState.REMOTE_CLOSING:
-                return bytes(connection.send(event.response()))
-        return b""
-
-    def _take(self, event: TextMessage | BytesMessage) -> None:
-        piece = event.data
-        if piece:
-            if isinstance(piece, str):
-                self._size += len(piece) if piece.isascii() else len(piece.encode())
-            else:
-                self._size += len(piece)
-            if self._size > self._max_size:
-                raise Failure(1009, "message too big")
-            self._parts.append(piece if isinstance(piece, str) else bytes(piece))
-        if event.message_finished:
-            parts, self._parts = self._parts, []
-            self._size = 0
-            if isinstance(event, TextMessage):
-                self._sink.on_message("".join(parts))  # type: ignore[arg-type]  # pieces are of one kind
-            else:
-                self._sink.on_message(b"".join(parts))  # type: ignore[arg-type]
+    def _parse(self, data: bytes | memoryview) -> None:
+        decoder, receiver = self._decoder, self._receiver
+        decoder.receive_bytes(data)  # type: ignore[arg-type]  # its bytearray takes a view
+        try:
+            while not receiver.closed and (frame := decoder.process_buffer()) is not None:
+                payload = frame.payload
+                assert not isinstance(payload, (str, tuple))  # as FrameProtocol would make of it
+                if frame.opcode >= Opcode.CLOSE:
+                    receiver.take_control(frame.opcode, payload)
+                else:
+                    # A frame comes in pieces, as they arrive.
+                    last = frame.frame_finished and frame.message_finished
+                    receiver.take_data(frame.opcode, payload, last=last)
+        except ParseFailed as error:
+            reason = "decompression failed" if error.code == 1007 else str(error)
+            raise Failure(int(error.code), reason) from None
 
     def text(self, data: str) -> bytes:
-        if self._plain:
-            payload = data.encode()
-            return header(TEXT, len(payload)) + payload
-        return bytes(self._connection.send(Message(data)))
+        payload = data.encode()
+        if self._deflate is not None:
+            return self._compressed(Opcode.TEXT, payload)
+        return header(TEXT, len(payload)) + payload
 
     def binary(self, data: bytes) -> bytes:
-        if self._plain:
-            return header(BINARY, len(data)) + data
-        return bytes(self._connection.send(Message(data)))
+        if self._deflate is not None:
+            return self._compressed(Opcode.BINARY, data)
+        return header(BINARY, len(data)) + data
+
+    def _compressed(self, opcode: Opcode, payload: bytes) -> bytes:
+        assert self._deflate is not None
+        _, packed = self._deflate.frame_outbound(self._decoder, opcode, _NO_RSV, payload, True)
+        return header(0x80 | COMPRESSED | opcode, len(packed)) + packed
 
     def ping(self, payload: bytes) -> bytes:
-        return bytes(self._connection.send(Ping(payload)))
+        return header(PING, len(payload)) + payload
 
     def close(self, code: int, reason: str) -> bytes:
-        if self._connection.state is not ConnectionState.OPEN:
-            return b""
-        return bytes(self._connection.send(CloseConnection(code, reason)))
+        return self._receiver.close(code, reason)
 
 
 class _Deflate(PerMessageDeflate):
-    """permessage-deflate that ignores control frames: one inside a message makes wsproto's lose its state."""
+    """permessage-deflate as it was agreed to.
 
-    def __init__(self) -> None:
-        super().__init__()
+    It ignores control frames: one inside a message makes wsproto's lose its state. And it goes on after a
+    message with a final block.
+    """
+
+    def __init__(self, agreed: Deflate) -> None:
+        super().__init__(
+            client_no_context_takeover=agreed.client_no_context_takeover,
+            client_max_window_bits=agreed.inflate_bits,
+            server_no_context_takeover=agreed.server_no_context_takeover,
+            server_max_window_bits=agreed.server_bits,
+        )
         self._control = False
 
     def frame_inbound_header(
@@ -123,7 +119,7 @@ class _Deflate(PerMessageDeflate):
     ) -> CloseReason | RsvBits:
         self._control = opcode.iscontrol()
         if self._control:
-            return RsvBits(False, False, False)
+            return _NO_RSV
         return super().frame_inbound_header(proto, opcode, rsv, payload_length)
 
     def frame_inbound_payload_data(
@@ -134,17 +130,10 @@ class _Deflate(PerMessageDeflate):
     def frame_inbound_complete(
         self, proto: FrameDecoder | FrameProtocol, fin: bool
     ) -> bytes | CloseReason | None:
-        return None if self._control else super().frame_inbound_complete(proto, fin)
-
-
-def _negotiate(offers: Sequence[str]) -> tuple[str, list[Extension]]:
-    """Agree to the first offer that is well-formed and supported; return the agreement and the extensions."""
-    for offer in ",".join(offers).split(","):
-        deflate = _Deflate()
-        try:
-            agreed = server_extensions_handshake([offer.strip()], [deflate])
-        except ValueError:
-            continue
-        if agreed is not None and deflate.enabled():
-            return agreed.decode("ascii"), [deflate]
-    return "", []
+        if self._control:
+            return None
+        rest = super().frame_inbound_complete(proto, fin)
+        if fin and self._decompressor is not None and self._decompressor.eof:
+            # RFC 7692, section 7.2.3.4: BFINAL ends zlib's stream, but not the messages.
+            self._decompressor = None
+        return rest

@@ -89,7 +89,7 @@ def test_a_client_that_does_not_answer_the_close_is_closed(serve: Serve) -> None
     server = serve(app)
     peer = opened(server)
     assert peer.read_close() == (1000, "")
-    server.advance(9)
+    server.advance(3)
     assert peer.client.quiet()
     server.advance(2)
     assert peer.ended()

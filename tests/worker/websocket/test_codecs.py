@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MakeCodec
-from ostler.worker.websocket.fast_path import FastPath, unmask
+from ostler.worker.websocket.fast_path import take_message, unmask
 from ostler.worker.websocket.websockets_codec import WebsocketsCodec
 from ostler.worker.websocket.wsproto_codec import WsprotoCodec
 from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame
@@ -100,14 +100,14 @@ def test_garbage_is_a_failure_or_nothing(make: MakeCodec, reads: list[bytes]) ->
 
 def test_the_fast_path_does_not_take_a_frame_of_the_longest_form_for_a_short_one() -> None:
     long = frame(TEXT, b"x" * 70_000)
-    assert FastPath(1 << 20, unmask).take(long[:133]) is None
+    assert take_message(long[:133], 1 << 20, unmask) is None
 
 
 @pytest.mark.parametrize(
     "data", [frame(TEXT, b"x", masked=False), frame(PING), frame(TEXT, b"x", rsv=4), b"\x81"]
 )
 def test_the_fast_path_leaves_all_other_input_to_the_library(data: bytes) -> None:
-    assert FastPath(1 << 20, unmask).take(data) is None
+    assert take_message(data, 1 << 20, unmask) is None
 
 
 @pytest.mark.parametrize("make", CODECS)

@@ -6,7 +6,10 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
+
 from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.http.connection_state import LINGERING
 from ostler.worker.websocket.connection import WebSocket
 from tests.worker.conftest import Serve
 from tests.worker.harness import Client, Server, until
@@ -226,3 +229,43 @@ def test_two_callers_of_receive_share_the_messages(serve: Serve) -> None:
     peer.send(close(1000))
     server.until(lambda: not server.server_state.requests)
     assert sorted(map(int, got)) == list(range(50))
+
+
+async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(accept())
+    while True:
+        await send({"type": "websocket.send", "bytes": b"x" * 100_000})
+
+
+def test_a_client_that_reads_nothing_does_not_hold_a_drain(serve: Serve) -> None:
+    server = serve(flood)
+    opened(server, receive_buffer=4096)
+    server.until(lambda: [each for each in sockets(server) if each.write_paused])
+    server.call(server.server_state.drain)
+    server.advance(3)
+    assert server.call(lambda: len(sockets(server))) == 1
+    server.advance(1)
+    server.advance(6)  # where the kernels still moved some bytes when the drain began
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)
+
+
+def test_pings_after_our_close_are_not_answered_to_a_client_that_reads_nothing(serve: Serve) -> None:
+    server = serve(flood)
+    peer = opened(server, receive_buffer=4096)
+    server.until(lambda: [each for each in sockets(server) if each.write_paused])
+    server.call(server.server_state.drain)
+    (waiting,) = server.call(lambda: [each._transport.get_write_buffer_size() for each in sockets(server)])
+    peer.send(frame(PING, b"*" * 125) * 2000 + frame(3))
+    # What is wrong at the end shows that all before it was read.
+    server.until(lambda: [each for each in sockets(server) if each._closing_phase is LINGERING])
+    (after,) = server.call(lambda: [each._transport.get_write_buffer_size() for each in sockets(server)])
+    assert after < waiting + 32 * 1024  # 2000 pongs are 250 KiB
+
+
+def test_a_client_that_sends_on_after_it_broke_the_protocol_is_cut_off(serve: Serve) -> None:
+    server = serve(echo)
+    peer = opened(server)
+    peer.send(frame(3))
+    with pytest.raises(OSError, match=r"reset|pipe"):
+        peer.send(b"x" * ENOUGH)
+    server.until(lambda: not server.server_state.connections and not server.server_state.requests)

@@ -249,11 +249,7 @@ def test_what_does_not_decompress_closes(serve: Serve) -> None:
     [
         "permessage-deflate; client_max_window_bits=99",
         "permessage-deflate; server_max_window_bits=x",
-        "permessage-deflate; a b c; ;;",
-        ";;;,,,",
         "permessage-deflate; server_max_window_bits=8",
-        'permessage-deflate; x="',
-        "\xff",
     ],
 )
 def test_an_offer_that_is_not_supported_is_ignored(serve: Serve, offer: str) -> None:
