@@ -252,8 +252,8 @@ class Settings:
     pid_file: str | None = setting(None, Text("PATH", "a path"), "Process",
         "Write the pid of the arbiter or plain server to this file. A file whose process runs is refused.")
     user: str | None = setting(None, Text("USER", "a name or a number"), "Process",
-        "Run the application as this user, a name or a number, after the sockets are opened. ostler must be "
-        "started as root; the arbiter stays root.")
+        "Run the application as this user, a name or a number, after the sockets are opened, with HOME, USER "
+        "and LOGNAME of this user. ostler must be started as root; the arbiter stays root.")
     group: str | None = setting(None, Text("GROUP", "a name or a number"), "Process",
         "Run the application as this group, a name or a number. Default: the user's.")
     umask: int | None = setting(None, Octal(), "Process",
