@@ -67,6 +67,9 @@ def test_a_listed_peer_is_trusted(allowed: str, peer: str | None) -> None:
         ("0.0.0.0/0", "x" * 100_000),
         ("127.0.0.1", None),
         ("127.0.0.1", "unix:"),
+        ("127.0.0.1, unix:///foo/bar", "unix:"),
+        ("127.0.0.1, unix:///foo/bar", None),
+        ("/run/app.sock, proxy", None),
         ("unix:", "127.0.0.1"),
         ("", "127.0.0.1"),
         ("", None),
@@ -130,6 +133,7 @@ def test_answers_are_cached_within_bounds() -> None:
         (["6.6.6.6", "203.0.113.9", "10.0.0.2:80"], ("203.0.113.9", 0)),
         (["6.6.6.6, 203.0.113.9, ::ffff:10.0.0.2"], ("203.0.113.9", 0)),
         (["203.0.113.9, unix:"], ("203.0.113.9", 0)),
+        (["203.0.113.9, unix:///foo/bar, proxy"], ("203.0.113.9", 0)),
         # Trusted from end to end: a proxy's own request.
         (["10.0.0.3, 10.0.0.2"], ("10.0.0.3", 0)),
         # An empty entry names nobody, and what stands left of it may be the client's own text.
@@ -154,7 +158,7 @@ def test_answers_are_cached_within_bounds() -> None:
     ],
 )
 def test_the_right_most_untrusted_hop_is_the_client(values: list[str], expected: object) -> None:
-    assert client("10.0.0.0/8, unix:", *values) == expected
+    assert client("10.0.0.0/8, unix:, unix:///foo/bar, proxy", *values) == expected
 
 
 @pytest.mark.parametrize(
