@@ -217,7 +217,11 @@ class Settings:
         "Compress messages (permessage-deflate) for clients that ask for it.")
 
     limit_concurrency: int | None = setting(None, Integer(1), "Limits",
-        "Answer 503 once a worker has this many connections or requests in flight.")
+        "Answer 503 while a worker has this many requests in progress, WebSockets included. Connections "
+        "without a request do not count.")
+    limit_connections: int | None = setting(None, Integer(1), "Limits",
+        "Keep at most this many connections open in a worker. At the limit, a new one closes the one that "
+        "has been idle the longest; if none is idle, the new one is answered with 503.")
     limit_request_head: int = setting(65536, HeadLimit(), "Limits",
         "Largest size of request line and headers together, in bytes; more is refused with 414 or 431.",
         uvicorn="h11_max_incomplete_event_size")

@@ -8,6 +8,8 @@ Where the client has sent all, the transport is closed, which first sends what i
 
 from __future__ import annotations
 
+import asyncio
+import select
 from math import inf
 from typing import Any
 
@@ -21,6 +23,13 @@ LINGER_TIMEOUT = 5.0
 QUIET_TIME = 0.5
 """Seconds without another byte after which a client that was refused is taken to have stopped sending.
 Over TLS only: asyncio's TLS transports have no half-closed state."""
+
+
+def has_input(transport: asyncio.Transport) -> bool:
+    """Return whether bytes of the client have arrived, or its end, that the transport has not read."""
+    poll = select.poll()  # not select.select, which takes no descriptor above 1023
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class ClosingMixin(FlowControlMixin):
@@ -46,6 +55,15 @@ class ClosingMixin(FlowControlMixin):
         phase = self._closing_phase
         name = self._state.name if phase is None else f"{self._state.name}/{phase.name}"
         return name.lower()
+
+    @property
+    def idle_until(self) -> float:
+        """When the keep-alive time ends of a connection that is idle between two requests; else infinity."""
+        return inf
+
+    def give_way(self) -> bool:
+        """Close an idle connection to make room; False if there is none."""
+        return False
 
     def abort(self) -> None:
         """Cut the connection off, whatever is still to be sent."""
