@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from math import inf
+from operator import itemgetter
 
 from ostler.worker.server_state import Connect, ServedConnection, ServerState
 
@@ -25,8 +26,10 @@ class ConnectionLimit:
         self._surplus: set[ServedConnection] = set()
         self._leaving: set[ServedConnection] = set()
         """Connections that were closed to make room and are not gone yet."""
-        self._idle: list[tuple[float, ServedConnection]] = []
+        self._idle: list[tuple[float, int, ServedConnection]] = []
         """Those that the last search has found idle, the longest idle last; some may be idle no more."""
+        self._requests = 0
+        """Requests so far. They order connections that became idle between the same two ticks."""
         self._warned = -inf
         """When the last warning of an unanswered connection was logged, in monotonic seconds."""
 
@@ -63,12 +66,14 @@ class ConnectionLimit:
             self._surplus &= self._server_state.connections
             self._surplus.add(connection)
 
-    def refuses(self, connection: ServedConnection) -> bool:
-        """Whether the request of `connection` is to be answered with 503."""
+    def take_request(self, connection: ServedConnection) -> bool:
+        """Note a request of `connection`; return False if it is to be answered with 503."""
+        self._requests += 1
+        connection.last_request = self._requests
         if connection not in self._surplus:
-            return False
+            return True
         self._surplus.discard(connection)
-        return self._over(0) > 0 and not self._close_longest_idle()
+        return self._over(0) <= 0 or self._close_longest_idle()
 
     def _over(self, allowed: int) -> int:
         """Return how many connections there are above the limit, less `allowed` of them."""
@@ -81,14 +86,15 @@ class ConnectionLimit:
         """Close the connection that has been idle the longest; return whether there was one."""
         if self._close_next():
             return True
-        found = [(connection.idle_until, connection) for connection in self._server_state.connections]
-        self._idle = sorted((pair for pair in found if pair[0] < inf), key=lambda pair: -pair[0])
+        found = [(c.idle_until, c.last_request, c) for c in self._server_state.connections]
+        self._idle = sorted((entry for entry in found if entry[0] < inf), key=itemgetter(0, 1), reverse=True)
         return self._close_next()
 
     def _close_next(self) -> bool:
         while self._idle:
-            idle_until, connection = self._idle.pop()
-            if connection.idle_until == idle_until and connection.give_way():
+            idle_until, last_request, connection = self._idle.pop()
+            same = (connection.idle_until, connection.last_request) == (idle_until, last_request)
+            if same and connection.give_way():
                 self._leaving.add(connection)
                 return True
         return False

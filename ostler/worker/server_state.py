@@ -40,6 +40,9 @@ IDLE_AT_STOP = 1.0
 class ServedConnection(Protocol):
     """One client's connection, as the server sees it."""
 
+    last_request: int
+    """The number of its last request; counted only where `limit_connections` is set."""
+
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`, in monotonic seconds."""
 
@@ -75,8 +78,8 @@ class MakesRoom(Protocol):
     def admit(self, connection: ServedConnection, *, arriving: bool) -> None:
         """Make room for a new connection; `arriving` says that `ServerState.arriving` counts it, too."""
 
-    def refuses(self, connection: ServedConnection) -> bool:
-        """Whether the request of `connection` is to be answered with 503."""
+    def take_request(self, connection: ServedConnection) -> bool:
+        """Note a request of `connection`; return False if it is to be answered with 503."""
 
 
 class RunningRequest(Protocol):

@@ -27,6 +27,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 class Connection:
     """A connection that the server counts."""
 
+    last_request = 0
     idle_until = inf
 
     def give_way(self) -> bool:

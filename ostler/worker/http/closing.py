@@ -35,7 +35,7 @@ def has_input(transport: asyncio.Transport) -> bool:
 class ClosingMixin(FlowControlMixin):
     """Closes a connection in order; holds its one deadline."""
 
-    __slots__ = ("_closing_phase", "_deadline", "_discarded", "_last_progress", "tls")
+    __slots__ = ("_closing_phase", "_deadline", "_discarded", "_last_progress", "last_request", "tls")
 
     def __init__(self, server_state: ServerState) -> None:
         super().__init__(server_state)
@@ -47,6 +47,8 @@ class ClosingMixin(FlowControlMixin):
         """Bytes of input discarded since the last request was answered, or since lingering began."""
         self._last_progress = -1
         """What `progress` returned when it was last asked."""
+        self.last_request = 0
+        """The number of its last request; counted only where `limit_connections` is set."""
         self.tls: dict[str, Any] | None = None
         """What the ASGI TLS extension reports; None without TLS."""
 

@@ -353,7 +353,7 @@ class Connection(ClosingMixin):
         elif len(server_state.requests) >= limit:
             server_state.log.warning("Exceeded concurrency limit.")
             cycle.run_in_task(server_state.overloaded or service_unavailable)
-        elif server_state.connection_limit is not None and server_state.connection_limit.refuses(self):
+        elif (room := server_state.connection_limit) is not None and not room.take_request(self):
             server_state.log.warning("Exceeded connection limit.")
             cycle.run_in_task(server_state.overloaded or service_unavailable)
         else:
