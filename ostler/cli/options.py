@@ -8,7 +8,7 @@ import click
 
 from ostler.errors import SettingsError
 from ostler.records import record
-from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, variables
+from ostler.settings.declarations import GROUPS, Declaration, declarations, defaults, flag, names, variables
 from ostler.settings.kinds import Switch
 
 INTRODUCTION = (
@@ -127,10 +127,10 @@ def _option(name: str, declaration: Declaration) -> click.Option:
     """Return the option of one setting. Its value stays text; `ostler.settings.sources` parses it."""
     long = flag(name)
     if isinstance(declaration.kind, Switch):
-        names = [f"{long}/--no-{long[2:]}", name]
-        return click.Option(names, is_flag=True, default=None, help=_help(name, declaration))
+        switch = [f"{long}/--no-{long[2:]}", name]
+        return click.Option(switch, is_flag=True, default=None, help=_help(name, declaration))
     return click.Option(
-        [long, name],
+        [*map(flag, names(name)), name],
         metavar=declaration.kind.metavar,
         multiple=True,
         type=click.UNPROCESSED,

@@ -16,8 +16,6 @@ _OTHER_VARIABLES = (
     *("OSTLER_SLOT", "OSTLER_GENERATION", "OSTLER_HANDOVER"),
 )
 
-_EXCLUDE_EACH_OTHER = (("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port"))
-
 _NEED_CERTIFICATE = (
     "ssl_keyfile",
     "ssl_keyfile_password",
@@ -38,23 +36,17 @@ def refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> Non
     Raises:
         SettingsError: the first contradiction, with the origins of both settings.
     """
-    for one, other in _EXCLUDE_EACH_OTHER:
-        if DEFAULT not in (origins[one], origins[other]):
-            raise SettingsError(
-                f"{one} from {origins[one]} and {other} from {origins[other]} exclude each other: "
-                f"expected one place to listen on"
-            )
+    if settings.http2:
+        raise SettingsError(
+            f"http2 from {origins['http2']}: ostler does not speak HTTP/2 yet; without this setting, clients "
+            "are served HTTP/1.1"
+        )
     _refuse_star_among_peers(settings, origins)
     if settings.log_config is not None and settings.log_format != "text":
         raise SettingsError(
             f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
             f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
         )
-    for limit in ("limit_max_requests", "limit_worker_lifetime"):
-        jitter = f"{limit}_jitter"
-        if getattr(settings, jitter) and getattr(settings, limit) is None:
-            value = declarations()[jitter].kind.show(getattr(settings, jitter))
-            raise SettingsError(f"{jitter} from {origins[jitter]} is {value}: expected {limit} with it")
     _refuse_incomplete_tls(settings, origins)
 
 
@@ -62,6 +54,7 @@ def warnings(settings: Settings, origins: Mapping[str, str], environ: Mapping[st
     """Return what is not wrong but probably not meant, one line each."""
     return (
         *_near_misses(environ),
+        *_jitter_without_effect(settings, origins),
         *_reload_settings_without_effect(settings, origins),
         *_authorities_without_effect(settings, origins),
     )
@@ -128,6 +121,15 @@ def _near_misses(environ: Mapping[str, str]) -> list[str]:
         if meant:
             found.append(f"variable {name} is ignored: unknown setting{meant}")
     return found
+
+
+def _jitter_without_effect(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    limits = ("limit_max_requests", "limit_worker_lifetime")
+    return [
+        f"{limit}_jitter from {origins[f'{limit}_jitter']} does nothing without {limit}"
+        for limit in limits
+        if getattr(settings, f"{limit}_jitter") and getattr(settings, limit) is None
+    ]
 
 
 def _reload_settings_without_effect(settings: Settings, origins: Mapping[str, str]) -> list[str]:

@@ -17,7 +17,9 @@ from ostler.settings.kinds import (
     AccessFormat,
     Bytes,
     Choice,
+    Foreign,
     HeaderLine,
+    HeadLimit,
     Host,
     ImportString,
     Integer,
@@ -53,6 +55,8 @@ class Declaration:
     group: str
     variables: tuple[str, ...] = ()
     """Environment variables that are read after `OSTLER_<NAME>`."""
+    uvicorn: str = ""
+    """uvicorn's name of the setting, if it is another one: it is taken wherever the setting's name is."""
 
 
 DEFAULT = "default"
@@ -80,12 +84,21 @@ GROUPS = (
 )
 
 
-def setting(default: T, kind: Kind, group: str, help: str, *, variables: tuple[str, ...] = ()) -> T:
+def setting(
+    default: T, kind: Kind, group: str, help: str, *, variables: tuple[str, ...] = (), uvicorn: str = ""
+) -> T:
     """Declare one field of `Settings`; `group` is its section in `--help` and in the docs."""
-    declaration = Declaration(kind, help, group, variables)
+    declaration = Declaration(kind, help, group, variables, uvicorn)
     # dataclasses declares field() as returning the default, so that the field's type can be checked.
     result: T = field(default=default, repr=not kind.secret, metadata={"declaration": declaration})
     return result
+
+
+_FOREIGN_LOOPS = {
+    "none": Foreign("asyncio", ""),
+    "zuvloop": Foreign("auto", "uvloop runs instead; --loop zuvloop:new_event_loop takes zuvloop"),
+}
+_FOREIGN_PARSERS = {"zttp": Foreign("auto", "httptools parses instead, or h11 where it is not installed")}
 
 
 # fmt: off
@@ -131,7 +144,7 @@ class Settings:
         "Permissions of the Unix domain socket, in octal.")
     fd: int | None = setting(None, Integer(0, _INT_MAX), "Listening",
         "Listen on this inherited file descriptor, such as supervisord or circus passes.")
-    backlog: int = setting(2048, Integer(1, _INT_MAX), "Listening",
+    backlog: int = setting(2048, Integer(0, _INT_MAX), "Listening",
         "Connections that the kernel queues until a worker accepts them.")
     reuse_port: Literal["auto", "on", "off"] = setting("auto", Choice("auto", "on", "off"), "Listening",
         "Give each worker slot its own queue of connections (SO_REUSEPORT), which outlives the worker. auto "
@@ -145,7 +158,7 @@ class Settings:
     ssl_keyfile_password: str | None = setting(None, Secret("PASSWORD"), "TLS",
         "Decrypt the private key with this password. Give it as a variable or in a file, not as a flag.")
     ssl_version: Literal["TLSv1.2", "TLSv1.3"] = setting("TLSv1.2", TlsVersion(), "TLS",
-        "The oldest accepted version, TLSv1.2 or TLSv1.3. uvicorn's numbers 17, 5 and 2 mean TLSv1.2.")
+        "The oldest accepted version, TLSv1.2 or TLSv1.3. uvicorn's numbers 17, 5, 4, 3 and 2 mean TLSv1.2.")
     ssl_cert_reqs: Literal["none", "optional", "required"] = setting("none", CertificateDemand(), "TLS",
         "Whether clients present a certificate, signed by --ssl-ca-certs; also 0, 1, 2 as in uvicorn.")
     ssl_ca_certs: str | None = setting(None, Text("PATH", "a path"), "TLS",
@@ -178,12 +191,15 @@ class Settings:
         "Answer GET and HEAD of this path without the application: 200, or 503 once ostler was told to stop. "
         "These requests are neither logged nor counted.")
 
-    loop: str = setting("auto", Loop("auto", "uvloop", "asyncio"), "Protocol",
+    loop: str = setting("auto", Loop("auto", "uvloop", "asyncio", foreign=_FOREIGN_LOOPS), "Protocol",
         "Event loop. auto takes uvloop if it is installed; module:function is called without arguments and "
-        "returns a new event loop.")
+        "returns a new event loop. none, uvicorn's name, means asyncio.")
     http: Literal["auto", "httptools", "h11"] = setting("auto",
-        Choice("auto", "httptools", "h11"), "Protocol",
+        Choice("auto", "httptools", "h11", foreign=_FOREIGN_PARSERS), "Protocol",
         "HTTP parser. auto takes httptools if it is installed, else h11.")
+    http2: bool = setting(False, Switch(), "Protocol",
+        "HTTP/2, which ostler does not speak yet: the start is refused. It is a setting so that "
+        "--no-http2, and false in a file, are accepted.")
 
     ws: Literal["auto", "websockets", "websockets-sansio", "wsproto", "none"] = setting("auto",
         Choice("auto", "websockets", "websockets-sansio", "wsproto", "none"), "WebSockets",
@@ -201,9 +217,14 @@ class Settings:
         "Compress messages (permessage-deflate) for clients that ask for it.")
 
     limit_concurrency: int | None = setting(None, Integer(1), "Limits",
-        "Answer 503 once a worker has this many connections or requests in flight.")
-    limit_request_head: int = setting(65536, Integer(1024), "Limits",
-        "Largest size of request line and headers together, in bytes; more is refused with 414 or 431.")
+        "Answer 503 while a worker has this many requests in progress, WebSockets included. Connections "
+        "without a request do not count.")
+    limit_connections: int | None = setting(None, Integer(1), "Limits",
+        "Keep at most this many connections open in a worker. At the limit, a new one closes the one that "
+        "has been idle the longest; if none is idle, the new one is answered with 503.")
+    limit_request_head: int = setting(65536, HeadLimit(), "Limits",
+        "Largest size of request line and headers together, in bytes; more is refused with 414 or 431.",
+        uvicorn="h11_max_incomplete_event_size")
 
     timeout_keep_alive: float = setting(5.0, Seconds(zero=True), "Timeouts",
         "Close a connection that has been idle between requests for this long.")
@@ -252,8 +273,8 @@ class Settings:
     pid_file: str | None = setting(None, Text("PATH", "a path"), "Process",
         "Write the pid of the arbiter or plain server to this file. A file whose process runs is refused.")
     user: str | None = setting(None, Text("USER", "a name or a number"), "Process",
-        "Run the application as this user, a name or a number, after the sockets are opened. ostler must be "
-        "started as root; the arbiter stays root.")
+        "Run the application as this user, a name or a number, after the sockets are opened, with HOME, USER "
+        "and LOGNAME of this user. ostler must be started as root; the arbiter stays root.")
     group: str | None = setting(None, Text("GROUP", "a name or a number"), "Process",
         "Run the application as this group, a name or a number. Default: the user's.")
     umask: int | None = setting(None, Octal(), "Process",
@@ -317,6 +338,12 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def names(name: str) -> tuple[str, ...]:
+    """Return the names of the setting `name` as a flag, variable, key or argument: its own, and uvicorn's."""
+    other = declarations()[name].uvicorn
+    return (name, other) if other else (name,)
+
+
 def variables(name: str) -> tuple[str, ...]:
     """Return the environment variables of the setting `name`; the first that is set counts."""
-    return (f"OSTLER_{name.upper()}", *declarations()[name].variables)
+    return (*(f"OSTLER_{known.upper()}" for known in names(name)), *declarations()[name].variables)

@@ -54,6 +54,11 @@ class Kind:
         """
         return self.check(value)
 
+    def note(self, given: object) -> str:
+        """Return a warning about a value that is accepted although it means something else than its writer
+        may think; "" if there is none. `given` is what `parse`, `check` or `take` has accepted."""
+        return ""
+
     def show(self, value: Any) -> str:
         """Return the text of `value`, which `parse` would read; "" for None."""
         return "" if value is None else str(value)
@@ -131,12 +136,15 @@ class Host(Kind):
 
 
 class Switch(Kind):
-    """On or off: `--name` and `--no-name` as flags; 1/0, true/false, yes/no or on/off as a variable."""
+    """On or off: `--name` and `--no-name` as flags; 1/0, true/false, yes/no or on/off as a variable.
+
+    Also t/f and y/n, which click takes, and so uvicorn."""
 
     metavar = ""
     expected = "true or false"
     words: Mapping[str, bool] = MappingProxyType(
-        dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+        dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True)
+        | dict.fromkeys(("0", "false", "f", "no", "n", "off"), False)
     )
 
     def parse(self, text: str) -> bool:
@@ -207,25 +215,43 @@ class Seconds(Kind):
         return "" if value is None else f"{value:.12g}"
 
 
-class Choice(Kind):
-    """One of a few words."""
+@record
+class Foreign:
+    """A word of uvicorn's that ostler does not have: the word that it stands for, and the warning."""
 
-    def __init__(self, *words: str) -> None:
+    meaning: str
+    note: str
+
+
+class Choice(Kind):
+    """One of a few words, or one of `foreign`, each of which stands for one of these."""
+
+    def __init__(self, *words: str, foreign: Mapping[str, Foreign] = MappingProxyType({})) -> None:
         self.words = words
+        self.foreign = foreign
         self.metavar = f"[{'|'.join(words)}]"
         self.expected = f"one of {', '.join(words)}"
 
     def check(self, value: object) -> str:
-        if not isinstance(value, str) or value.strip().lower() not in self.words:
+        if not isinstance(value, str):
             raise ValueError
-        return value.strip().lower()
+        word = value.strip().lower()
+        if word in self.foreign:
+            return self.foreign[word].meaning
+        if word not in self.words:
+            raise ValueError
+        return word
+
+    def note(self, given: object) -> str:
+        word = given.strip().lower() if isinstance(given, str) else ""
+        return self.foreign[word].note if word in self.foreign else ""
 
 
 class Loop(Choice):
     """One of a few event loops, or the import string of a function that makes one."""
 
-    def __init__(self, *words: str) -> None:
-        super().__init__(*words)
+    def __init__(self, *words: str, foreign: Mapping[str, Foreign]) -> None:
+        super().__init__(*words, foreign=foreign)
         self.metavar = f"[{'|'.join(words)}|MODULE:FUNCTION]"
         self.expected = f"one of {', '.join(words)}, or module:function"
 
@@ -309,14 +335,31 @@ class Bytes(Kind):
         return f"{value // size}{unit}"
 
 
+class HeadLimit(Integer):
+    """A size in bytes; less than `LEAST` counts as that: a common request has a longer head."""
+
+    LEAST = 1024
+
+    def __init__(self) -> None:
+        super().__init__(minimum=1)
+
+    def check(self, value: object) -> int:
+        return max(self.LEAST, int(super().check(value)))
+
+    def note(self, given: object) -> str:
+        return f"counts as {self.LEAST}, the least" if int(str(given)) < self.LEAST else ""
+
+
 class Workers(Integer):
-    """A number of workers, or `auto`: one for each CPU that the process may use."""
+    """A number of workers, or `auto`: one for each CPU that the process may use.
+
+    0 is None, a plain server, as for uvicorn; so it can override a variable."""
 
     metavar = "INTEGER|auto"
 
     def __init__(self) -> None:
-        super().__init__(minimum=1)
-        self.expected = "a whole number of at least 1, or auto"
+        super().__init__()
+        self.expected = "a whole number of at least 1, 0 for a plain server, or auto"
 
     def parse(self, text: str) -> Any:
         return self.check(text) if text.strip().lower() == "auto" else super().parse(text)
@@ -324,7 +367,7 @@ class Workers(Integer):
     def check(self, value: object) -> Any:
         if isinstance(value, str) and value.strip().lower() == "auto":
             return "auto"
-        return super().check(value)
+        return super().check(value) or None
 
 
 class HeaderLine(Kind):
@@ -366,6 +409,15 @@ class Peers(Kind):
             raise ValueError
         read_peers(value)
         return value
+
+    def note(self, given: object) -> str:
+        others = sorted(read_peers(self.check(given)).literals - {"unix:"})
+        if not others:
+            return ""
+        return (
+            f"names are not looked up, so {', '.join(others)} matches only this text in X-Forwarded-For; "
+            "unix: stands for peers over a Unix socket"
+        )
 
 
 class AccessFormat(Kind):

@@ -20,6 +20,7 @@ from ostler.settings.declarations import (
     declarations,
     defaults,
     flag,
+    names,
     take_value,
     variables,
     wrong_value,
@@ -33,10 +34,19 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "reload_dirs": "reload_dir",
         "reload_includes": "reload_include",
         "reload_excludes": "reload_exclude",
-        "h11_max_incomplete_event_size": "limit_request_head",
     }
 )
-"""The arguments of `uvicorn.run` that are not named as the flag, and the settings that they give."""
+"""The arguments of `uvicorn.run` that are not named as its flags, and the settings that they give."""
+
+
+@record
+class Found:
+    """The value of one setting, from the first source that has one."""
+
+    value: Any
+    origin: str
+    note: str = ""
+    """A warning about what was given; "" if there is none."""
 
 
 @record
@@ -92,10 +102,13 @@ class Sources:
 
         found = dict(defaults())
         origins = dict.fromkeys(found, DEFAULT)
+        notes: list[str] = []
         for name, declaration in declarations().items():
             given = self._find(name, declaration.kind, values, path, from_file, table)
             if given is not None:
-                found[name], origins[name] = given
+                found[name], origins[name] = given.value, given.origin
+                notes += [given.note] if given.note else []
+        notes += self._choose_address(found, origins)
         if found["log_config"] is not None:
             from ostler.settings import log_config  # the arbiter stays small without one
 
@@ -105,8 +118,26 @@ class Sources:
         if complete and isinstance(settings.app, str) and not settings.app:
             raise SettingsError("no application given: expected APP as module:attribute, such as main:app")
         environment = {name: value for name, value in from_file.items() if name not in self.environ}
-        warnings = consistency.warnings(settings, origins, self.environ)
+        warnings = (*notes, *consistency.warnings(settings, origins, self.environ))
         return Configuration(settings, origins, environment, warnings, path)
+
+    def _choose_address(self, found: dict[str, Any], origins: dict[str, str]) -> list[str]:
+        """Of several places to listen on keep the one that counts; return warnings where flags are lost.
+
+        `fd` counts before `uds`, and that before `host` and `port`, as with uvicorn and whatever the sources:
+        an image sets OSTLER_HOST, and its user adds `--uds`.
+        """
+        given = [name for name in ("fd", "uds") if origins[name] != DEFAULT]
+        if not given:
+            return []
+        winner, warnings = given[0], []
+        for loser in ("uds", "host", "port"):
+            if loser == winner or origins[loser] == DEFAULT:
+                continue
+            if loser in self.flags and winner in self.flags:
+                warnings.append(f"{loser} from {origins[loser]} is not used: {winner} says where to listen")
+            found[loser], origins[loser] = defaults()[loser], DEFAULT
+        return warnings
 
     def files(self) -> tuple[str, ...]:
         """Return the paths of the files that `load` reads, or would read if they existed."""
@@ -122,8 +153,8 @@ class Sources:
         env_file: str | None,
         from_file: Mapping[str, str],
         table: Table | None,
-    ) -> tuple[Any, str] | None:
-        """Return the value from the first source that has one, and the name of that source."""
+    ) -> Found | None:
+        """Return the value from the first source that has one."""
         if name in self.flags:
             return _from_flags(name, kind, self.flags[name])
         if name in values:
@@ -131,7 +162,7 @@ class Sources:
             origin = f"argument {argument}"
             found = take_value(name, kind, value, origin)
             repeated = self.repeated_defaults and found == defaults()[name]
-            return found, DEFAULT if repeated else origin
+            return _noted(name, kind, value, found, DEFAULT if repeated else origin)
         for variable in variables(name):
             text = self._nonempty_variable(variable)
             if text is not None:
@@ -139,8 +170,10 @@ class Sources:
         for variable in variables(name):
             if from_file.get(variable):
                 return _parse(name, kind, from_file[variable], f"variable {variable} in {env_file}")
-        if table is not None and name in table.values:
-            return _check(name, kind, table.values[name], table.origin(name))
+        if table is not None:
+            for key in names(name):
+                if key in table.values:
+                    return _check(name, kind, table.values[key], table.origin(key))
         return None
 
     def _nonempty_variable(self, variable: str) -> str | None:
@@ -154,12 +187,13 @@ def _values_by_field(values: Mapping[str, object]) -> dict[str, tuple[str, objec
     Raises:
         SettingsError: there is no such setting, or it is given under both of its names.
     """
-    known = [*declarations(), *(alias for alias, name in ALIASES.items() if name in declarations())]
+    aliases = {**ALIASES, **{other: name for name in declarations() for other in names(name)[1:]}}
+    known = [*declarations(), *aliases]
     found: dict[str, tuple[str, object]] = {}
     for argument, value in values.items():
         if argument not in known:
             raise SettingsError(f"unknown setting {argument!r}{consistency.suggestion(argument, known)}")
-        name = ALIASES.get(argument, argument)
+        name = aliases.get(argument, argument)
         if value is None:
             continue
         if name in found:
@@ -168,33 +202,39 @@ def _values_by_field(values: Mapping[str, object]) -> dict[str, tuple[str, objec
     return found
 
 
-def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> tuple[Any, str]:
+def _from_flags(name: str, kind: Kind, texts: tuple[str, ...]) -> Found:
     origin = "argument APP" if name == "app" else f"flag {flag(name)}"
     if isinstance(kind, Many):
-        return tuple(_parse(name, kind.item, text, origin)[0] for text in texts), origin
+        return Found(tuple(_parse(name, kind.item, text, origin).value for text in texts), origin)
     # If a flag is given twice, the last one counts: it overrides the defaults of a wrapper script.
-    value, origin = _parse(name, kind, texts[-1], origin)
-    if isinstance(kind, Switch) and not value:
-        origin = f"flag --no-{flag(name)[2:]}"
-    return value, origin
+    found = _parse(name, kind, texts[-1], origin)
+    if isinstance(kind, Switch) and not found.value:
+        return Found(found.value, f"flag --no-{flag(name)[2:]}")
+    return found
 
 
-def _parse(name: str, kind: Kind, text: str, origin: str) -> tuple[Any, str]:
+def _parse(name: str, kind: Kind, text: str, origin: str) -> Found:
     try:
-        return kind.parse(text), origin
+        return _noted(name, kind, text, kind.parse(text), origin)
     except ValueError as error:
         raise wrong_value(name, kind, text, origin, error) from None
 
 
-def _check(name: str, kind: Kind, value: object, origin: str) -> tuple[Any, str]:
+def _check(name: str, kind: Kind, value: object, origin: str) -> Found:
     try:
-        return kind.check(value), origin
+        return _noted(name, kind, value, kind.check(value), origin)
     except ValueError as error:
         raise wrong_value(name, kind, value, origin, error) from None
 
 
+def _noted(name: str, kind: Kind, given: object, value: object, origin: str) -> Found:
+    note = kind.note(given)
+    return Found(value, origin, f"{name} from {origin} is {given!r}: {note}" if note else "")
+
+
 def _refuse_unknown_keys(table: Table) -> None:
+    known = {key for name in declarations() for key in names(name)}
     for key in table.values:
-        if key not in declarations():
+        if key not in known:
             meant = consistency.suggestion(key, list(declarations()))
             raise SettingsError(f"{table.origin(key)}: unknown setting {key!r}{meant}")

@@ -52,13 +52,23 @@ class TlsVersion(_Numbered):
 
     metavar = "VERSION"
     expected = (
-        "TLSv1.2 or TLSv1.3, the oldest accepted version, or one of uvicorn's numbers for TLSv1.2: 17, 5 or 2"
+        "TLSv1.2 or TLSv1.3, the oldest accepted version, "
+        "or one of uvicorn's numbers for TLSv1.2: 17, 5, 4, 3 or 2"
     )
     # PROTOCOL_TLS is 2, PROTOCOL_TLSv1_2 is 5, PROTOCOL_TLS_SERVER is 17; 771 and 772 are ssl.TLSVersion's.
     words = MappingProxyType(
-        dict.fromkeys(("tlsv1.2", "2", "5", "17", "771"), "TLSv1.2")
+        dict.fromkeys(("tlsv1.2", "2", "3", "4", "5", "17", "771"), "TLSv1.2")
         | dict.fromkeys(("tlsv1.3", "772"), "TLSv1.3")
     )
+    _deprecated = MappingProxyType({"3": "TLSv1", "4": "TLSv1.1"})  # PROTOCOL_TLSv1, PROTOCOL_TLSv1_1
+
+    def note(self, given: object) -> str:
+        number = (
+            given.strip() if isinstance(given, str) else str(int(given)) if isinstance(given, int) else ""
+        )
+        if number not in self._deprecated:
+            return ""
+        return f"{self._deprecated[number]} is deprecated (RFC 8996), and not spoken: TLSv1.2 and newer are"
 
 
 class CertificateDemand(_Numbered):

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from ostler.records import record
@@ -31,6 +32,8 @@ class TrustedPeers:
 def read_peers(text: str) -> TrustedPeers:
     """Parse a comma-separated list of peers: addresses, networks, `unix:`, `*`, or any other literal.
 
+    A literal matches the same text in a forwarding header: nginx names a hop over a Unix socket `unix:`.
+
     Raises:
         WrongPeer: an entry looks like an address or a network and is none, or no peer can match it.
     """
@@ -41,7 +44,7 @@ def read_peers(text: str) -> TrustedPeers:
     for entry in entries:
         if entry == "*":
             continue
-        if entry == "unix:" or not _like_an_address(entry):
+        if not _like_an_address(entry):
             literals.add(_literal(entry))
         elif "/" in entry:
             networks.append(_network(entry))
@@ -50,10 +53,18 @@ def read_peers(text: str) -> TrustedPeers:
     return TrustedPeers("*" in entries, frozenset(addresses), tuple(networks), frozenset(literals))
 
 
+_NUMBERS = re.compile(r"[0-9.]+(:.*)?\Z|[0-9A-Fa-f:.\[\]]*:[0-9A-Fa-f:.\[\]]*(%.*)?\Z", re.DOTALL)
+"""What was meant to be an IPv4 address, also with a port, or an IPv6 address, also in brackets or with a
+zone, right or wrong."""
+
+
 def _like_an_address(entry: str) -> bool:
-    if entry.startswith("/"):
-        return False
-    return "/" in entry or ":" in entry or all(c in "0123456789." for c in entry)
+    """Whether `entry` was meant to be an address or a network, so that a mistake in it is refused.
+
+    A mistake would trust nobody, silently. Other texts are literals, such as `proxy` or `unix:///run/app.sock`.
+    """
+    host, _, prefix = entry.partition("/")
+    return _NUMBERS.match(host) is not None or (bool(host) and prefix.isdigit())
 
 
 def _literal(entry: str) -> str:

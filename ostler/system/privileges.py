@@ -11,6 +11,11 @@ from ostler.errors import SettingsError
 from ostler.records import record
 from ostler.settings.declarations import Settings
 
+_OTHER_NAMES = ("LNAME", "USERNAME")
+"""Variables that `getpass.getuser` reads after LOGNAME and USER."""
+_DIRECTORIES = ("TMPDIR", "TEMP", "TMP", "XDG_RUNTIME_DIR")
+"""Variables that name a directory for the user's files."""
+
 
 @record
 class Identity:
@@ -19,15 +24,20 @@ class Identity:
     uid: int
     gid: int
     groups: tuple[int, ...]
+    name: str | None = None
+    """The user's name; None if the system has no entry for this id (passwd(5))."""
+    home: str | None = None
+    """The user's home directory, from the same entry."""
 
     def assume(self) -> None:
-        """Make this process run as this user and group, irrevocably.
+        """Make this process run as this user and group, irrevocably, with the user's environment.
 
         Raises:
             SettingsError: the system refuses.
         """
         if (os.geteuid(), os.getegid()) == (self.uid, self.gid) and os.geteuid() != 0:
             return
+        another = os.geteuid() != self.uid
         try:
             os.setgroups(self.groups)
             os.setgid(self.gid)
@@ -37,6 +47,24 @@ class Identity:
                 f"cannot run as user {self.uid} and group {self.gid}: {error.strerror}; "
                 f"check --user and --group"
             ) from None
+        if another:
+            self._take_environment()
+
+    def _take_environment(self) -> None:
+        """Set the variables that describe the user: they still describe the one that started ostler.
+
+        Libraries read `~/.config` and the like by them, and fail or find another user's files.
+        """
+        for variable, value in (("HOME", self.home), ("USER", self.name), ("LOGNAME", self.name)):
+            if value:
+                os.environ[variable] = value
+            else:
+                os.environ.pop(variable, None)
+        for variable in _OTHER_NAMES:
+            os.environ.pop(variable, None)
+        for variable in _DIRECTORIES:
+            if variable in os.environ and not os.access(os.environ[variable], os.W_OK | os.X_OK):
+                del os.environ[variable]
 
 
 def wanted(settings: Settings) -> Identity | None:
@@ -50,7 +78,7 @@ def wanted(settings: Settings) -> Identity | None:
     import grp  # imported here: most servers need neither of them
     import pwd
 
-    uid, gid, name = os.geteuid(), os.getegid(), None
+    uid, gid, name, home = os.geteuid(), os.getegid(), None, None
     if settings.user is not None:
         entry = None
         # ValueError: more digits than int() takes from a text; OverflowError: more than a uid_t holds.
@@ -58,7 +86,7 @@ def wanted(settings: Settings) -> Identity | None:
             by_id = _is_number(settings.user)
             entry = pwd.getpwuid(int(settings.user)) if by_id else pwd.getpwnam(settings.user)
         if entry is not None:
-            uid, gid, name = entry.pw_uid, entry.pw_gid, entry.pw_name
+            uid, gid, name, home = entry.pw_uid, entry.pw_gid, entry.pw_name, entry.pw_dir
         elif not _is_number(settings.user):
             raise SettingsError(f"user is {settings.user!r}: there is no such user")
         elif settings.group is None:
@@ -76,7 +104,7 @@ def wanted(settings: Settings) -> Identity | None:
             f"{which} is {getattr(settings, which)!r}: it takes root to become that; "
             f"start ostler as root, or without --{which}"
         )
-    return Identity(uid, gid, groups)
+    return Identity(uid, gid, groups, name, home)
 
 
 def _group(text: str, grp: object) -> int:

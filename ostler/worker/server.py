@@ -16,14 +16,14 @@ from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.memory import resident
-from ostler.worker.accept.acceptor import Acceptor, Connect, connector
+from ostler.worker.accept.acceptor import Acceptor, connector
 from ostler.worker.asgi import Application
 from ostler.worker.draining import CANCEL_GRACE, ServerDrain, run_until
 from ostler.worker.lifespan import Lifespan
 from ostler.worker.limits import Limits, request_limit, requests_exceeded
 from ostler.worker.protocols import http_protocol
 from ostler.worker.proxies.trusted import TrustedProxies
-from ostler.worker.server_state import LONGEST_TICK, ServerState
+from ostler.worker.server_state import LONGEST_TICK, Connect, ServerState
 
 if TYPE_CHECKING:
     from ostler.worker.balancing import Balancer
@@ -199,6 +199,10 @@ class Server:
         server_state = ServerState(
             settings, self._app, state=lifespan.state, loop=self._loop, proxies=proxies
         )
+        if settings.limit_connections is not None:
+            from ostler.worker.connection_limit import ConnectionLimit  # most servers need none
+
+            ConnectionLimit(settings.limit_connections, server_state).install()
         self._limits = Limits(settings, self._loop.time(), random.random())
         server_state.retire_after = request_limit(settings, random.randint)
         server_state.on_served = self._requests_exceeded

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application
 from ostler.worker.eager_tasks import eager_tasks
+
+Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
+"""Makes a connection of an accepted socket. An OSError means that the client is gone already."""
 
 
 class Proxies(Protocol):
@@ -36,6 +40,9 @@ IDLE_AT_STOP = 1.0
 class ServedConnection(Protocol):
     """One client's connection, as the server sees it."""
 
+    last_request: int
+    """The number of its last request; counted only where `limit_connections` is set."""
+
     def check(self, settled: float) -> None:
         """Act on a deadline that lies at or before `settled`, in monotonic seconds."""
 
@@ -48,11 +55,31 @@ class ServedConnection(Protocol):
     def limit_idle(self, latest: float) -> None:
         """Everything stops: if no request is under way, close after IDLE_AT_STOP, and at `latest`."""
 
+    @property
+    def idle_until(self) -> float:
+        """When the keep-alive time ends of a connection that is idle between two requests; else infinity."""
+
+    def give_way(self) -> bool:
+        """Close an idle connection to make room; False if the next request has arrived."""
+
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""
 
     def abort(self) -> None:
         """Cut it off, whatever is still to be sent."""
+
+
+class MakesRoom(Protocol):
+    """Keeps the number of connections at a limit."""
+
+    def guard(self, connect: Connect) -> Connect:
+        """Return `connect` for accepted sockets, but that it closes those far above the limit at once."""
+
+    def admit(self, connection: ServedConnection, *, arriving: bool) -> None:
+        """Make room for a new connection; `arriving` says that `ServerState.arriving` counts it, too."""
+
+    def take_request(self, connection: ServedConnection) -> bool:
+        """Note a request of `connection`; return False if it is to be answered with 503."""
 
 
 class RunningRequest(Protocol):
@@ -98,11 +125,14 @@ class ServerState:
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.timeout_first_request = settings.timeout_request_header
-        self.limit_concurrency = settings.limit_concurrency
+        self.limit_concurrency: float | None = settings.limit_concurrency
+        self.connection_limit: MakesRoom | None = None
+        """Keeps to `limit_connections`; the server sets it where there is such a limit."""
         self.health_path = None if settings.health_path is None else settings.health_path.encode()
         self.connections: set[ServedConnection] = set()
-        self.proxy_headers_awaited = 0
-        """Accepted sockets whose PROXY header has not arrived: they count for `limit_concurrency`."""
+        self.arriving = 0
+        """Accepted sockets whose PROXY header or TLS handshake is under way: they are no connections yet, and
+        count for `limit_connections`."""
         self.requests: set[RunningRequest] = set()
         """Those that the application has not returned from, whether or not their connections are still there.
         The set keeps the tasks alive."""

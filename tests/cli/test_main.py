@@ -118,7 +118,7 @@ def test_values_may_look_like_options() -> None:
         (["main:app", "--port"], "Error: Option '--port' requires an argument."),
         (["main:app", "--wrokers", "3"], "Error: No such option"),
         (["main:app", "other:app"], "Error: Got unexpected extra argument (other:app)"),
-        (["main:app", "--uds", "x", "--port", "1"], "Error: uds from flag --uds and port from flag --port "),
+        (["main:app", "--http2"], "Error: http2 from flag --http2: ostler does not speak HTTP/2 yet; "),
         (["main:app", "--config", "none.toml"], "Error: none.toml: cannot be read: No such file or "),
         (["main:app", "--forwarded-allow-ips", "10.0.0.0/99"], "Error: forwarded_allow_ips from flag "),
     ],
@@ -141,11 +141,14 @@ def test_an_unknown_option_comes_with_a_suggestion(capsys: Captured) -> None:
 
 
 def test_a_process_refuses_without_a_traceback(tmp_path: Path) -> None:
-    (tmp_path / "o.toml").write_text("app = 'main:app'\nworkers = 0\n")
+    (tmp_path / "o.toml").write_text("app = 'main:app'\nworkers = -1\n")
 
     done = ostler("--config", "o.toml")
 
-    expected = "workers from o.toml line 2 is 0: expected a whole number of at least 1, or auto"
+    expected = (
+        "workers from o.toml line 2 is -1: "
+        "expected a whole number of at least 1, 0 for a plain server, or auto"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"Error: {expected}\n")
 
 

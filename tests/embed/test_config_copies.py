@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import ostler
+from ostler.settings.kinds import LogConfig
 from tests.settings.test_sources import GOOD
 
 
@@ -40,12 +41,12 @@ def test_a_copy_keeps_every_setting(name: str) -> None:
 
 
 def test_a_copy_is_checked() -> None:
-    config = ostler.Config(app, uds="app.sock")
+    config = ostler.Config(app, log_format="json")
 
     with pytest.raises(
-        ostler.SettingsError, match=r"^uds from argument uds and port from argument port exclude"
+        ostler.SettingsError, match=r"^log_config from .* and log_format from argument log_format exclude"
     ):
-        dataclasses.replace(config, port=1)
+        dataclasses.replace(config, log_config=LogConfig("from code", {"version": 1}))
 
 
 def test_a_default_that_is_given_counts_before_the_platforms_variable(

@@ -284,7 +284,7 @@ if "OSTLER_SLOT" in os.environ:
             2,
             "header and headers are the same setting: expected",
         ),
-        ("ostler.run(app, uds='a', port=1)", 2, "uds from argument uds and port from argument port exclude"),
+        ("ostler.run(app, http2=True)", 2, "http2 from argument http2: ostler does not speak HTTP/2"),
         ("ostler.run()", 2, "no application given: expected APP as module:attribute, such as main:app"),
         ("ostler.run('main')", 2, "app from argument app is 'main': expected module:attribute, such as main"),
         ("ostler.run(3)", 2, "app from argument app is 3: expected module:attribute, such as main:app"),

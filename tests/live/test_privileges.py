@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pwd
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -30,6 +32,24 @@ async def app(scope, receive, send):
         open("started", "w").close()
         raise RuntimeError
     body = f"{os.getresuid()} {os.getresgid()} {sorted(os.getgroups())}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+APP_WITH_VARIABLES = """
+import json
+import os
+import subprocess
+
+NAMES = "HOME USER LOGNAME USERNAME TMPDIR TEMP".split()
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise RuntimeError
+    seen = {name: os.environ[name] for name in NAMES if name in os.environ}
+    printed = subprocess.run(["env"], stdout=subprocess.PIPE).stdout.decode().splitlines()
+    inherited = {name: value for name, _, value in (line.partition("=") for line in printed) if name in NAMES}
+    body = json.dumps([seen, inherited]).encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": body})
 """
@@ -66,9 +86,9 @@ def accessible_program() -> tuple[str, ...]:
     return ("-c", f"import os, sys; os.execvp('unshare', [*{command!r}, *sys.argv[1:]])")
 
 
-def ostler_as_root(directory: Path, *arguments: str) -> Ostler:
+def ostler_as_root(directory: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Ostler:
     """Start ostler as root, in a way that its workers can become another user."""
-    return Ostler(directory, *arguments, program=accessible_program())
+    return Ostler(directory, *arguments, program=accessible_program(), env=env)
 
 
 NOBODY = f"({UID}, {UID}, {UID}) ({GID}, {GID}, {GID}) [{GID}]"
@@ -110,6 +130,71 @@ def test_the_application_runs_as_the_given_user_and_the_arbiter_as_root(
             assert sorted(ostler.workers().values()) == [1, 2]  # read from their process titles
         assert ostler.stop() == 0
     assert not path.exists()
+
+
+ROOTS_VARIABLES = {"HOME": "/root", "USER": "root", "LOGNAME": "root", "USERNAME": "root"}
+
+
+def variables_of(port: int) -> dict[str, str]:
+    """Return the variables that the application has, and sees to be those of the processes that it starts."""
+    own, inherited = json.loads(get(port).text)
+    assert own == inherited
+    found: dict[str, str] = own
+    return found
+
+
+def variables_of_nobody(**more: str) -> dict[str, str]:
+    return {"HOME": pwd.getpwuid(UID).pw_dir, "USER": "nobody", "LOGNAME": "nobody", **more}
+
+
+@pytest.mark.parametrize("workers", [("--workers", "1"), ()], ids=["arbiter", "plain"])
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [
+        (("--user", "nobody"), True),
+        (("--user", "65534"), True),
+        (("--user", "54321", "--group", "54321"), False),
+    ],
+)
+def test_the_environment_is_that_of_the_user(
+    inn: Path, workers: tuple[str, ...], flags: tuple[str, ...], known: bool
+) -> None:
+    (inn / "main.py").write_text(APP_WITH_VARIABLES)
+    (inn / "closed").mkdir(mode=0o700)
+    env = {**ROOTS_VARIABLES, "TMPDIR": str(inn / "closed"), "TEMP": str(inn)}
+    with ostler_as_root(inn, "main:app", "--port", "0", *flags, *workers, env=env) as ostler:
+        expected = variables_of_nobody(TEMP=str(inn)) if known else {"TEMP": str(inn)}
+        assert variables_of(ostler.port) == expected
+        assert ostler.stop() == 0
+
+
+def test_the_environment_of_a_group_alone_stays(inn: Path) -> None:
+    (inn / "main.py").write_text(APP_WITH_VARIABLES)
+    env = {**ROOTS_VARIABLES, "TMPDIR": str(inn)}
+    with ostler_as_root(inn, "main:app", "--port", "0", "--group", str(GID), env=env) as ostler:
+        assert variables_of(ostler.port) == {**ROOTS_VARIABLES, "TMPDIR": str(inn)}
+        assert ostler.stop() == 0
+
+
+def test_the_environment_follows_a_change_of_user_at_sighup_and_an_upgrade(inn: Path) -> None:
+    (inn / "main.py").write_text(APP_WITH_VARIABLES)
+    (inn / "ostler.toml").write_text("")
+    args = ("main:app", "--port", "0", "--workers", "1", "--config", "ostler.toml")
+    with upgrading(inn, *args, ready=1, program=accessible_program(), env=ROOTS_VARIABLES) as run:
+        ostler = run.ostler
+        assert variables_of(ostler.port) == ROOTS_VARIABLES
+        (inn / "ostler.toml").write_text("user = 'nobody'\n")
+        ostler.send(signal.SIGHUP)
+        ostler.log.wait_for("Rolling restart to generation 2 complete")
+        assert variables_of(ostler.port) == variables_of_nobody()
+        run.upgrade()
+        assert ostler.wait() == 0
+        assert variables_of(ostler.port) == variables_of_nobody()
+        (inn / "ostler.toml").write_text("")
+        os.kill(run.newest, signal.SIGHUP)
+        ostler.log.wait_for("Rolling restart to generation 2 complete", count=2)
+        assert variables_of(ostler.port) == ROOTS_VARIABLES
+        run.stop()
 
 
 def test_workers_of_another_user_can_be_rolled_upgraded_asked_for_stacks_and_stopped(inn: Path) -> None:

@@ -2,28 +2,70 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ostler.errors import SettingsError
-from ostler.settings.declarations import Settings
+from ostler.settings.declarations import DEFAULT, Settings, defaults
 from ostler.settings.sources import Sources
 from tests.settings.test_sources import GOOD, load, refusal
 
+PLACES = ("fd", "uds", "host", "port")
+"""In the order in which they count: host and port together are the last."""
+
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("uds", "fd"), ("uds", "host"), ("uds", "port"), ("fd", "host"), ("fd", "port")]
+    ("winner", "loser"),
+    [(winner, loser) for winner in ("fd", "uds") for loser in PLACES[PLACES.index(winner) + 1 :]],
 )
-def test_only_one_place_to_listen_on_can_be_given(one: str, other: str) -> None:
-    flags = {one: (GOOD[one][0],)}
-    environ = {f"OSTLER_{other.upper()}": GOOD[other][0]}
+@pytest.mark.parametrize(
+    "sources", [("flag", "flag"), ("flag", "variable"), ("variable", "flag"), ("toml", "toml")]
+)
+def test_fd_counts_before_uds_and_that_before_host_and_port(
+    winner: str, loser: str, sources: tuple[str, str], tmp_path: Path
+) -> None:
+    flags: dict[str, tuple[str, ...]] = {}
+    environ: dict[str, str] = {}
+    toml = ""
+    for name, source in zip((winner, loser), sources, strict=True):
+        text, key, _ = GOOD[name]
+        if source == "flag":
+            flags[name] = (text,)
+        elif source == "variable":
+            environ[f"OSTLER_{name.upper()}"] = text
+        else:
+            toml += f"{name} = {key}\n"
+    (tmp_path / "o.toml").write_text(toml)
 
-    line = refusal(flags=flags, environ=environ)
+    found = load(tmp_path, flags=flags, environ=environ, config="o.toml")
 
-    assert line.startswith(
-        f"{one} from flag --{one} and {other} from variable OSTLER_{other.upper()} exclude"
-    )
+    assert getattr(found.settings, winner) == GOOD[winner][2]
+    assert getattr(found.settings, loser) == defaults()[loser]
+    assert found.origins[loser] == DEFAULT
+    lost = f"{loser} from flag --{loser} is not used: {winner} says where to listen"
+    assert found.warnings == ((lost,) if sources == ("flag", "flag") else ())
+
+
+def test_of_all_places_to_listen_on_only_one_is_left() -> None:
+    found = load(values={"fd": 3, "uds": "x", "host": "::1", "port": 1})
+
+    assert [getattr(found.settings, name) for name in PLACES] == [3, None, ("127.0.0.1",), 8000]
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [{"flags": {"http2": ("true",)}}, {"values": {"http2": True}}, {"environ": {"OSTLER_HTTP2": "1"}}],
+)
+def test_http2_is_refused_in_one_line(sources: dict[str, Any]) -> None:
+    assert "ostler does not speak HTTP/2 yet; without this setting, clients are" in refusal(**sources)
+
+
+def test_http2_may_be_switched_off() -> None:
+    assert load(values={"http2": False}).settings
+    assert load(flags={"http2": ("false",)}).warnings == ()
 
 
 @pytest.mark.parametrize("peers", ["10.0.0.1,*", "*, unix:", "*,proxy", "*,*,10.0.0.0/8"])
@@ -45,13 +87,14 @@ def test_a_star_alone_trusts_everyone(peers: str) -> None:
     assert Sources(environ={"FORWARDED_ALLOW_IPS": peers}).load(complete=False).settings
 
 
-def test_jitter_needs_a_limit() -> None:
-    line = refusal(flags={"limit_max_requests_jitter": ("5",)})
+@pytest.mark.parametrize("limit", ["limit_max_requests", "limit_worker_lifetime"])
+def test_jitter_without_a_limit_is_warned_of(limit: str) -> None:
+    jitter = {f"{limit}_jitter": ("5",)}
+    [warning] = load(flags=jitter).warnings
 
-    assert "limit_max_requests_jitter from flag --limit-max-requests-jitter is 5" in line
-    assert load(flags={"limit_max_requests_jitter": ("5",), "limit_max_requests": ("9",)})
-    line = refusal(flags={"limit_worker_lifetime_jitter": ("0.5",)})
-    assert "limit_worker_lifetime_jitter from flag --limit-worker-lifetime-jitter is 0.5" in line
+    shown = f"--{limit}-jitter".replace("_", "-")
+    assert warning == f"{limit}_jitter from flag {shown} does nothing without {limit}"
+    assert load(flags={**jitter, limit: ("9",)}).warnings == ()
 
 
 def test_a_limit_of_requests_needs_no_workers() -> None:

@@ -12,6 +12,7 @@ import pytest
 from ostler.settings.declarations import GROUPS, Settings, declarations, defaults, flag, variables
 from ostler.settings.kinds import (
     Choice,
+    Foreign,
     HeaderLine,
     Host,
     ImportString,
@@ -52,8 +53,8 @@ PARSED = [
     (Seconds(), "1e2", 100.0),
     (Seconds(zero=True), "0", 0.0),
     (Choice("one", "two"), "Two", "two"),
-    (Loop("one", "two"), "Two", "two"),
-    (Loop("one", "two"), "my.loops:Loop.make", "my.loops:Loop.make"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), "Two", "two"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), "my.loops:Loop.make", "my.loops:Loop.make"),
     (Octal(), "660", 0o660),
     (Octal(), "0660", 0o660),
     (Octal(), "0o777", 0o777),
@@ -106,16 +107,16 @@ REFUSED_TEXTS = [
     (Seconds(), "5s"),
     (Seconds(zero=True), "-0.1"),
     (Choice("one", "two"), "three"),
-    (Loop("one", "two"), "three"),
-    (Loop("one", "two"), ":"),
-    (Loop("one", "two"), "my.loops:"),
-    (Loop("one", "two"), "my loops:make"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), "three"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), ":"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), "my.loops:"),
+    (Loop("one", "two", foreign={"none": Foreign("two", "")}), "my loops:make"),
     (Octal(), ""),
     (Octal(), "888"),
     (Octal(), "1777"),
     (Octal(), "-660"),
     (Octal(), "6_6"),
-    (Workers(), "0"),
+    (Workers(), "-1"),
     (Workers(), "many"),
     (HeaderLine(), "no colon"),
     (HeaderLine(), ": value"),
@@ -221,6 +222,11 @@ def test_a_value_that_is_not_set_is_shown_as_nothing(kind: Kind) -> None:
         "example.com/8",
         "10.0.*",
         "10.0.0.1 10.0.0.2",
+        "10.0.0.1:80",
+        "[::1]",
+        "[::1]:80",
+        "dead:beef",
+        "fe80::1%",
     ],
 )
 def test_a_wrong_peer_is_named(entry: str) -> None:
@@ -231,7 +237,21 @@ def test_a_wrong_peer_is_named(entry: str) -> None:
 
 
 def test_a_peer_may_be_a_literal_that_is_no_address() -> None:
-    assert read_peers("unix:, /run/proxy.sock,proxy").literals == {"unix:", "/run/proxy.sock", "proxy"}
+    literals = [
+        "unix:",
+        "unix:///foo/bar",
+        "unix:/run/a",
+        "/run/proxy.sock",
+        "proxy",
+        "face",
+        "proxy:8080",
+        "a/b",
+    ]
+    found = read_peers(f"10.0.0.1, {', '.join(literals)}, ::1/128")
+
+    assert found.literals == set(literals)
+    assert [str(address) for address in found.addresses] == ["10.0.0.1"]
+    assert [str(network) for network in found.networks] == ["::1/128"]
 
 
 def test_every_default_is_of_its_own_kind() -> None:

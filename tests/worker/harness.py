@@ -19,6 +19,7 @@ from ostler import tls
 from ostler.settings.declarations import Settings
 from ostler.worker.accept.acceptor import Acceptor, connector
 from ostler.worker.asgi import Application, Message, Receive, Scope, Send
+from ostler.worker.connection_limit import ConnectionLimit
 from ostler.worker.protocols import http_protocol
 from ostler.worker.server_state import Proxies, ServerState
 from ostler.worker.tls.credentials import Credentials
@@ -126,6 +127,8 @@ class Server:
         self.server_state = ServerState(
             self.settings, app, state=state or {}, loop=self.loop, proxies=proxies
         )
+        if self.settings.limit_connections is not None:
+            ConnectionLimit(self.settings.limit_connections, self.server_state).install()
         if uds is None:
             self.socket = socket.create_server(("127.0.0.1", 0))
         else:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from math import inf
 
 import pytest
 
@@ -25,6 +26,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 class Connection:
     """A connection that the server counts."""
+
+    last_request = 0
+    idle_until = inf
+
+    def give_way(self) -> bool:
+        return False
 
     def check(self, settled: float) -> None: ...
     def leave(self) -> None: ...

@@ -6,10 +6,11 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from ostler.system import stop_listening
+from ostler.worker.server_state import Connect
 
 if TYPE_CHECKING:
     from ostler.worker.http.connection import Connection
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from ostler.worker.tls.credentials import Credentials
 
 logger = logging.getLogger("ostler.error.worker")
-
-Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
-"""Makes a connection of an accepted socket. An OSError means that the client is gone already."""
 
 # Errors of accept(2) that say nothing about the client: the process or the system has run out of something,
 # which takes a pause. After any other error, the connection is gone and the listening socket is well.
@@ -46,13 +44,17 @@ def connector(
 
     `credentials` is None without TLS.
     """
+    connect: Connect
     if credentials is None and not server_state.settings.proxy_protocol:
         loop = server_state.loop
-        return lambda sock: loop.connect_accepted_socket(lambda: make_connection(server_state), sock)
-    # Imported here: most servers need neither.
-    from ostler.worker.accept.handshake import Handshake
+        connect = lambda sock: loop.connect_accepted_socket(lambda: make_connection(server_state), sock)  # noqa: E731
+    else:
+        # Imported here: most servers need neither.
+        from ostler.worker.accept.handshake import Handshake
 
-    return Handshake(server_state, make_connection, credentials).connect
+        connect = Handshake(server_state, make_connection, credentials).connect
+    limit = server_state.connection_limit
+    return connect if limit is None else limit.guard(connect)
 
 
 class LoadSharing(Protocol):

@@ -6,10 +6,11 @@ Every log line of a connection that is closed on this way is written here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ostler.worker.accept.peek import peek
@@ -103,22 +104,29 @@ class Handshake:
             return None
         if not self._proxy_peers.trusts(peer):
             raise NoOrigin("the peer is not in --forwarded-allow-ips")
-        # Until the header is here there is no connection that `--limit-concurrency` could count.
-        self._server_state.proxy_headers_awaited += 1
-        try:
+        with self._arriving():
             return await take_header(self._loop, sock, self._loop.time() + self._timeout)
+
+    @contextlib.contextmanager
+    def _arriving(self) -> Iterator[None]:
+        """Count the socket meanwhile: there is no connection yet that `--limit-connections` could count."""
+        self._server_state.arriving += 1
+        try:
+            yield
         finally:
-            self._server_state.proxy_headers_awaited -= 1
+            self._server_state.arriving -= 1
 
     async def _open_tls(self, sock: socket.socket, origin: Origin | None, credentials: Credentials) -> None:
-        first = await peek(self._loop, sock, 1, self._loop.time() + self._timeout)
+        with self._arriving():
+            first = await peek(self._loop, sock, 1, self._loop.time() + self._timeout)
         if not first:
             sock.close()  # a check of the port, or a client that changed its mind
         elif first.isalpha() and first.isupper():
             # A record of a handshake begins with 22 (RFC 8446, section 5.1), a request with a method.
             await self._open(sock, origin, misdirected=True)
         else:
-            await self._open(sock, origin, ssl=credentials.context, **self._tls_timeouts)
+            with self._arriving():
+                await self._open(sock, origin, ssl=credentials.context, **self._tls_timeouts)
 
     async def _open(
         self, sock: socket.socket, origin: Origin | None, *, misdirected: bool = False, **options: Any

@@ -8,6 +8,8 @@ Where the client has sent all, the transport is closed, which first sends what i
 
 from __future__ import annotations
 
+import asyncio
+import select
 from math import inf
 from typing import Any
 
@@ -25,10 +27,20 @@ QUIET_TIME = 0.5
 Over TLS only: asyncio's TLS transports have no half-closed state."""
 
 
+def has_input(transport: asyncio.Transport) -> bool:
+    """Return whether bytes of the client have arrived, or its end, that the transport has not read."""
+    poll = select.poll()  # not select.select, which takes no descriptor above 1023
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class ClosingMixin(FlowControlMixin):
     """Closes a connection in order; holds its one deadline."""
 
-    __slots__ = ("_closing_phase", "_deadline", "_discarded", "_last_progress", "_socket_paused", "tls")
+    __slots__ = (
+        "_closing_phase", "_deadline", "_discarded", "_last_progress", "_socket_paused", "last_request",
+        "tls",
+    )  # fmt: skip
 
     def __init__(self, server_state: ServerState) -> None:
         super().__init__(server_state)
@@ -42,6 +54,8 @@ class ClosingMixin(FlowControlMixin):
         """What `progress` returned when it was last asked."""
         self._socket_paused = False
         """Over TLS: the socket is not read, either."""
+        self.last_request = 0
+        """The number of its last request; counted only where `limit_connections` is set."""
         self.tls: dict[str, Any] | None = None
         """What the ASGI TLS extension reports; None without TLS."""
 
@@ -50,6 +64,15 @@ class ClosingMixin(FlowControlMixin):
         phase = self._closing_phase
         name = self._state.name if phase is None else f"{self._state.name}/{phase.name}"
         return name.lower()
+
+    @property
+    def idle_until(self) -> float:
+        """When the keep-alive time ends of a connection that is idle between two requests; else infinity."""
+        return inf
+
+    def give_way(self) -> bool:
+        """Close an idle connection to make room; False if there is none."""
+        return False
 
     def abort(self) -> None:
         """Cut the connection off, whatever is still to be sent."""

@@ -41,7 +41,7 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, ClassVar
 
-from ostler.worker.http.closing import LINGER_BYTES, LINGER_TIMEOUT, ClosingMixin
+from ostler.worker.http.closing import LINGER_BYTES, LINGER_TIMEOUT, ClosingMixin, has_input
 from ostler.worker.http.connection_state import ACTIVE, CLOSED, CLOSING, FLUSHING, IDLE, NEW
 from ostler.worker.http.cycle import COMPLETE, SENDING, Cycle, service_unavailable
 from ostler.worker.http.flow_control import HIGH_WATER
@@ -130,6 +130,8 @@ class Connection(ClosingMixin):
         if server_state.proxies is not None:
             self.trusted = server_state.proxies.trusts(self.client[0] if self.client else "unix:")
         server_state.connections.add(self)
+        if server_state.connection_limit is not None:
+            server_state.connection_limit.admit(self, arriving=ssl_object is not None)
         # A client that connects and sends nothing is closed without an answer.
         self._deadline = server_state.now + server_state.timeout_first_request
 
@@ -373,11 +375,11 @@ class Connection(ClosingMixin):
             self._flush_and_close()
         elif server_state.turning_away:
             cycle.run_in_task(server_state.app)  # its client had connected before
-        elif (
-            len(server_state.connections) + server_state.proxy_headers_awaited >= limit
-            or len(server_state.requests) >= limit
-        ):
+        elif len(server_state.requests) >= limit:
             server_state.log.warning("Exceeded concurrency limit.")
+            cycle.run_in_task(server_state.overloaded or service_unavailable)
+        elif (room := server_state.connection_limit) is not None and not room.take_request(self):
+            server_state.log.warning("Exceeded connection limit.")
             cycle.run_in_task(server_state.overloaded or service_unavailable)
         else:
             cycle.run_in_task(server_state.app)
@@ -594,6 +596,17 @@ class Connection(ClosingMixin):
             # The deadline was computed from a clock up to one tick old.
             idle_for_long = self._deadline - kept + IDLE_AT_STOP + LONGEST_TICK
             self._deadline = min(self._deadline, idle_for_long, latest)
+
+    @property
+    def idle_until(self) -> float:
+        return self._deadline if self._state is IDLE and not self._parser.in_head else inf
+
+    def give_way(self) -> bool:
+        """Close an idle connection to make room; False if the next request has arrived."""
+        if has_input(self._transport):
+            return False
+        self._flush_and_close()
+        return True
 
     def cancel(self) -> None:
         """Close as soon as nothing runs on it any more."""

@@ -5,7 +5,7 @@ the client has sent it. If both counted, the client could choose.
 
 Each proxy appends the address that it was called from, so the list is read from its right end. As long as the
 hops are trusted, their entries count; the first hop that is not trusted is the client. The client may have
-made up everything further left.
+made up everything further left. An entry that is no address, or empty, ends the reading in the same way.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import itertools
+import re
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 
@@ -79,7 +80,7 @@ class TrustedProxies:
                 hops.append(value)
             elif name == b"x-forwarded-proto":
                 schemes.append(value)
-        if schemes and (entries := _entries(schemes)):
+        if schemes and (entries := [entry for entry in _entries(schemes) if entry]):
             # The last entry is the nearest proxy's; the first is that of the proxy nearest to the client.
             self._set_scheme(scope, entries[0] if self._peers.everyone else entries[-1])
         if hops:
@@ -119,14 +120,17 @@ class TrustedProxies:
 
     def _client(self, entries: list[str]) -> Address | None:
         if self._peers.everyone:
-            return _address(entries[0]) if entries else None
+            found = map(_address, itertools.islice(entries, _MOST_HOPS))
+            return next((address for address in found if address is not None), None)
         farthest: Address | None = None
         for entry in reversed(entries):
             if entry in self._peers.literals:  # nginx names a hop over a Unix socket "unix:"
                 continue
             address = _address(entry)
             if address is None:
-                break  # "unknown" and the like: no trusted proxy has named what is behind it
+                # "unknown" and the like, or empty: no trusted proxy has named what is behind it. An empty
+                # one is not skipped (RFC 9110, section 5.6.1): what is left of it may be the client's text.
+                break
             farthest = address
             if not self.trusts(address[0]):
                 break
@@ -143,30 +147,35 @@ class TrustedProxies:
 
 
 def _entries(values: Iterable[bytes]) -> list[str]:
-    """The members of a list header, in order; empty ones do not count (RFC 9110, section 5.6.1)."""
-    return [
-        entry for entry in (part.strip() for part in b",".join(values).decode("latin-1").split(",")) if entry
-    ]
+    """The members of a list header, in order, also empty ones. Only spaces and tabs around them go."""
+    return [part.strip(" \t") for part in b",".join(values).decode("latin-1").split(",")]
+
+
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_ZONE = re.compile(r"[0-9A-Za-z._~-]+\Z")
+"""The zone of an IPv6 address (RFC 6874). `ipaddress` takes any text there, markup too."""
 
 
 def _address(entry: str) -> Address | None:
-    """Read `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`; without a port it is 0."""
+    """Read `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+
+    Without a port it is 0. None for any other text: half of a broken entry would be a guess.
+    """
     if len(entry) > _LONGEST_ADDRESS:
         return None
-    host, port = entry, ""
+    host, port = entry, "0"
     if entry.startswith("["):
         host, bracket, rest = entry[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
             return None
-        port = rest[1:]
+        port = rest[1:] if rest else "0"
     elif entry.count(":") == 1:
         host, _, port = entry.partition(":")
+    _, percent, zone = host.partition("%")
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return None
-    if not port:
-        return host, 0
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if (percent and not _ZONE.match(zone)) or not _PORT.match(port) or int(port) > 65535:
         return None
     return host, int(port)

@@ -302,14 +302,16 @@ def test_without_the_option_a_header_is_not_a_request(serve: Serve) -> None:
     assert server.ask(V1 + get()).status == 400
 
 
-def test_a_connection_whose_header_has_not_come_counts_for_the_concurrency_limit(behind_proxy: Any) -> None:
-    server = behind_proxy(limit_concurrency=3)
+def test_a_connection_whose_header_has_not_come_counts_for_the_limit_of_connections(
+    behind_proxy: Any,
+) -> None:
+    server = behind_proxy(limit_connections=3, limit_concurrency=1)
     silent = [server.connect() for _ in range(3)]
-    server.until(lambda: server.server_state.proxy_headers_awaited == 3)
+    server.until(lambda: server.server_state.arriving == 3)
 
     assert server.connect().ask(V1 + get()).status == 503
 
     for client in silent:
         client.socket.close()
-    server.until(lambda: server.server_state.proxy_headers_awaited == 0)
+    server.until(lambda: server.server_state.arriving == 0)
     assert server.connect().ask(V1 + get()).status == 200

@@ -86,7 +86,7 @@ def test_a_probe_is_answered_where_the_limit_of_concurrency_is_reached(serve: Se
         await opened(lambda: release)
         await respond(send, b"slow")
 
-    server = serve(slow, health_path="/healthz", limit_concurrency=2)
+    server = serve(slow, health_path="/healthz", limit_concurrency=1)
     busy = server.connect()
     busy.send(get("/"))
     server.until(lambda: server.server_state.in_flight == 1)

@@ -475,23 +475,35 @@ def test_the_service_tells_once_that_it_has_served_enough(serve: Serve) -> None:
     assert counts == [2]
 
 
-def test_too_many_connections_are_answered_with_503(serve: Serve) -> None:
-    server = serve(hello, limit_concurrency=2)
-    first = server.connect()
-    assert first.ask(get()).status == 200
-    second = server.connect()
-    answer = second.ask(get())
+def test_too_many_requests_are_answered_with_503(serve: Serve) -> None:
+    release = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await opened(release.is_set)
+        await respond(send, b"done")
+
+    server = serve(app, limit_concurrency=2)
+    busy = [server.connect() for _ in range(2)]
+    for client in busy:
+        client.send(get())
+    server.until(lambda: server.server_state.in_flight == 2)
+    third = server.connect()
+    answer = third.ask(get())
     assert (answer.status, answer.body, answer.keeps) == (503, b"Service Unavailable", False)
-    assert second.ended()
-    server.until(lambda: len(server.server_state.connections) == 1)
-    assert first.ask(get()).status == 200
+    assert third.ended()
+    release.set()
+    assert [client.answer().body for client in busy] == [b"done"] * 2
     assert server.errors.lines == ["Exceeded concurrency limit."]
 
 
-def test_a_limit_of_one_refuses_every_request(serve: Serve) -> None:
-    """As with uvicorn, the connection of the request itself counts, too."""
+def test_idle_connections_do_not_count_for_the_limit_of_concurrency(serve: Serve) -> None:
     server = serve(hello, limit_concurrency=1)
-    assert [server.ask(get()).status for _ in range(3)] == [503] * 3
+    clients = [server.connect() for _ in range(6)]
+    silent = [server.connect() for _ in range(6)]
+    for _ in range(2):
+        assert [client.ask(get()).status for client in clients] == [200] * 6
+    assert [client.ask(get()).status for client in silent] == [200] * 6
+    assert server.errors.lines == []
 
 
 def test_work_that_outlives_its_response_counts_for_the_limit(serve: Serve) -> None:

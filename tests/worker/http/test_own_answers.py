@@ -76,8 +76,15 @@ def test_a_500_has_a_type_a_length_a_close_and_the_headers_of_the_settings(serve
     assert [record.levelno for record in server.errors.kept] == [logging.ERROR]
 
 
+async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def test_a_503_beyond_the_limit_has_the_same_fields_and_is_in_both_logs(serve: Serve) -> None:
-    server = serve(hello, limit_concurrency=1, **HEADERS)
+    server = serve(stuck, limit_concurrency=1, **HEADERS)
+    server.connect().send(get())
+    server.until(lambda: server.server_state.in_flight)
     client = server.connect()
     answer = client.ask(get("/x"))
     assert (answer.status, answer.headers, answer.body) == (503, own(19), b"Service Unavailable")

@@ -67,6 +67,9 @@ def test_a_listed_peer_is_trusted(allowed: str, peer: str | None) -> None:
         ("0.0.0.0/0", "x" * 100_000),
         ("127.0.0.1", None),
         ("127.0.0.1", "unix:"),
+        ("127.0.0.1, unix:///foo/bar", "unix:"),
+        ("127.0.0.1, unix:///foo/bar", None),
+        ("/run/app.sock, proxy", None),
         ("unix:", "127.0.0.1"),
         ("", "127.0.0.1"),
         ("", None),
@@ -130,17 +133,32 @@ def test_answers_are_cached_within_bounds() -> None:
         (["6.6.6.6", "203.0.113.9", "10.0.0.2:80"], ("203.0.113.9", 0)),
         (["6.6.6.6, 203.0.113.9, ::ffff:10.0.0.2"], ("203.0.113.9", 0)),
         (["203.0.113.9, unix:"], ("203.0.113.9", 0)),
+        (["203.0.113.9, unix:///foo/bar, proxy"], ("203.0.113.9", 0)),
         # Trusted from end to end: a proxy's own request.
         (["10.0.0.3, 10.0.0.2"], ("10.0.0.3", 0)),
-        # Empty members of a list do not count.
-        (["203.0.113.9, ,"], ("203.0.113.9", 0)),
+        # An empty entry names nobody, and what stands left of it may be the client's own text.
+        ([" , 203.0.113.9"], ("203.0.113.9", 0)),
+        ([" , 10.0.0.2"], ("10.0.0.2", 0)),
+        ([",10.0.0.2"], ("10.0.0.2", 0)),
+        (["6.6.6.6 , , , 10.0.0.2"], ("10.0.0.2", 0)),
+        ([", , 6.6.6.6, , "], PROXY),
+        (["6.6.6.6, ,"], PROXY),
+        (["6.6.6.6,"], PROXY),
+        (["6.6.6.6", ""], PROXY),
+        (["", "203.0.113.9"], ("203.0.113.9", 0)),
+        ([",, 203.0.113.9"], ("203.0.113.9", 0)),
+        (["6.6.6.6, 203.0.113.9:notaport, 10.0.0.2"], ("10.0.0.2", 0)),
+        (["6.6.6.6, [2001:db8::7]extra, 10.0.0.2"], ("10.0.0.2", 0)),
+        (["[203.0.113.9]:80"], ("203.0.113.9", 80)),
+        (["fe80::7%eth0"], ("fe80::7%eth0", 0)),
+        (["\t203.0.113.9 \t"], ("203.0.113.9", 0)),
         # Only as far as a trusted proxy vouches for it.
         (["6.6.6.6, unknown"], PROXY),
         (["6.6.6.6, unknown, 10.0.0.2"], ("10.0.0.2", 0)),
     ],
 )
 def test_the_right_most_untrusted_hop_is_the_client(values: list[str], expected: object) -> None:
-    assert client("10.0.0.0/8, unix:", *values) == expected
+    assert client("10.0.0.0/8, unix:, unix:///foo/bar, proxy", *values) == expected
 
 
 @pytest.mark.parametrize(
@@ -150,7 +168,33 @@ def test_the_right_most_untrusted_hop_is_the_client(values: list[str], expected:
         " , ",
         "unknown",
         "_hidden",
+        ", ,",
         "203.0.113.9:http",
+        "203.0.113.9:",
+        "203.0.113.9:+80",
+        "203.0.113.9:8_0",
+        "203.0.113.9:80:",
+        "203.0.113.9:\xb2",
+        "203.0.113.9:000080",
+        "203.0.113.9 80",
+        "203.0.113.9/32",
+        "203.0.113.9extra",
+        "203.0.113.9;",
+        "203.0.113.9\xa0",
+        "\x85203.0.113.9",
+        "203.0.113.09",
+        '"203.0.113.9"',
+        "for=203.0.113.9",
+        "2001:db8::7extra",
+        "[2001:db8::7]extra",
+        "[2001:db8::7]:",
+        "[2001:db8::7]:http",
+        "[2001:db8::7]:70000",
+        "[[2001:db8::7]]",
+        "2001:db8::7]",
+        "fe80::7%",
+        "fe80::7%<script>",
+        "[fe80::7%eth 0]:80",
         "203.0.113.9:70000",
         "203.0.113.9:-1",
         "[2001:db8::7",
@@ -171,6 +215,15 @@ def test_garbage_leaves_the_client_as_it_is(value: str) -> None:
 
 def test_with_a_star_the_left_most_hop_is_the_client() -> None:
     assert client("*", "203.0.113.9, 198.51.100.1", "10.0.0.2") == ("203.0.113.9", 0)
+
+
+@pytest.mark.parametrize("left", ["", " , ", "unknown", "203.0.113.9:http", "[2001:db8::7]extra"])
+def test_with_a_star_what_is_no_address_is_skipped(left: str) -> None:
+    assert client("*", f"{left}, 198.51.100.1, 10.0.0.2") == ("198.51.100.1", 0)
+
+
+def test_with_a_star_a_head_full_of_garbage_is_not_read_to_its_end() -> None:
+    assert client("*", "x," * 30_000 + "198.51.100.1") == PROXY
 
 
 @pytest.mark.parametrize(

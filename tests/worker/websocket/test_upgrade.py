@@ -334,7 +334,7 @@ def test_an_app_is_told_when_its_client_leaves_before_it_is_accepted(serve: Serv
 
 
 def test_above_the_limit_of_concurrency_a_handshake_is_a_503(serve: Serve) -> None:
-    server = serve(echo, limit_concurrency=2)
+    server = serve(echo, limit_concurrency=1)
     first = opened(server)
     answer = server.ask(request())
     assert answer.status == 503
