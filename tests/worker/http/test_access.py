@@ -6,6 +6,7 @@ import base64
 import logging
 import os
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
@@ -176,11 +177,23 @@ def test_pipelined_requests_are_logged_in_order_each_once(serve: Serve) -> None:
 
 
 def test_refused_by_the_concurrency_limit_is_logged_and_a_health_check_is_not(serve: Serve) -> None:
-    server = serve(hello, access_log_format="%(U)s %(s)s", limit_concurrency=1, health_path="/up")
+    begun = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.set()
+        await read_body(receive)
+        await respond(send, b"read")
+
+    server = serve(app, access_log_format="%(U)s %(s)s", limit_concurrency=1, health_path="/up")
+    first = server.connect()
+    first.send(b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n12")
+    assert begun.wait(10)
     assert server.ask(get("/up")).status == 200
     assert server.ask(get("/x")).status == 503
+    first.send(b"34")
+    assert first.answer().status == 200
 
-    assert lines(server) == ["/x 503"]
+    assert lines(server, 2) == ["/x 503", "/first 200"]
 
 
 def test_without_an_access_log_nothing_is_kept(serve: Serve) -> None:
