@@ -108,7 +108,7 @@ def test_without_watchfiles_the_watcher_polls_and_says_so(
 
     def save(times: int) -> None:
         (tmp_path / "a.py").write_text("#" * times)
-        loop.call_later(0.1, partial(save, times + 1))  # again: the first may be before the watcher's first look
+        loop.call_later(0.1, partial(save, times + 1))  # the first may come too early
 
     watcher = FileWatcher(Watch((tmp_path,)))
     assert watcher.method == "StatReload"
