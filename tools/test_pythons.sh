@@ -36,7 +36,7 @@ check_machine() {
 inside() {
   # A clean environment: the caller's PYTHON* and PIP_* name paths that the chroot does not have.
   env -i HOME=/root LANG=C.UTF-8 PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    PIP_PREFER_BINARY=1 PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
     chroot "$ROOT" "$@"
 }
@@ -81,7 +81,7 @@ copy_source() {
   rm -rf "$ROOT/ostler"
   mkdir "$ROOT/ostler"
   # A tracked file that has been deleted is not there to be read.
-  git ls-files -z --cached --others --exclude-standard \
+  git -c safe.directory="$PWD" ls-files -z --cached --others --exclude-standard \
     | tar --create --null --files-from=- --ignore-failed-read 2> /dev/null \
     | tar --extract --directory="$ROOT/ostler" --no-same-owner
 }
@@ -109,16 +109,17 @@ test_python() {
   fi
   local status=0
   # shellcheck disable=SC2086 # arguments for pytest
-  inside sh -c 'cd /ostler && exec "$0" -m pytest -n 2 --dist loadfile "$@"' "$venv/bin/python" $TESTS >> "$log" 2>&1 || status=$?
+  inside sh -c 'cd /ostler && exec "$0" -m pytest -n 2 --dist loadfile "$@"' "$venv/bin/python" $TESTS < /dev/null >> "$log" 2>&1 || status=$?
   summary+=("$(printf '%-10s %s' "$name" "$(tail -n 1 "$log" | tr -d =)")")
   return "$status"
 }
 
 main() {
-  check_machine
   if [ "${1:-}" != --in-namespaces ]; then
-    exec unshare --mount --propagation private --pid --fork --kill-child "$0" --in-namespaces
+    check_machine
+    exec unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces
   fi
+  trap 'exit 130' INT TERM  # as the first process of its namespace it has no defaults
   make_chroot
   mount_file_systems
   update_chroot
