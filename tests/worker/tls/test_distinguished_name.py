@@ -9,9 +9,9 @@ import pytest
 from ostler.worker.tls.distinguished_name import subject
 
 pytest.importorskip("cryptography", reason="cryptography needs Rust where it has no wheels, as on PyPy")
-from cryptography import x509  # noqa: E402
-from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
-from cryptography.hazmat.primitives.asymmetric import ec  # noqa: E402
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 
 @pytest.mark.parametrize(
