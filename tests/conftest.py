@@ -1,7 +1,7 @@
 """Select the tests of `make test-pure`, which runs without uvloop and httptools, on asyncio and h11.
 
-Under OSTLER_TESTS_PURE, and under PyPy, tests are deselected that are parametrised with uvloop or httptools, or marked
-`c_libraries`. No other test is skipped because these libraries are missing.
+Under OSTLER_TESTS_PURE, and under PyPy, tests are deselected that are parametrised with uvloop or httptools,
+or marked `c_libraries`. No other test is skipped because these libraries are missing.
 """
 
 from __future__ import annotations
