@@ -10,7 +10,7 @@ BENCH_VENV ?= .venv-bench
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run install test test-pure chaos lint docs site picture bench clean
+.PHONY: run install test test-pure test-pythons chaos lint docs site picture bench clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
@@ -43,6 +43,10 @@ PURE_TESTS = tests/worker tests/live tests/settings/test_libraries.py tests/embe
 test-pure: $(PURE_VENV)/.installed
 	OSTLER_TESTS_PURE=1 $(PURE_VENV)/bin/python $(PYTEST) $(PURE_TESTS)
 
+# Every Python of Debian's unstable, in a chroot below build/: as root, on Linux. PYTHONS="3.14 pypy3.11" chooses.
+test-pythons:
+	tools/test_pythons.sh
+
 install: $(INSTALLED_LINT)
 
 lint: $(INSTALLED_LINT)
@@ -73,7 +77,10 @@ $(BENCH_VENV)/.installed: pyproject.toml benchmarks/requirements.txt
 	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --editable . -r benchmarks/requirements.txt
 	@touch $@
 
+# The mounts of `make test-pythons` are in a namespace of its own. Others below build/ are looked for, as rm would
+# delete what they show.
 clean:
+	@! grep -s ' $(CURDIR)/build' /proc/self/mounts || { echo "make: mounted below build/: umount it first" >&2; exit 1; }
 	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

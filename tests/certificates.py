@@ -6,12 +6,13 @@ import contextlib
 import os
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization as forms
-from cryptography.hazmat.primitives.asymmetric import ec
+import pytest
+
+if TYPE_CHECKING:
+    import trustme
+    from cryptography import x509
 
 NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -23,14 +24,16 @@ class Authority:
     """
 
     def __init__(self, directory: Path) -> None:
+        module = pytest.importorskip("trustme", reason="trustme needs Rust where it has no wheels: PyPy")
         self.directory = directory
-        self.ca = trustme.CA(key_type=trustme.KeyType.ECDSA)
+        self.key_type = module.KeyType.ECDSA
+        self.ca: trustme.CA = module.CA(key_type=self.key_type)
         self.ca.cert_pem.write_to_path(str(directory / "ca.pem"))
         self.certify()
 
     def certify(self) -> str:
         """Replace certificate and key by new ones, as a renewal does, and return the certificate as PEM."""
-        issued = self.ca.issue_cert(*NAMES, key_type=trustme.KeyType.ECDSA)
+        issued = self.ca.issue_cert(*NAMES, key_type=self.key_type)
         for name, data in (
             ("cert.pem", b"".join(blob.bytes() for blob in issued.cert_chain_pems)),
             ("key.pem", issued.private_key_pem.bytes()),
@@ -39,10 +42,13 @@ class Authority:
             # Replaced by a rename, so that no process reads half a file.
             (self.directory / f"{name}.new").write_bytes(data)
             (self.directory / f"{name}.new").replace(self.directory / name)
-        return issued.cert_chain_pems[0].bytes().decode()
+        return str(issued.cert_chain_pems[0].bytes(), "ascii")
 
     def encrypt_key(self, password: bytes) -> None:
         """Encrypt the key in key.pem."""
+        from cryptography.hazmat.primitives import serialization as forms
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         path = self.directory / "key.pem"
         key = forms.load_pem_private_key(path.read_bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
@@ -81,6 +87,8 @@ class Authority:
 
 def pem(text: str) -> x509.Certificate:
     """Parse a certificate from PEM."""
+    from cryptography import x509
+
     return x509.load_pem_x509_certificate(text.encode())
 
 

@@ -1,18 +1,19 @@
 """Select the tests of `make test-pure`, which runs without uvloop and httptools, on asyncio and h11.
 
-Under OSTLER_TESTS_PURE, tests are deselected that are parametrised with uvloop or httptools, or marked
-`c_libraries`. No other test is skipped because these libraries are missing.
+Under OSTLER_TESTS_PURE, and under PyPy, tests are deselected that are parametrised with uvloop or httptools,
+or marked `c_libraries`. No other test is skipped because these libraries are missing.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 from importlib.util import find_spec
 
 import pytest
 
 ABSENT = ("uvloop", "httptools")
-PURE = bool(os.environ.get("OSTLER_TESTS_PURE"))
+PURE = bool(os.environ.get("OSTLER_TESTS_PURE")) or platform.python_implementation() == "PyPy"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,7 +22,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     for name in ABSENT if PURE else ():
         if find_spec(name) is not None:
-            raise pytest.UsageError(f"{name} is installed: `make test-pure` needs an environment without it")
+            raise pytest.UsageError(
+                f"{name} is installed: `make test-pure`, and PyPy, need an environment without it"
+            )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,14 +5,18 @@ The libraries are looked up without being imported, so that the arbiter can chec
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import Settings
 
+_GIL_STAYS_OFF_SINCE = {"uvloop": (0, 22), "httptools": (0, 8)}
+"""On a free-threaded Python, the import of an older release switches the GIL on for the whole process."""
+
 
 def event_loop(settings: Settings) -> str:
-    """Return `uvloop`, `asyncio` or a `module:function`; `auto` takes uvloop if it is installed.
+    """Return `uvloop`, `asyncio` or a `module:function`; `auto` takes uvloop if it can be used.
 
     Raises:
         SettingsError: uvloop is asked for and not installed.
@@ -23,7 +27,7 @@ def event_loop(settings: Settings) -> str:
 
 
 def http_parser(settings: Settings) -> str:
-    """Return `httptools` or `h11`; `auto` takes httptools if it is installed.
+    """Return `httptools` or `h11`; `auto` takes httptools if it can be used.
 
     Raises:
         SettingsError: httptools is asked for and not installed.
@@ -49,7 +53,22 @@ def _choose(flag: str, asked: str, fast: str, pure: str) -> str:
     if asked == pure:
         return pure
     if find_spec(fast) is not None:
-        return fast
+        return fast if asked == fast or _leaves_gil_off(fast) else pure
     if asked == "auto":
         return pure
-    raise SettingsError(f"{flag} {fast}: {fast} is not installed; pip install {fast}, or use {flag} {pure}")
+    remedy = f"pip install {fast}, or use" if sys.implementation.name == "cpython" else "use"
+    raise SettingsError(f"{flag} {fast}: {fast} is not installed; {remedy} {flag} {pure}")
+
+
+def _leaves_gil_off(name: str) -> bool:
+    """Whether a library can be imported without switching the GIL on; True where it is on already."""
+    gil_is_on = getattr(sys, "_is_gil_enabled", lambda: True)  # since Python 3.13
+    if gil_is_on():
+        return True
+    from importlib import metadata  # for a free-threaded Python only
+
+    try:
+        major, minor = metadata.version(name).split(".")[:2]
+        return (int(major), int(minor)) >= _GIL_STAYS_OFF_SINCE[name]
+    except (metadata.PackageNotFoundError, ValueError):
+        return False

@@ -156,7 +156,7 @@ class Arbiter:
         if self._reloader is None:
             logger.info("Started arbiter process [%d]", os.getpid())
         else:
-            logger.info("Started reloader process [%d] using WatchFiles", os.getpid())
+            logger.info("Started reloader process [%d] using %s", os.getpid(), self._reloader.method)
         self._tracker.start()
         self._loop.exception_handler = self._on_internal_error
         try:

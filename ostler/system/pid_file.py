@@ -79,14 +79,7 @@ def _lives(pid: int, written: float) -> bool:
     A process that started later has the same pid by chance. In a container pids start at 1 at each start, so
     a file that is kept in a volume would otherwise prevent the next start.
     """
-    import psutil  # imported here: needed only if there is an old file
+    from ostler.system.processes import started_at  # needed only if there is an old file
 
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return bool(process.create_time() <= written + _CLOCK_TOLERANCE)
-    except psutil.AccessDenied:
-        return True
-    except psutil.Error:
-        return False
+    started = started_at(pid)
+    return started is not None and started <= written + _CLOCK_TOLERANCE

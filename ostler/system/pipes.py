@@ -14,6 +14,10 @@ from typing import Any
 class PipeEnd:
     """One end of a pipe. If it is pickled while a process is spawned, that process gets a copy of its own."""
 
+    # Kept here, because at the end of the interpreter the module may have lost its names before `__del__` is
+    # called; a free-threaded Python does so.
+    _close = staticmethod(os.close)
+
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
@@ -45,7 +49,7 @@ class PipeEnd:
         """Close the descriptor; a second call is a no-op."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            self._close(fd)
 
 
 def pipe() -> tuple[PipeEnd, PipeEnd]:

@@ -19,7 +19,9 @@ def set_title(title: str) -> None:
     """Show `title` as this process's arguments in ps(1) and top(1), cut off where the arguments ended."""
     with contextlib.suppress(*_UNSUPPORTED):
         with open("/proc/self/comm", "w") as comm:
-            comm.write("ostler worker")
+            # Without a space: before they warn of a fork, Python 3.12 and newer ask /proc/self/stat for the
+            # number of threads. They expect no space in the name, and take the niceness for that number.
+            comm.write("ostler-worker")
         start, end = _argument_area()
         room = end - start - 1
         _overwrite(start, title.encode()[:room].ljust(room + 1, b"\0"))

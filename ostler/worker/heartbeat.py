@@ -4,6 +4,9 @@ One thread does both. About once a second it sends a beat, which says how often 
 itself have run. So the arbiter can tell a blocked loop (only the thread's count moves) from a process that
 does not run at all. The thread also waits on the lifeline: a byte there means that the whole instance is
 going to stop; end-of-file means that the arbiter is gone, even by SIGKILL.
+
+The thread ends before each fork of the application, and starts again after it. A fork beside other threads
+gives the child a copy of each lock that they hold, and nobody releases it: Python 3.12 and newer warn.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import logging
 import os
 import select
 import signal
+import sys
 import threading
+import time
 
 from ostler.ipc import messages
 from ostler.ipc.assignment import Assignment
@@ -28,6 +33,8 @@ from ostler.worker.signal_handlers import SignalHandlers
 
 logger = logging.getLogger("ostler.error.worker")
 
+_PAUSE = 1.0
+"""Seconds that a fork waits for the thread to end: it takes less than a thousandth."""
 _LAST_RESORT = 1.0
 """Seconds after which faulthandler ends the process if not even the heartbeat's thread can run."""
 
@@ -51,6 +58,8 @@ class Heartbeat:
         self._lifeline_poll.register(self._lifeline, select.POLLIN)
         self._lifeline_lock = threading.Lock()
         self._loop_count = 0
+        self._seen = -1
+        """The count of the loop at the thread's last beat."""
         self._thread_count = 0
         self._waited = 0
         self._ran = 0
@@ -64,12 +73,69 @@ class Heartbeat:
         """Where the event loop was blocked when the arbiter was last told; None if it has run since."""
         self._locator: threading.Thread | None = None
         self._schedstat = _open_schedstat()
+        self._due = 0.0
+        self._arbiter_gone = False
+        self._thread = threading.Thread()
+        self._runs = False
+        self._pausing = False
+        # Both can be taken again by their thread: a signal handler may fork while its thread does.
+        self._forks = threading.RLock()
+        self._pause_lock = threading.RLock()
+        self._pause_reader, self._pause_writer = os.pipe()
+        os.set_blocking(self._pause_reader, False)
+        os.set_blocking(self._pause_writer, False)
         # The arbiter may be busy: a beat that finds the pipe full is dropped, never waited for (pipe(7)).
         os.set_blocking(self._pipe, False)
 
     def start(self) -> None:
         """Watch the lifeline from now on, and send beats once the server is ready."""
-        threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True).start()
+        self._due = time.monotonic() + self._period
+        self._start_thread()
+        os.register_at_fork(before=self._pause, after_in_parent=self._resume)
+
+    def _start_thread(self) -> None:
+        self._runs = True
+        self._thread = threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True)
+        self._thread.start()
+
+    def _pause(self) -> None:
+        """Before a fork: end the thread. One that cannot end, because it waits for the forking one, stays."""
+        if not self._is_worker():
+            return
+        self._forks.acquire()  # until `_resume`: two threads of the application may fork at once
+        self._pausing = True
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._pause_writer, b"\0")
+        if not self._arbiter_gone and not sys.is_finalizing():  # then no daemon thread ends any more
+            deadline = time.monotonic() + _PAUSE
+            self._thread.join(_PAUSE)
+            # The kernel, which Python asks, counts a thread for some microseconds more.
+            task = f"/proc/self/task/{self._thread.native_id}"
+            while os.path.exists(task) and time.monotonic() < deadline:
+                time.sleep(0.0001)
+
+    def _resume(self) -> None:
+        """After a fork, in the worker: start the thread again."""
+        if not self._is_worker():
+            return
+        with self._pause_lock:
+            self._pausing = False
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._pause_reader, 64)
+            if not self._runs:
+                with contextlib.suppress(RuntimeError):  # the interpreter ends
+                    self._start_thread()
+        self._forks.release()
+
+    def _ends_for_a_fork(self) -> bool:
+        with self._pause_lock:
+            if self._pausing:
+                self._runs = False
+            return not self._runs
+
+    def _is_worker(self) -> bool:
+        """Whether this is the worker, and not a copy of it that the application has forked."""
+        return os.getpid() == self._pid
 
     def ready(self, server_state: ServerState) -> None:
         """Tell the arbiter that this worker accepts connections."""
@@ -114,25 +180,34 @@ class Heartbeat:
         self._ask_to_retire()
 
     def _run(self) -> None:
-        seen = -1
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
+        poll.register(self._pause_reader, select.POLLIN)
         while True:
-            if poll.poll(self._period * 1000):
+            ready = [number for number, _ in poll.poll(max(0.0, self._due - time.monotonic()) * 1000)]
+            if self._lifeline in ready:
                 if not self._read_lifeline():
                     break
                 self._withdraw()
-            self._thread_count += 1
-            if self._server_state is not None:
-                self._send(self._beat(self._server_state))
-                if self._loop_count == seen:
-                    # The loop is blocked. What it has served should be in the log before it is killed.
-                    log_setup.flush()
-                    self._locate()
-                else:
-                    self._blocked_in = None
-                seen = self._loop_count
+            if time.monotonic() >= self._due or self._lifeline in ready:
+                self._due = time.monotonic() + self._period
+                self._beat_once()
+            if self._pause_reader in ready and self._ends_for_a_fork():
+                return
+        self._arbiter_gone = True
         self._on_arbiter_gone()
+
+    def _beat_once(self) -> None:
+        self._thread_count += 1
+        if self._server_state is not None:
+            self._send(self._beat(self._server_state))
+            if self._loop_count == self._seen:
+                # The loop is blocked. What it has served should be in the log before it is killed.
+                log_setup.flush()
+                self._locate()
+            else:
+                self._blocked_in = None
+            self._seen = self._loop_count
 
     def _read_lifeline(self) -> bool:
         """Take in what the lifeline says, in either thread; False if the arbiter is gone."""
@@ -180,8 +255,8 @@ class Heartbeat:
 
     def _send(self, message: Message) -> bool:
         """Write the message, whole or not at all; False if the arbiter has to read first."""
-        if os.getpid() != self._pid:
-            return True  # a copy that the application has forked does not speak for its worker
+        if not self._is_worker():
+            return True  # a copy does not speak for its worker
         try:
             os.write(self._pipe, messages.encode(message))  # a frame is shorter than PIPE_BUF
         except BlockingIOError:

@@ -37,7 +37,8 @@ def state():
         "directory": os.getcwd(),
         "path": list(sys.path),
         "environment": dict(os.environ),
-        "policy": type(asyncio.get_event_loop_policy()).__name__,
+        # Python 3.14 deprecates policies, and 3.16 has none.
+        "policy": sys.version_info < (3, 14) and type(asyncio.get_event_loop_policy()).__name__,
         "faulthandler": faulthandler.is_enabled(),
         "wakeup": signal.set_wakeup_fd(-1),
     }

@@ -114,6 +114,57 @@ def test_a_forked_copy_of_a_worker_does_not_report_in_its_place(project: Path) -
     assert "RuntimeError: boom" in ostler.log.text.splitlines()[-1]
 
 
+FORKS = """
+import threading, warnings
+warnings.simplefilter("error")
+
+
+async def forking(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/fork":
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    await app(scope, receive, send)
+
+
+def fork_for_three_seconds():
+    warnings.simplefilter("ignore")  # of the thread that this function runs in
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        if (child := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    print("forked", flush=True)
+
+
+async def storm(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/fork":
+        threading.Thread(target=fork_for_three_seconds).start()
+    await app(scope, receive, send)
+"""
+
+
+def test_a_fork_in_a_worker_meets_no_thread_of_ostlers(project: Path) -> None:
+    """Python 3.12 and newer warn if it did; the warning is an error here."""
+    (project / "main.py").write_text((project / "main.py").read_text() + FORKS)
+    with Ostler(project, "main:forking", "--port", "0", "--workers", "1") as ostler:
+        for _ in range(20):
+            assert get(ostler.port, "/fork").status_code == 200
+        assert ostler.stop() == 0
+    assert "DeprecationWarning" not in ostler.log.text
+
+
+def test_a_worker_that_forks_all_the_time_keeps_its_heartbeat(project: Path) -> None:
+    (project / "main.py").write_text((project / "main.py").read_text() + FORKS)
+    short = ("--timeout-worker-healthcheck", "1")
+    with Ostler(project, "main:storm", "--port", "0", "--workers", "1", *short) as ostler:
+        assert get(ostler.port, "/fork").status_code == 200
+        ostler.out.wait_for("forked")
+        assert ostler.stop() == 0
+    lines = ostler.log.text.splitlines()
+    assert [line for line in lines if line.startswith(("WARNING", "ERROR", "CRITICAL"))] == []
+
+
 @both
 @pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
 def test_ostler_serves_with_closed_standard_streams(project: Path, mode: list[str], closed: str) -> None:

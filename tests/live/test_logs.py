@@ -118,8 +118,9 @@ def test_every_line_of_a_run_with_workers_is_json(project: Path) -> None:
         ostler.out.wait_for("a%20b")  # logged after the client has the response
         ask(ostler, "/lost")
         ostler.out.wait_for("/lost")
-        with pytest.raises(urllib.error.HTTPError):
+        with pytest.raises(urllib.error.HTTPError) as raised:
             ask(ostler, "/raise")
+        raised.value.close()
         ostler.out.wait_for("/raise")
         os.kill(next(iter(ostler.workers())), signal.SIGKILL)
         ostler.wait_ready(3)

@@ -17,7 +17,7 @@ import pytest
 from tests.live.clients import open_get, read_to_end
 from tests.live.harness import APP, PATIENCE, Ostler, app_version, elapsed, wait_until
 
-RELOADING = r"WatchFiles detected changes in .*Reloading\.\.\."
+RELOADING = r"(?:WatchFiles|StatReload) detected changes in .*Reloading\.\.\."
 
 STREAM = """
 serving = app

@@ -79,7 +79,7 @@ def test_a_change_while_the_debugger_prompts_causes_a_reload(project: Path) -> N
         client = open_get(port, "/break", close=True)
         terminal.wait_for(r"\(Pdb\) ")
         (project / "main.py").write_text(DEBUGGED.replace('"one"', '"second"'))
-        terminal.wait_for(r"WatchFiles detected changes in 'main.py'. Reloading...")
+        terminal.wait_for(r"(?:WatchFiles|StatReload) detected changes in 'main.py'. Reloading...")
         assert b"\r\n\r\nsecond " in answer(open_get(port, close=True))
         client.close()
         again = open_get(port, "/break", close=True)

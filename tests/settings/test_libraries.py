@@ -1,5 +1,6 @@
 """The choice of event loop, HTTP parser and WebSocket library."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -55,9 +56,40 @@ def test_auto_falls_back_to_the_pure_python_libraries() -> None:
     assert libraries.websocket(Settings()) == "none"
 
 
+@pytest.mark.parametrize(
+    ("uvloop", "httptools", "chosen"),
+    [
+        ("0.21.0", "0.7.1", ("asyncio", "h11")),
+        ("0.22.1", "0.8.0", ("uvloop", "httptools")),
+        ("1.0", "1.0.0rc1", ("uvloop", "httptools")),
+        ("unknown", "0", ("asyncio", "h11")),
+    ],
+)
+def test_on_a_free_threaded_python_auto_chooses_nothing_that_switches_the_gil_on(
+    monkeypatch: pytest.MonkeyPatch, uvloop: str, httptools: str, chosen: tuple[str, str]
+) -> None:
+    monkeypatch.setattr(libraries, "find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.metadata.version", {"uvloop": uvloop, "httptools": httptools}.get)
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert (libraries.event_loop(Settings()), libraries.http_parser(Settings())) == chosen
+    # What is asked for by name is taken: Python itself warns of the GIL.
+    asked = Settings(loop="uvloop", http="httptools")
+    assert (libraries.event_loop(asked), libraries.http_parser(asked)) == ("uvloop", "httptools")
+
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True)
+    assert (libraries.event_loop(Settings()), libraries.http_parser(Settings())) == ("uvloop", "httptools")
+
+
 @pytest.mark.usefixtures("without_c_libraries")
-def test_a_chosen_library_that_is_not_installed_is_one_line() -> None:
-    with pytest.raises(SettingsError, match="--loop uvloop: uvloop is not installed; pip install uvloop"):
+@pytest.mark.parametrize(
+    ("python", "remedy"),
+    [("cpython", "pip install uvloop, or use --loop asyncio"), ("pypy", "use --loop asyncio")],
+)
+def test_a_chosen_library_that_is_not_installed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, python: str, remedy: str
+) -> None:
+    monkeypatch.setattr(sys.implementation, "name", python)
+    with pytest.raises(SettingsError, match=f"--loop uvloop: uvloop is not installed; {remedy}$"):
         libraries.event_loop(Settings(loop="uvloop"))
     with pytest.raises(SettingsError, match="--http httptools: httptools is not installed"):
         libraries.http_parser(Settings(http="httptools"))

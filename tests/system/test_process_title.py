@@ -29,6 +29,14 @@ def test_a_title_replaces_the_arguments() -> None:
     assert not any(rest)
 
 
+def test_the_name_of_a_worker_has_no_space_which_python_would_misread() -> None:
+    """Python 3.12 and newer: in /proc/self/stat, before a warning of a fork beside other threads."""
+    show = "\nprint(open('/proc/self/comm').read(), end='\\0')"
+    name, *_ = arguments_after(f"process_title.set_title('ostler: worker 1 main:app'){show}")
+
+    assert name == "ostler-worker\n"
+
+
 def test_a_title_is_cut_off_where_the_arguments_ended() -> None:
     title, *rest = arguments_after("process_title.set_title('x' * 1_000_000)")
 

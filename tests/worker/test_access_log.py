@@ -310,6 +310,8 @@ def test_flush_writes_what_waits() -> None:
     assert usual.stream.getvalue() == usual.expected(scope(), 200)
 
 
+# The test's own process has threads of pytest-xdist.
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_copy_that_the_application_forks_does_not_write_them_again() -> None:
     reader, writer = os.pipe()
     with open(reader) as lines, open(writer, "w") as stream:

@@ -14,7 +14,7 @@ from ostler.ipc.messages import Decoder, Message
 from ostler.system.pipes import PipeEnd
 
 if TYPE_CHECKING:
-    import psutil
+    from ostler.system.processes import Process
 
 
 class Child:
@@ -41,7 +41,7 @@ class Child:
         self._lifeline = lifeline
         self._gate = gate
         self._terminal = terminal
-        self._descendants: list[psutil.Process] = []
+        self._descendants: list[Process] = []
         self._decoder = Decoder()
         self._garbled = False
         self._unfinished_line = b""
@@ -124,8 +124,7 @@ class Child:
             if os.getpgid(self.pid) == self.pid:
                 os.killpg(self.pid, signal.SIGKILL)
         for descendant in self._descendants:
-            if descendant.is_running():
-                descendant.kill()
+            descendant.kill()
         self._descendants = []
 
     def note_descendants(self) -> None:
@@ -135,11 +134,9 @@ class Child:
         """
         if not self._terminal:
             return
-        import psutil  # under --reload only: the arbiter stays small
+        from ostler.system.processes import descendants  # under --reload only: the arbiter stays small
 
-        with contextlib.suppress(psutil.Error):
-            found = psutil.Process(self.pid).children(recursive=True)
-            self._descendants = [*{*self._descendants, *found}]
+        self._descendants = [*{*self._descendants, *descendants(self.pid)}]
 
     # --- the end ----------------------------------------------------------------------------------
 

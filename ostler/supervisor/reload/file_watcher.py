@@ -1,4 +1,4 @@
-"""Watches files for --reload, by watchfiles in threads.
+"""Watches files for --reload, in threads: by watchfiles, or without it by polling.
 
 `Watch` says which directories are watched and which of their files count; `FileWatcher` reports the changed
 files to the arbiter's loop.
@@ -11,6 +11,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
@@ -174,11 +176,16 @@ class FileWatcher:
 
     `start` it once, and `stop` it before the loop is closed. `function` stands for watchfiles.watch, in
     tests.
+
+    Attributes:
+        method: how files are watched, in uvicorn's words: WatchFiles or StatReload.
     """
 
     def __init__(self, watch: Watch, function: Callable[..., Changes] | None = None) -> None:
         self.watch = watch
-        self._function = function or _watchfiles
+        polls = function is None and find_spec("watchfiles") is None
+        self.method = "StatReload" if polls else "WatchFiles"
+        self._function = function or (partial(_poll, counts=watch.counts) if polls else _watchfiles)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
         self._loop: EventLoop | None = None
@@ -189,6 +196,8 @@ class FileWatcher:
         self._loop, self._changed = loop, changed
         roots = self.watch.directories
         logger.info("Will watch for changes in these directories: %s", [str(root) for root in roots])
+        if self.method == "StatReload":
+            logger.warning("watchfiles is not installed: looking for changes four times a second")
         self._start_thread(roots, recursive=True)
         outside = {file.parent for file in self.watch.files if not _inside(file, roots)}
         if outside:
@@ -276,3 +285,9 @@ def _watchfiles(*paths: Path, **options: Any) -> Changes:
     from watchfiles import watch  # with --reload only: the arbiter stays small
 
     return watch(*paths, **options)
+
+
+def _poll(*paths: Path, **options: Any) -> Changes:
+    from ostler.supervisor.reload.polling import poll  # without watchfiles only
+
+    return poll(*paths, **options)

@@ -17,10 +17,14 @@ class Reloader:
         watcher: reports changed files.
         delay: the setting `reload_delay`, in seconds.
         directory: the log names files relative to it.
+
+    Attributes:
+        method: how files are watched, for the log.
     """
 
     def __init__(self, watcher: FileWatcher, *, delay: float, directory: str) -> None:
         self.terminal = Terminal()
+        self.method = watcher.method
         self._watcher = watcher
         self._delay = delay
         self._directory = Path(directory)
@@ -67,7 +71,7 @@ class Reloader:
         paths, self._pending = sorted(self._pending), set()
         self._timer = self._loop.call_later(self._delay, self._reload_pending)
         names = ", ".join(f"'{self._name(path)}'" for path in paths)
-        self._reload(f"WatchFiles detected changes in {names}. Reloading...", self._are_settings(paths))
+        self._reload(f"{self.method} detected changes in {names}. Reloading...", self._are_settings(paths))
 
     def _are_settings(self, paths: Sequence[Path]) -> bool:
         return not set(paths).isdisjoint(self._watcher.watch.files)

@@ -194,6 +194,8 @@ def test_files_are_polled_when_the_kernel_refuses_to_notify(
 class FakeWatcher:
     """A watcher that reports what the test calls `report` with."""
 
+    method = "WatchFiles"
+
     def __init__(self, directory: Path) -> None:
         self.watch = Watch((directory,), files=(directory / "o.toml",))
 

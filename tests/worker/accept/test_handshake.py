@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import trustme
 
 from ostler.worker.asgi import Receive, Scope, Send
 from tests.certificates import Authority
@@ -50,7 +49,7 @@ def test_a_missing_certificate_that_is_required_is_one_line(serve: Serve, author
 
 def test_a_certificate_of_an_unknown_authority_is_one_line(serve: Serve, authority: Authority) -> None:
     server = serve(hello, **authority.mutual)
-    stranger = trustme.CA().issue_cert("client.example")
+    stranger = type(authority.ca)().issue_cert("client.example")
     assert TlsClient(server.address, authority.client(stranger)).refused()
 
     server.until(lambda: server.errors.lines)

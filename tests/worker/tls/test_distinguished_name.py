@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 
 import pytest
+
+from ostler.worker.tls.distinguished_name import subject
+
+pytest.importorskip("cryptography", reason="cryptography needs Rust where it has no wheels, as on PyPy")
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-
-from ostler.worker.tls.distinguished_name import subject
 
 
 @pytest.mark.parametrize(
