@@ -87,13 +87,10 @@ class Running:
     def connect(self) -> socket.socket:
         """Return a new connection, over TLS where the server has a certificate."""
         if uds := next((arg for arg in self._args if arg.endswith(".sock")), None):
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(uds)
-            return sock
-        family = socket.AF_INET6 if "::1" in self._args else socket.AF_INET
-        sock = socket.socket(family)
-        sock.connect(("::1" if family == socket.AF_INET6 else "127.0.0.1", self.port))
-        sock.settimeout(PATIENCE)
+            return _opened(socket.AF_UNIX, uds)
+        if "::1" in self._args:
+            return _opened(socket.AF_INET6, ("::1", self.port))
+        sock = _opened(socket.AF_INET, ("127.0.0.1", self.port))
         if "--ssl-certfile" in self._args:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
@@ -162,6 +159,17 @@ def directory_with(files: Mapping[str, str], server: str, args: Sequence[str] = 
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _opened(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
+    sock.settimeout(PATIENCE)
+    return sock
 
 
 def _listens_on(pid: int) -> int:
