@@ -6,10 +6,8 @@ uvicorn itself is not needed: what it did is in uvicorn.json, which `make replay
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from tests.replay import recording
 from tests.replay.behaviours import BEHAVIOURS, Exchange, Observation
@@ -26,24 +24,6 @@ THE_LIBRARYS = {
     "requests/nonsense: what the log says",
     "websockets/handshake: compression is offered",
     "websockets/handshake: compression with window bits",
-}
-# Being mended while this was written: what is expected may be of before or after. Take each off once merged.
-BEING_MENDED = {
-    "command line/--h11-max-incomplete-event-size",
-    "command line/--forwarded-allow-ips with a path of a socket",
-    "command line/--uds with --host",
-    "command line/--uds with the host of an image's variable",
-    "command line/--uds with --port",
-    "command line/a module that runs a loop as it is imported",
-    "faults/a status of 700",
-    "limits/--limit-concurrency and idle connections",
-    "proxies/client: of an empty first element",
-    "proxies/client: of empty elements around",
-    "proxies/client: of empty elements in between",
-    "receiving/send after a disconnect",
-    "requests/with a Host that has a blank",
-    "scope/method in lower case",
-    "scope/method that nobody knows",
 }
 ON_SHARED_SERVERS = [
     name for name, each in BEHAVIOURS.items() if isinstance(each.work, Exchange) and name not in THE_LIBRARYS
@@ -68,21 +48,16 @@ def ours_in_pure_python(request: pytest.FixtureRequest) -> dict[str, Observation
     return observe("ostler", _selected(request, "test_the_other_loop_and_libraries_do_the_same"), PURE)
 
 
-def _marked(names: Iterable[str]) -> list[ParameterSet]:
-    mended = pytest.mark.xfail(reason="is being mended", strict=False)
-    return [pytest.param(name, id=name, marks=[mended] if name in BEING_MENDED else []) for name in names]
-
-
 def _expected(name: str) -> Observation:
     return DIFFERENCES[name]["ostler"] if name in DIFFERENCES else RECORDED[name]
 
 
-@pytest.mark.parametrize("name", _marked(BEHAVIOURS))
+@pytest.mark.parametrize("name", BEHAVIOURS)
 def test_ostler_does_as_uvicorn_or_says_why_not(name: str, ours: dict[str, Observation]) -> None:
     assert ours[name] == _expected(name)
 
 
-@pytest.mark.parametrize("name", _marked(ON_SHARED_SERVERS))
+@pytest.mark.parametrize("name", ON_SHARED_SERVERS)
 def test_the_other_loop_and_libraries_do_the_same(
     name: str, ours_in_pure_python: dict[str, Observation]
 ) -> None:

@@ -81,6 +81,7 @@ http("faults/a start without a status", sends({"type": "http.response.start"}))
 http(
     "faults/a status that is text",
     sends({"type": "http.response.start", "status": "200", "headers": []}, body()),
+    see=("responses", "then", "app"),
 )
 http("faults/a status of 99", sends(start(99), body()), see=("status", "then"))
 http("faults/a status of 1000", sends(start(1000), body()), see=("status", "then"))
