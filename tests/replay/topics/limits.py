@@ -34,7 +34,7 @@ def too_many(running: Running) -> Any:
             late.sendall(get("/"))
             refused = read_response(answers, "GET")
         first = read_response(stream, "GET")
-        return [refused, first["status"] if isinstance(first, dict) else first]
+        return [each["status"] if isinstance(each, dict) else each for each in (refused, first)]
 
 
 def idle_ones(running: Running) -> Any:
