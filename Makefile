@@ -6,11 +6,12 @@ PURE_VENV ?= .venv-pure
 WORKERS ?= 4
 
 BENCH_VENV ?= .venv-bench
+REPLAY_VENV ?= .venv-replay
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run install test test-pure test-pythons chaos lint docs site picture bench clean
+.PHONY: run install test test-pure test-pythons chaos lint docs site picture bench replay clean
 
 # Each stamp says what has been installed since pyproject.toml last changed.
 INSTALLED = $(VENV)/.installed
@@ -77,11 +78,21 @@ $(BENCH_VENV)/.installed: pyproject.toml benchmarks/requirements.txt
 	$(BENCH_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --editable . -r benchmarks/requirements.txt
 	@touch $@
 
+# What users see of uvicorn, recorded anew from uvicorn in an environment of its own, and replayed on ostler.
+replay: $(REPLAY_VENV)/.installed $(INSTALLED_TEST)
+	$(REPLAY_VENV)/bin/python -m tests.replay --server uvicorn --record
+	$(BIN)/python -m tests.replay --server ostler
+
+$(REPLAY_VENV)/.installed: pyproject.toml tests/replay/requirements.txt
+	$(PYTHON) -m venv $(REPLAY_VENV)
+	$(REPLAY_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade --editable '.[test]' -r tests/replay/requirements.txt
+	@touch $@
+
 # The mounts of `make test-pythons` are in a namespace of its own. Others below build/ are looked for, as rm would
 # delete what they show.
 clean:
 	@! grep -s ' $(CURDIR)/build' /proc/self/mounts || { echo "make: mounted below build/: umount it first" >&2; exit 1; }
-	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PURE_VENV) $(BENCH_VENV) $(REPLAY_VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -26,6 +26,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
         self._phase: Literal["startup", "serving", "shutdown"] = "startup"
         self._answer: asyncio.Future[str | None] | None = None
+        self._has_raised = False
 
     async def startup(self) -> None:
         """Wait until the application has started up.
@@ -46,11 +47,12 @@ class Lifespan:
 
     async def shutdown(self) -> None:
         """Wait until the application has shut down; a failure is logged and has no other effect."""
-        if self._task is None or self._task.done():
+        if self._task is None or self._has_raised:
             return
         self._phase = "shutdown"
         logger.info("Waiting for application shutdown.")
-        failure = await self._ask({"type": "lifespan.shutdown"})
+        # An application that has returned is not asked, and has nothing to do; the lines are uvicorn's.
+        failure = None if self._task.done() else await self._ask({"type": "lifespan.shutdown"})
         if failure is None:
             logger.info("Application shutdown complete.")
         else:
@@ -83,6 +85,7 @@ class Lifespan:
             self._settle(None)
 
     def _raised(self, exc: BaseException) -> None:
+        self._has_raised = True
         if self._answer is None or self._answer.done():
             # After a "failed" message, the exception is the same failure.
             if self._phase == "serving":

@@ -204,7 +204,7 @@ class ServerState:
         settled, self.now = self.now, now
         date = b"date: %b\r\n" % imf_fixdate(time.time()).encode() if self._date else b""
         server, extra = self._server, self._extra
-        self.static = (server + date + extra, date + extra, server + extra, extra)
+        self.static = (date + server + extra, date + extra, server + extra, extra)
         self.heads.clear()
         self.idle_until = now + self.timeout_keep_alive
         for connection in tuple(self.connections):

@@ -107,6 +107,10 @@ class SignalHandlers:
     def drain(self, server: Server) -> None:
         """From now on an order to stop lets `server`, which runs on the running loop, drain."""
         self._loop = asyncio.get_running_loop()
+        # The application may have replaced them as it was imported, and the process could not be stopped.
+        signal.signal(signal.SIGTERM, self._on_stop)
+        if not self._supervised:
+            signal.signal(signal.SIGINT, self._on_interrupt)
         # For its side effect: every signal then wakes the loop (signal.set_wakeup_fd).
         self._loop.add_signal_handler(signal.SIGUSR1, log_setup.reopen)
         forgive_full_wakeup()

@@ -100,6 +100,7 @@ def test_a_failing_shutdown_is_logged(mode: Mode, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("mode", ["auto", "on"])
 def test_an_application_that_just_returns_is_served(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
     run(returning, mode, caplog)
+    assert caplog.messages[-2:] == ["Waiting for application shutdown.", "Application shutdown complete."]
 
 
 def test_a_shutdown_that_the_application_reports_as_failed_is_logged_with_its_text(

@@ -366,8 +366,12 @@ class Cycle:
     def _returned_early(self, result: object, server_state: ServerState) -> None:
         if result is not None:
             server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
-        elif self.disconnected:
-            pass  # the app was told that the client is gone, and has stopped
+        elif self.disconnected or self.half_closed:
+            # The app was told that the client is gone, and has stopped: no error, no 500 in the access log.
+            self._finish()
+            if not self.disconnected:
+                self.stream.cut(self)
+            return
         elif self.state == EXPECTING:
             server_state.log.error("ASGI callable returned without starting response.")
         else:

@@ -157,8 +157,8 @@ def _render_fields(
         beginning, kind = names.get(name) or _learn(names, name)
         if kind:
             if kind == CONTENT_LENGTH:
-                length = _content_length(value, length)
-                if bodiless:
+                repeated, length = length, _content_length(value, length)
+                if bodiless or repeated != UNKNOWN:
                     continue
             elif kind == SERVER:
                 own |= 1
@@ -179,7 +179,8 @@ def _render_fields(
 
 
 def _content_length(value: bytes, before: int) -> int:
-    if before != UNKNOWN or not value.isdigit():
+    # The same length twice says the same, and is sent once (RFC 9110, section 8.6).
+    if not value.isdigit() or before not in (UNKNOWN, int(value)):
         raise RuntimeError(f"Invalid Content-Length in the response: {value!r}.")
     return int(value)
 

@@ -162,7 +162,7 @@ class WebSocketCycle(Cycle):
             wanted = "'websocket.accept', 'websocket.close' or 'websocket.http.response.start'"
             if self.state != EXPECTING:
                 wanted = "'websocket.http.response.body'"
-            raise RuntimeError(f"Expected ASGI message {wanted}, but got '{kind}'.")
+            raise RuntimeError(f"Expected ASGI message {wanted} but got '{kind}'.")
         elif self.disconnected:
             raise ClientDisconnected("The client is gone.")
         elif kind == "websocket.accept":

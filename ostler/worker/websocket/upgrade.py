@@ -90,7 +90,7 @@ def render_accept(
         RuntimeError: the app gave a subprotocol, a name or a value that cannot be sent.
     """
     parts = [
-        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
         b"sec-websocket-accept: %b\r\n" % _accept(values(head, b"sec-websocket-key")[0])
     ]
     if agreed:

@@ -162,6 +162,20 @@ def test_a_half_closed_client_is_answered_by_an_app_that_does_not_ask(serve: Ser
     assert client.ended()
 
 
+def test_an_app_that_returns_once_its_client_has_gone_is_no_error(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    server = serve(app)
+    client = server.connect()
+    client.send(get())
+    client.finish_sending()
+    assert client.ended()
+    server.until(lambda: not server.server_state.in_flight)
+    assert (server.errors.lines, server.access.lines) == ([], [])
+
+
 # -- Expect: 100-continue
 
 
