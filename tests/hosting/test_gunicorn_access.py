@@ -113,10 +113,14 @@ def test_a_client_that_left_before_the_answer_is_logged_as_499_and_a_cancelled_r
 
 def test_a_request_above_the_limit_of_concurrency_is_logged(project: Path) -> None:
     env = {"OSTLER_LIMIT_CONCURRENCY": "1"}
-    with Gunicorn(project, "--access-logfile", "-", env=env) as gunicorn:
-        assert httpx.get(wait_for_url(gunicorn), trust_env=False).status_code == 503
-        gunicorn.out.wait_for('"GET / HTTP/1.1" 503 19 ')
-        assert gunicorn.stop() == 0
+    options = ("--access-logfile", "-", "--graceful-timeout", "1")
+    with Gunicorn(project, *options, env=env) as gunicorn:
+        wait_for_url(gunicorn)
+        with open_get(gunicorn.port, "/never"):
+            # The first of these may come before the one that never ends.
+            wait_until(lambda: get(gunicorn.port, "/more").status_code == 503, "a request is refused")
+            gunicorn.out.wait_for('"GET /more HTTP/1.1" 503 19 ')
+            assert gunicorn.stop() == 0
 
 
 def test_usr1_reopens_the_files_of_both_logs(project: Path) -> None:

@@ -18,7 +18,7 @@ import json
 import os
 import sys
 
-AT_IMPORT = type(asyncio.get_running_loop()).__module__
+AT_IMPORT = type(asyncio.get_event_loop()).__module__
 
 
 async def app(scope, receive, send):

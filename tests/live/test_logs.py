@@ -301,7 +301,7 @@ def test_sighup_reads_the_log_configuration_again_and_a_bad_one_changes_nothing(
         wait_until(
             lambda: two.exists() and "generation 2 complete" in two.read_text(), "the roll is complete"
         )
-        assert not workers & set(ostler.workers())
+        wait_until(lambda: not workers & set(ostler.workers()), "the old workers are gone")
         assert is_answered(port_from_log(one))
         wait_until(lambda: "GET / HTTP/1.1" in two.read_text(), "the request is logged to the new file")
         assert ostler.stop() == 0

@@ -369,7 +369,7 @@ class Cycle:
         elif self.disconnected or self.half_closed:
             # The app was told that the client is gone, and has stopped: no error, no 500 in the access log.
             self._finish()
-            if not self.disconnected:
+            if not self.disconnected or self.half_closed:
                 self.stream.cut(self)
             return
         elif self.state == EXPECTING:

@@ -70,7 +70,7 @@ def _key(value: str) -> bytes:
 
 _UPGRADED = {
     "upgrade": "websocket",
-    "connection": "upgrade",
+    "connection": "Upgrade",
     "content-length": None,
     "transfer-encoding": None,
     "sec-websocket-extensions": None,

@@ -34,7 +34,7 @@ def test_a_handshake_is_answered_and_messages_come_back(serve: Serve) -> None:
     proof = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
     assert peer.answer.get("sec-websocket-accept") == proof
     assert peer.answer.get("upgrade") == "websocket"
-    assert peer.answer.get("connection") == "upgrade"
+    assert peer.answer.get("connection") == "Upgrade"
     assert peer.answer.get("sec-websocket-extensions") is None
     assert peer.answer.get("server") == "ostler"
     assert peer.answer.get("date")
