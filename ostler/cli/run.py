@@ -255,6 +255,7 @@ def _reloader(sources: Sources, configuration: Configuration, directory: str) ->
     from ostler.supervisor.reload.reloader import Reloader
 
     settings = configuration.settings
-    files = [*sources.files(), *([settings.log_config.name] if settings.log_config else [])]
+    log_config = settings.log_config.name if settings.log_config is not None else ""
+    files = [*sources.files(), *([log_config] if log_config else [])]
     watch = Watch.of(settings, directory, files)
     return Reloader(FileWatcher(watch), delay=settings.reload_delay, directory=directory)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
+from ostler import tls
 from ostler.records import frozen_record
 from ostler.settings.declarations import App, Settings
 from ostler.settings.sources import Sources
@@ -26,7 +27,7 @@ class Config(Settings):
         env_file: the path of a file with environment variables. A `Server` sets them when it begins to serve,
             except for those that are set already; the constructor sets none.
         **settings: every other setting by its name, or by the name that `uvicorn.Config` has for it. None
-            means that the setting is not given.
+            means that the setting is not given, but `log_config=None` leaves logging alone.
 
     Raises:
         SettingsError: a name or value is wrong, two exclude each other, or `env_file` cannot be read.
@@ -54,6 +55,16 @@ class Config(Settings):
         # Not by assignment, which a frozen record refuses.
         environment = tuple(configuration.environment.items())
         self.__dict__.update(env_file=configuration.env_file, environment=environment)
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether the server speaks TLS; the name is uvicorn's."""
+        return tls.wanted(self)
+
+    @property
+    def should_reload(self) -> bool:
+        """Whether `ostler.run` would reload: a `Server` never does. The name is uvicorn's."""
+        return isinstance(self.app, str) and self.reload
 
 
 def set_environment(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def run(
         config: the path of a TOML file with settings, as `--config`.
         env_file: the path of a file with environment variables, as `--env-file`.
         **settings: every other setting by its name, or by the name that `uvicorn.run` has for it. None means
-            that the setting is not given.
+            that the setting is not given, but `log_config=None` leaves logging alone.
 
     Raises:
         SystemExit: the server ended with an exit code other than 0; the code is that of the command.

@@ -34,6 +34,7 @@ from ostler.logging.formatters import (
     LineHandler,
 )
 from ostler.settings.declarations import Settings
+from ostler.settings.kinds import OWN_LOG_CONFIG, LogConfig
 
 __all__ = [
     "TRACE",
@@ -66,21 +67,30 @@ def configure(settings: Settings, *, slot: int | None = None) -> None:
     """
     logging.addLevelName(TRACE, "TRACE")
     link_areas()
+    if settings.log_config is None:
+        # Handlers are the application's. As in uvicorn, a level and no access log still count.
+        logging.getLogger(_CANARY)  # for `revive`
+        _set_levels(settings)
+    else:
+        _set_up(settings, settings.log_config, slot)
+    if not settings.access_log:
+        access = logging.getLogger(ACCESS_LOGGER)
+        access.handlers = []
+        access.propagate = False
+        access.disabled = True
+
+
+def _set_up(settings: Settings, log_config: LogConfig, slot: int | None) -> None:
     for name in (*LOGGERS, _CANARY):
         logger = logging.getLogger(name)
         for handler in [h for h in logger.handlers if isinstance(h, LineHandler)]:
             logger.removeHandler(handler)
         logger.disabled = False
         logger.setLevel(logging.NOTSET)
-    if settings.log_config is None:
+    if log_config == OWN_LOG_CONFIG:
         _configure_defaults(settings, slot)
     else:
-        _apply_log_config(settings)
-    if not settings.access_log:
-        access = logging.getLogger(ACCESS_LOGGER)
-        access.handlers = []
-        access.propagate = False
-        access.disabled = True
+        _apply_log_config(settings, log_config)
 
 
 def reconfigure(settings: Settings, before: Settings) -> None:
@@ -90,7 +100,7 @@ def reconfigure(settings: Settings, before: Settings) -> None:
         SettingsError: the new log configuration cannot be applied; that of `before` has been applied again.
     """
     try:
-        if before.log_config is not None:
+        if before.log_config not in (None, OWN_LOG_CONFIG):
             _undo_log_config()
         configure(settings)
     except SettingsError:
@@ -136,26 +146,29 @@ def _configure_defaults(settings: Settings, slot: int | None) -> None:
         logging.lastResort.setFormatter(error_lines if settings.log_format == "json" else None)
 
 
-def _apply_log_config(settings: Settings) -> None:
+def _apply_log_config(settings: Settings, log_config: LogConfig) -> None:
     from ostler.logging import apply_config  # imported here: few processes need it
-    from ostler.settings import log_config
+    from ostler.settings.log_config import read
 
-    assert settings.log_config is not None
     for name in LOGGERS:
         logging.getLogger(name).propagate = True
     # Settings that were made in code come without the content of their file.
-    config = log_config.read(os.getcwd(), settings.log_config)
+    config = read(os.getcwd(), log_config)
     apply_config.apply(config, use_colors=settings.use_colors)
     for name in (*LOGGERS, _CANARY):
         # `disable_existing_loggers`, which is on by default, means the loggers of others.
         logging.getLogger(name).disabled = False
+    _set_levels(settings)
+    for handler in _all_handlers():
+        if isinstance(handler.formatter, DefaultFormatter):
+            _with_formatter(handler, handler.formatter)
+
+
+def _set_levels(settings: Settings) -> None:
     if settings.log_level is not None:
         # As in uvicorn: not the level of `ostler` itself.
         for name in LOGGERS[1:]:
             logging.getLogger(name).setLevel(_level(settings.log_level))
-    for handler in _all_handlers():
-        if isinstance(handler.formatter, DefaultFormatter):
-            _with_formatter(handler, handler.formatter)
 
 
 def _with_formatter(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ostler.errors import SettingsError
 from ostler.settings.declarations import DEFAULT, Settings, declarations, variables
+from ostler.settings.kinds import OWN_LOG_CONFIG
 
 # These say where to find files, or tell a process its part; they are no settings.
 _OTHER_VARIABLES = (
@@ -42,7 +43,7 @@ def refuse_contradictions(settings: Settings, origins: Mapping[str, str]) -> Non
             "are served HTTP/1.1"
         )
     _refuse_star_among_peers(settings, origins)
-    if settings.log_config is not None and settings.log_format != "text":
+    if settings.log_config not in (None, OWN_LOG_CONFIG) and settings.log_format != "text":
         raise SettingsError(
             f"log_config from {origins['log_config']} and log_format from {origins['log_format']} exclude "
             f"each other: expected the formatter ostler.logging.JsonFormatter in the file instead"
@@ -55,6 +56,7 @@ def warnings(settings: Settings, origins: Mapping[str, str], environ: Mapping[st
     return (
         *_near_misses(environ),
         *_jitter_without_effect(settings, origins),
+        *_log_format_without_effect(settings, origins),
         *_reload_settings_without_effect(settings, origins),
         *_authorities_without_effect(settings, origins),
     )
@@ -130,6 +132,12 @@ def _jitter_without_effect(settings: Settings, origins: Mapping[str, str]) -> li
         for limit in limits
         if getattr(settings, f"{limit}_jitter") and getattr(settings, limit) is None
     ]
+
+
+def _log_format_without_effect(settings: Settings, origins: Mapping[str, str]) -> list[str]:
+    if settings.log_config is not None or settings.log_format == "text":
+        return []
+    return [f"log_format from {origins['log_format']} does nothing: log_config=None leaves logging alone"]
 
 
 def _reload_settings_without_effect(settings: Settings, origins: Mapping[str, str]) -> list[str]:

@@ -14,6 +14,7 @@ from ostler.errors import SettingsError
 from ostler.records import frozen_record, record
 from ostler.settings.access_format import WrongAtom
 from ostler.settings.kinds import (
+    OWN_LOG_CONFIG,
     AccessFormat,
     Bytes,
     Choice,
@@ -255,7 +256,7 @@ class Settings:
         "for peers over a Unix socket, or * alone for everyone.",
         variables=("FORWARDED_ALLOW_IPS",))
 
-    log_config: LogConfig | None = setting(None, LogConfigFile(), "Logging",
+    log_config: LogConfig | None = setting(OWN_LOG_CONFIG, LogConfigFile(), "Logging",
         "Configure logging from this file: .json, .toml, .yaml or .yml for Python's dictConfig, any other "
         "for fileConfig. uvicorn's names in it mean ostler's.")
     log_level: Literal["critical", "error", "warning", "info", "debug", "trace"] | None = setting(None,

@@ -25,6 +25,8 @@ class Kind:
     expected = "a text"
     secret = False
     """Whether values are hidden where settings are printed or logged."""
+    takes_none = False
+    """Whether None, given in code, is a value of this kind. Otherwise None means that nothing is given."""
 
     def parse(self, text: str) -> Any:
         """Return the value that `text` stands for.
@@ -442,11 +444,16 @@ class LogConfig:
     """A table for `logging.config.dictConfig`, or a text for `fileConfig`."""
 
 
+OWN_LOG_CONFIG = LogConfig("", "")
+"""The default: ostler's own formats. None is something else: leave logging alone, as with uvicorn."""
+
+
 class LogConfigFile(Kind):
     """The file of a log configuration; code may also give a mapping for `logging.config.dictConfig`."""
 
     metavar = "FILE"
     expected = "the path of a .json, .toml, .yaml or .yml file, or else of an INI file"
+    takes_none = True
 
     def check(self, value: object) -> LogConfig:
         if isinstance(value, Mapping):
@@ -457,11 +464,11 @@ class LogConfigFile(Kind):
             raise ValueError
         return LogConfig(path)
 
-    def take(self, value: object) -> LogConfig:
-        return value if isinstance(value, LogConfig) else self.check(value)
+    def take(self, value: object) -> LogConfig | None:
+        return value if value is None or isinstance(value, LogConfig) else self.check(value)
 
     def show(self, value: Any) -> str:
-        return "" if value is None else str(value.name)
+        return "none" if value is None else str(value.name)
 
 
 class Many(Kind):

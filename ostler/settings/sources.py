@@ -26,7 +26,7 @@ from ostler.settings.declarations import (
     wrong_value,
 )
 from ostler.settings.files import DEFAULT_FILE, Table, read_env_file, read_table
-from ostler.settings.kinds import Kind, Many, Switch
+from ostler.settings.kinds import OWN_LOG_CONFIG, Kind, Many, Switch
 
 ALIASES: Mapping[str, str] = MappingProxyType(
     {
@@ -77,7 +77,8 @@ class Sources:
     directory: str = "."
     """The directory that paths of files are relative to, and in which pyproject.toml is looked for."""
     values: Mapping[str, object] = field(default_factory=dict)
-    """Values given in code by field name or alias, as in `ostler.run(port=8000)`; None means not given."""
+    """Values given in code by field name or alias, as in `ostler.run(port=8000)`; None means not given,
+    except for `log_config`, of which it is a value."""
     repeated_defaults: bool = False
     """Whether `values` may repeat defaults, as dataclasses.replace() does: they contradict nothing."""
     pyproject: bool = True
@@ -109,7 +110,7 @@ class Sources:
                 found[name], origins[name] = given.value, given.origin
                 notes += [given.note] if given.note else []
         notes += self._choose_address(found, origins)
-        if found["log_config"] is not None:
+        if found["log_config"] not in (None, OWN_LOG_CONFIG):
             from ostler.settings import log_config  # the arbiter stays small without one
 
             found["log_config"] = log_config.read(self.directory, found["log_config"])
@@ -194,7 +195,7 @@ def _values_by_field(values: Mapping[str, object]) -> dict[str, tuple[str, objec
         if argument not in known:
             raise SettingsError(f"unknown setting {argument!r}{consistency.suggestion(argument, known)}")
         name = aliases.get(argument, argument)
-        if value is None:
+        if value is None and not declarations()[name].kind.takes_none:
             continue
         if name in found:
             raise SettingsError(f"{found[name][0]} and {argument} are the same setting: expected one of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,23 @@ def test_config_takes_the_application_first_and_every_setting_by_name() -> None:
 )
 def test_config_accepts_uvicorns_names_and_values(given: dict[str, Any], name: str, stored: object) -> None:
     assert getattr(ostler.Config(app, **given), name) == stored
+
+
+def test_is_ssl_and_should_reload_are_as_in_uvicorn() -> None:
+    plain = ostler.Config("main:app")
+    assert (plain.is_ssl, plain.should_reload) == (False, False)
+    assert ostler.Config("main:app", ssl_certfile="cert.pem").is_ssl
+    assert ostler.Config("main:app", ssl_context_factory="main:tls").is_ssl
+    assert ostler.Config("main:app", reload=True).should_reload
+    assert not ostler.Config(app, reload=True).should_reload
+
+
+def test_log_config_none_is_a_value_and_not_the_default() -> None:
+    assert ostler.Config(app, log_config=None).log_config is None
+    assert ostler.Config(app).log_config is not None
+    assert dataclasses.replace(ostler.Config(app), port=1) == ostler.Config(app, port=1)
+    copy = pickle.loads(pickle.dumps(ostler.Config("main:app")))
+    assert copy == ostler.Config("main:app")
 
 
 @pytest.mark.parametrize(

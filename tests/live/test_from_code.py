@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.clients import get
-from tests.live.harness import PATIENCE, Ostler, environment, serving, wait_until
+from tests.live.harness import PATIENCE, Ostler, environment, free_ports, serving, wait_until
 
 UNGUARDED = """
 
@@ -120,6 +120,27 @@ def test_workers_import_the_application_and_not_the_script(project: Path) -> Non
         assert get(ostler.port, "/").text.split()[2] in {"1", "2"}
         assert ostler.stop() == 0
     assert ostler.out.text.count("script\n") == 1
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_with_log_config_none_lines_go_to_the_applications_own_logging(
+    project: Path, workers: int | None
+) -> None:
+    own = "import logging\nlogging.basicConfig(level=logging.INFO, format='mine %(name)s %(message)s')\n"
+    (project / "main.py").write_text(own + (project / "main.py").read_text())
+    [port] = free_ports(1)
+    script = (
+        "import ostler\nif __name__ == '__main__':\n"
+        f"    ostler.run('main:app', port={port}, workers={workers}, log_config=None)\n"
+    )
+    (project / "script.py").write_text(script)
+    with Ostler(project, program=["script.py"]) as ostler:
+        ostler.log.wait_for("mine ostler.error.worker Application startup complete")
+        assert get(port, "/").status_code == 200
+        ostler.log.wait_for("mine ostler.access")
+        assert ostler.stop() == 0
+    assert ostler.out.text == ""
+    assert "INFO: " not in ostler.log.text
 
 
 def test_run_can_be_called_twice_in_one_process(project: Path) -> None:

@@ -20,7 +20,7 @@ from ostler.settings.sources import Sources
 from ostler.errors import SettingsError
 
 def settings(log_config="log", **values):
-    values = {"log_config": log_config, **values}
+    values = {"log_config": log_config, **values} if log_config is not None else values
     return Sources(values=values).load(complete=False).settings
 
 def speak():
@@ -488,3 +488,48 @@ def test_the_page_names_every_atom_and_every_member_of_a_line() -> None:
     assert all(f"`{name}`" in rows for name in (*NUMBERS, *TEXTS))
     shown = json.loads(PAGE.partition("```json\n")[2].partition("```")[0])
     assert all(f"`{name}`" in rows for name in shown)
+
+
+# -- log_config=None: logging is left alone, as by uvicorn
+
+NONE = "log_setup.configure(Sources(values={'log_config': None%s}).load(complete=False).settings)\n"
+OWN_ROOT = "logging.basicConfig(format='mine %(name)s %(message)s', level=logging.INFO, stream=sys.stderr)\n"
+
+
+def test_log_config_none_leaves_all_lines_to_the_programs_own_logging(tmp_path: Path) -> None:
+    out, err = lines(tmp_path, OWN_ROOT + NONE % "" + "speak()")
+
+    assert out == []
+    assert err == [
+        "mine ostler general",
+        "mine ostler.error error",
+        'mine ostler.access 127.0.0.1:5000 - "GET / HTTP/1.1" 200',
+    ]
+
+
+def test_with_log_config_none_and_no_logging_only_warnings_are_written(tmp_path: Path) -> None:
+    warn = "speak(); logging.getLogger('ostler.error').warning('careful')"
+
+    assert lines(tmp_path, NONE % "" + warn) == ([], ["careful"])
+
+
+def test_with_log_config_none_the_level_and_no_access_log_count(tmp_path: Path) -> None:
+    given = ", 'log_level': 'debug', 'access_log': False"
+
+    assert lines(tmp_path, OWN_ROOT + NONE % given + "speak()")[1] == [
+        "mine ostler general",
+        "mine ostler.error error",
+        "mine ostler.error detail",
+    ]
+
+
+def test_with_log_config_none_the_applications_logging_does_not_silence_the_server(tmp_path: Path) -> None:
+    theirs = {"version": 1, "root": {"handlers": ["h"], "level": "INFO"}}
+    theirs["handlers"] = {"h": {"class": "logging.StreamHandler"}}
+    code = (
+        "loggers = [logging.getLogger(name) for name in ('ostler.error.worker', 'ostler.access')]\n"
+        + NONE % ""
+        + f"logging.config.dictConfig({theirs!r})\nlog_setup.revive()\nloggers[0].info('heard')"
+    )
+
+    assert lines(tmp_path, code)[1] == ["heard"]
