@@ -46,10 +46,10 @@ MEANINGS = (
     Meaning(
         "SIGHUP",
         "rolling restart: new code, new configuration file, new certificates; settings that are wrong change "
-        "nothing. Stop gracefully if the terminal has gone in whose foreground ostler was started",
+        "nothing. If ostler runs in the foreground of a terminal that was closed: stop gracefully",
         _IGNORED,
         "with TLS, read certificates and keys again; without, refused with a warning: it takes an arbiter. "
-        "Drain if the terminal has gone in whose foreground ostler was started",
+        "If it runs in the foreground of a terminal that was closed: drain",
     ),
     Meaning("SIGTTIN", "one worker more", _IGNORED, "refused with a warning: it takes an arbiter"),
     Meaning(
