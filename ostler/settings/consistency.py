@@ -55,6 +55,7 @@ def warnings(settings: Settings, origins: Mapping[str, str], environ: Mapping[st
     """Return what is not wrong but probably not meant, one line each."""
     return (
         *_near_misses(environ),
+        *_uvicorns_variables(environ),
         *_jitter_without_effect(settings, origins),
         *_log_format_without_effect(settings, origins),
         *_reload_settings_without_effect(settings, origins),
@@ -122,6 +123,21 @@ def _near_misses(environ: Mapping[str, str]) -> list[str]:
         meant = "" if name in known else suggestion(name, sorted(known), 0.85)
         if meant:
             found.append(f"variable {name} is ignored: unknown setting{meant}")
+    return found
+
+
+def _uvicorns_variables(environ: Mapping[str, str]) -> list[str]:
+    """Warn of uvicorn's variables: an image that sets UVICORN_PORT would be served on another port."""
+    known = {variable for name in declarations() for variable in variables(name)}
+    found = []
+    for name in environ:
+        if not name.startswith("UVICORN_") or not environ[name]:
+            continue
+        plain = "OSTLER_" + name.removeprefix("UVICORN_")
+        for meant in (plain, plain.removesuffix("S")):  # UVICORN_RELOAD_DIRS
+            if meant in known:
+                found += [] if meant in environ else [f"variable {name} is ignored: expected {meant}"]
+                break
     return found
 
 

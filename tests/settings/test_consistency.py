@@ -121,6 +121,24 @@ def test_a_variable_that_is_named_almost_like_a_setting_is_warned_of(name: str, 
     assert all(line.startswith(f"variable {name} is ignored: ") for line in found)
 
 
+@pytest.mark.parametrize(
+    ("environ", "meant"),
+    [
+        ({"UVICORN_PORT": "80"}, "OSTLER_PORT"),
+        ({"UVICORN_RELOAD_DIRS": "src"}, "OSTLER_RELOAD_DIR"),
+        ({"UVICORN_H11_MAX_INCOMPLETE_EVENT_SIZE": "9"}, "OSTLER_H11_MAX_INCOMPLETE_EVENT_SIZE"),
+        ({"UVICORN_PORT": "80", "OSTLER_PORT": "80"}, ""),
+        ({"UVICORN_PORT": ""}, ""),
+        ({"UVICORN_OF_SOMEBODY": "x"}, ""),
+    ],
+    ids=str,
+)
+def test_a_variable_of_uvicorn_is_warned_of(environ: dict[str, str], meant: str) -> None:
+    expected = (f"variable {next(iter(environ))} is ignored: expected {meant}",) if meant else ()
+
+    assert load(environ=environ).warnings == expected
+
+
 def test_a_setting_of_reload_without_reload_is_warned_of() -> None:
     [warning] = load(flags={"reload_dir": ("src",)}).warnings
 
