@@ -40,6 +40,11 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 _ADDRESSES = ("fd", "uds", "host", "port")
 
 
+def logs_warnings(settings: Settings) -> bool:
+    """Return whether `serve` logs the configuration's warnings, as JSON. Its caller writes them as text."""
+    return settings.log_format == "json" and settings.log_config is not None
+
+
 def serve(sources: Sources, configuration: Configuration, inherited: Inherited | None = None) -> int:
     """Serve as the settings say until a signal stops it, and return the exit code.
 
@@ -80,7 +85,7 @@ def serve(sources: Sources, configuration: Configuration, inherited: Inherited |
     privileges.give(identity, log_setup.descriptors())
     if configuration.env_file is not None:
         logger.info("Loading environment from '%s'", configuration.env_file)
-    if settings.log_format == "json":
+    if logs_warnings(settings):
         for warning in configuration.warnings:
             logger.warning("%s", warning)
     command = upgrade_command.this_command(directory, dict(os.environ))

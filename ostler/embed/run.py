@@ -80,11 +80,13 @@ def _run(
         directory=working_directory(),
     )
     configuration = sources.load()
-    for warning in configuration.warnings:
-        write_to_stderr(f"Warning: {warning}")
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or not cli_run.logs_warnings(configuration.settings):
+        for warning in configuration.warnings:
+            write_to_stderr(f"Warning: {warning}")
     _refuse_what_takes_processes(configuration)
     with _environment_restored(configuration):
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread:
             if inherited is not None:
                 raise SettingsError("an upgrade takes an arbiter, in the main thread: restart the program")
             return _serve_in_thread(configuration)

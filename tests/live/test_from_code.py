@@ -174,6 +174,15 @@ ostler.run(
     assert ostler.out.text == ""
 
 
+def test_with_json_a_warning_is_one_line_of_json(project: Path) -> None:
+    source = "import ostler\nostler.run('main:app', port=0, log_format='json', reload_delay=1)\n"
+    with serving_script(project, source) as ostler:
+        ostler.log.wait_for("Application startup complete")
+        assert ostler.stop() == 0
+    lines = [json.loads(line) for line in ostler.log.text.splitlines()]
+    assert [line["level"] for line in lines if "reload_delay" in line["message"]] == ["WARNING"]
+
+
 def test_arguments_in_code_override_variables_and_files(project: Path) -> None:
     (project / "pyproject.toml").write_text(
         "[tool.ostler]\nworkers = 1\nheader = ['X-From: file']\nport = 1\n"
