@@ -146,13 +146,15 @@ that leave while others serve on (a rolling restart, a limit, SIGTTOU) keep idle
 No request is reset. ostler accepts what waits in the listening queue, and the handshakes that are under way: it
 has the kernel ignore new ones (a filter for SYNs, on Linux), goes on accepting for a tenth of a second, and only then
 ends the socket. A client whose SYN is ignored sends it again a second later: it is refused then, or served by
-your next ostler. What remains cannot be helped: a round trip of more than a tenth of a second to a client that is just
-connecting, and a request that crosses the closing of its idle connection on the network.
+your next ostler. Two cases remain: a client that is just connecting and whose round trip is longer than a tenth of a
+second, and a request that crosses the closing of its idle connection on the network.
 
 At the end the listening sockets are shut down (shutdown(2)), so that a process that the application has forked and that
-still has them open does not make the next start fail with `Address already in use`. Not so sockets that ostler was given (`--fd`,
-systemd, `Server.serve(sockets=...)`), nor at an upgrade, whose new arbiter has them. Nor after an arbiter that was killed: its workers
-drain, but cannot know whether a new arbiter serves from the same sockets.
+still has them open does not make the next start fail with `Address already in use`. They are only closed in three cases:
+
+- ostler was given them (`--fd`, systemd, `Server.serve(sockets=...)`): they are their owner's;
+- at an upgrade: the new arbiter has them;
+- the arbiter was killed: its workers drain, but cannot know whether a new arbiter serves from the same sockets.
 
 Exit hooks (`atexit`: coverage, profilers) run in every process that is told to stop, also while it still imports the
 application: then it has three seconds for them, and one after SIGQUIT.
@@ -179,7 +181,7 @@ ends everything within about a second. A second Ctrl+C ends at once.
 
 **The terminal is closed**: ssh is dropped, a window or a tmux pane is closed. SIGHUP then stops ostler, as SIGTERM does and as
 Ctrl+C does under `--reload`, if it was started in the foreground of that terminal. Under nohup, with setsid, under systemd or in the
-background (`&`) SIGHUP is never a stop. Under `--reload` a server in the background ends, too.
+background (`&`) SIGHUP does not stop it. Under `--reload` a server in the background ends, too.
 
 ## Exit codes
 
