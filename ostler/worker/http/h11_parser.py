@@ -21,7 +21,7 @@ _REQUEST_LINE = re.compile(
     % TOKEN_CHARACTERS
 )
 _FIELD_LINE = re.compile(rb"[%b]+:[\t\x20-\x7e\x80-\xff]*\r\n\Z" % TOKEN_CHARACTERS)
-_PARTIAL_REQUEST_LINE = re.compile(rb"[%b]+(?: +(?:[!-~]+(?: +[HTP/0-9.]*\r?)?)?)?\Z" % TOKEN_CHARACTERS)
+_PARTIAL_REQUEST_LINE = re.compile(rb"[%b]+(?: +(?:[!-~]+(?:\r| +[HTP/0-9.]*\r?)?)?)?\Z" % TOKEN_CHARACTERS)
 _PARTIAL_FIELD_LINE = re.compile(rb"(?:\r|[%b]+(?::[\t\x20-\x7e\x80-\xff]*\r?)?)\Z" % TOKEN_CHARACTERS)
 _PARTIAL_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\r?\Z")
 _SHORT = 1024

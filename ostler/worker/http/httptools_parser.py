@@ -72,17 +72,20 @@ class HttptoolsParser:
             self._feed_inside(bytes(data))
             return
         self._ended = False
+        upgraded_at = -1
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._resume(data, upgrade.args[0])
-            return
+            upgraded_at = upgrade.args[0]
         except httptools.HttpParserError as error:
             if not self._does_not_know_method(error):
                 raise _refusal(error) from None
             self._hand_over(self._start + bytes(data))
             return
-        if self.in_head:
+        if upgraded_at >= 0:
+            # Not while the exception is handled: it would become the context of a refusal (`_refusal`).
+            self._resume(data, upgraded_at)
+        elif self.in_head:
             self._measure(len(data))
             if not self._target or self._parser.get_method() in _FOREIGN:
                 self._start += bytes(data)
@@ -176,6 +179,7 @@ class HttptoolsParser:
             self._parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         else:
             self._sink.on_end()
+        self._ended = not head.length  # a request before it, in the same feed, may have ended
         if offset < len(data):
             self.feed(memoryview(data)[offset:])
 

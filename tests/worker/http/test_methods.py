@@ -49,6 +49,17 @@ PIPELINES = {
         [OK] * 2,
         post("/1", "Connection: upgrade", "Upgrade: h2c", body=b"ab") + get("/2", method="FOO"),
     ),
+    "after an upgrade that is not taken, behind a GET": (
+        [OK] * 3,
+        get("/1")
+        + post("/2", "Connection: upgrade", "Upgrade: h2c", body=b"11T")
+        + get("/3", method="SETUP"),
+    ),
+    "a refused head after an upgrade that is not taken": (
+        [OK, BAD],
+        get("/1", "Connection: upgrade", "Upgrade: h2c") + get("/2", "Transfer-Encoding: x"),
+    ),
+    "without a version": ([OK, 505], get("/1") + b"GET /2HTTP/1.1\r\nHost: x\r\n\r\n"),
     "after empty lines": (
         [OK] * 3,
         b"\r\n" + get("/1") + b"\r\n\r\n" + get("/2", method="GETX") + get("/3"),
