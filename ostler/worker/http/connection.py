@@ -167,10 +167,10 @@ class Connection(ClosingMixin):
     def close_notify_received(self) -> bool:
         """A TLS client has closed its sending side; return whether the connection stays open for now."""
         owed = self._half_close()
-        if owed:  # the end of TCP is not to be seen yet
+        if owed:  # the end of TCP is not to be seen yet: the SSLObject has paused the socket
+            self._socket_paused = True
             if not self.reading_paused:
                 self._pause_reading()
-            self._pause_socket()
         return owed
 
     def _half_close(self) -> bool:

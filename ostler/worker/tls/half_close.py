@@ -38,9 +38,20 @@ class HalfClosingSSLObject(ssl.SSLObject):
             return data
         if not self._reported:
             self._reported = True
+            self._pause_tcp(self._transport)
             # The event loop has not yet passed on what arrived before.
             self._loop.call_soon(self._report, self._transport)
         raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "close_notify was reported to the connection")
+
+    def _pause_tcp(self, transport: Any) -> None:
+        """Do not read the end of TCP, which may be there already, before the connection has its report.
+
+        A limit of nothing pauses reading if it is on, and resumes it if it is paused. Both event loops look
+        at it when it is set, and again when the read has ended that this is called in: three times in all.
+        """
+        if hasattr(transport, "set_read_buffer_limits"):  # not in asyncio of Python 3.10
+            transport.set_read_buffer_limits(0, 0)
+            transport.set_read_buffer_limits(0, 0)
 
     def _report(self, transport: Any) -> None:
         if transport.is_closing():
