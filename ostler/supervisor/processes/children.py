@@ -50,7 +50,8 @@ _READ_INTERVAL = 1.5
 # The same as a share of the time that a silence may last, where that time is short.
 _READ_INTERVAL_SHARE = 1 / 12
 
-# Seconds without another line after which a worker has written all of its stacks: they have no end mark.
+# Seconds after the first line in which a worker writes all of its stacks: they have no end mark. If it were
+# after the last line, stacks that are asked for again and again would never be logged.
 _STACKS_END = 0.1
 # Seconds after which a line that waits for stacks is logged without them: the process does not run at all.
 _STACKS_WAIT = 1.0
@@ -251,10 +252,9 @@ class Children:
         written = [line for line in lines if line]
         if written:
             self._stacks.setdefault(child.pid, []).extend(written)
-            if child.pid in self._stacks_timers:
-                self._stacks_timers[child.pid].cancel()
-            log = partial(self._log_stacks, child.pid)
-            self._stacks_timers[child.pid] = self._loop.call_later(_STACKS_END, log)
+            if child.pid not in self._stacks_timers:
+                log = partial(self._log_stacks, child.pid)
+                self._stacks_timers[child.pid] = self._loop.call_later(_STACKS_END, log)
         if "" in lines:
             self._read_messages(child)
 
