@@ -7,13 +7,13 @@
 #
 #   PYTHONS="3.14 pypy3.11"   which Pythons; without it, each one found in the chroot
 #   TESTS="tests/worker -x"   arguments for pytest; without it, all tests but tests/hosting
-#   MIRROR=http://...         a mirror of Debian
+#   MIRROR=http://...         a mirror of Debian; without it, debootstrap's own default
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly DIRECTORY=$PWD/build/pythons
 readonly ROOT=$DIRECTORY/root
-readonly MIRROR=${MIRROR:-http://deb.debian.org/debian}
+readonly MIRROR=${MIRROR:-}
 readonly TESTS=${TESTS:-"--ignore=tests/hosting"}
 
 # What the tests call, and what builds the packages that have no wheel for a new Python or for PyPy.
@@ -46,7 +46,7 @@ make_chroot() {
   rm -rf "$ROOT"
   mkdir -p "$ROOT"
   echo "test-pythons: making the chroot with debootstrap, log: $DIRECTORY/chroot.log"
-  debootstrap --variant=minbase unstable "$ROOT" "$MIRROR" > "$DIRECTORY/chroot.log" 2>&1 \
+  debootstrap --variant=minbase unstable "$ROOT" ${MIRROR:+"$MIRROR"} > "$DIRECTORY/chroot.log" 2>&1 \
     || fail "debootstrap failed: $(tail -n 1 "$DIRECTORY/chroot.log")"
   touch "$ROOT.made"
 }
