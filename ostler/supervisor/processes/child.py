@@ -142,7 +142,7 @@ class Child:
 
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
-        if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        if not hasattr(os, "waitid"):  # PyPy, and macOS before Python 3.13
             return self._process.exitcode
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -175,6 +175,15 @@ def thread_ids(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
     return []
+
+
+def _children_of(pid: int) -> list[int]:
+    """Return the ids of a process's children, also of those that have ended; none where /proc does not say."""
+    pids: list[int] = []
+    for thread in thread_ids(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            pids += map(int, file.read().split())
+    return pids
 
 
 Tgkill: TypeAlias = Callable[[int, int, int], None]
@@ -227,6 +236,12 @@ def signal_another_thread(
 
 def reap_orphans(known: Container[int]) -> None:
     """As PID 1: collect processes of this container whose parent has ended; never those in `known`."""
+    if not hasattr(os, "waitid"):  # PyPy
+        for pid in _children_of(os.getpid()):
+            if pid not in known:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        return
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in known:
