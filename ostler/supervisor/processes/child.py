@@ -143,7 +143,7 @@ class Child:
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
         if not hasattr(os, "waitid"):  # PyPy, and macOS before Python 3.13
-            return self._process.exitcode
+            return self._exit_status_in_proc()
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -151,6 +151,16 @@ class Child:
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def _exit_status_in_proc(self) -> int | None:
+        """As `exit_status`; where there is no /proc, the process is reaped."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b") ")[2].split()
+        except OSError:
+            return self._process.exitcode
+        # Fields 3, state, and 52, exit_code (proc_pid_stat(5)).
+        return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == b"Z" else None
 
     def wait(self, seconds: float) -> None:
         """Wait for the process to end, and kill it if it has not within `seconds`."""
