@@ -126,14 +126,15 @@ class Heartbeat:
             self._ensure_thread()
         self._forks.release()
 
-    def _ensure_thread(self) -> None:
-        """Start the thread again if it has ended for a fork that is over."""
+    def _ensure_thread(self) -> bool:
+        """Start the thread again if it has ended for a fork that is over; return whether there is one."""
         with self._pause_lock:
             if not self._runs and not self._pausing:
                 # The interpreter ends, or a limit allows no thread (RLIMIT_NPROC, pids.max): then the next
                 # tick of the event loop tries again.
                 with contextlib.suppress(RuntimeError):
                     self._start_thread()
+            return self._runs
 
     def _ends_for_a_fork(self) -> bool:
         with self._pause_lock:
@@ -186,8 +187,8 @@ class Heartbeat:
         self._throttled = self._throttling.read()
         self._loop_count += 1
         self._ask_to_retire()
-        if not self._runs:
-            self._ensure_thread()
+        if not self._runs and not self._ensure_thread():
+            self._beat_once()  # in place of the thread
 
     def _run(self) -> None:
         poll = select.poll()

@@ -1,8 +1,9 @@
 """An application's exception as a traceback without ostler's frames, or as one line.
 
-Relies on what CPython calls the code of its import system: `<frozen importlib._bootstrap>` and the like, and
-the file of the `importlib` package. PyPy has `<builtin>/frozen importlib._bootstrap_external` as well. Where that changes, tracebacks begin with the frames of the import
-system and a line may name one of its files; tests/worker/test_tracebacks.py then fails.
+Relies on what Python calls the code of its import system: `<frozen importlib._bootstrap>` and the like, under
+PyPy `<builtin>/frozen importlib._bootstrap_external` as well, and the file of the `importlib` package. Where
+that changes, tracebacks begin with the frames of the import system and a line may name one of its files;
+tests/worker/test_tracebacks.py then fails.
 """
 
 from __future__ import annotations

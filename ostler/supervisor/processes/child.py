@@ -188,7 +188,7 @@ def thread_ids(pid: int) -> list[int]:
 
 
 def _children_of(pid: int) -> list[int]:
-    """Return the ids of a process's children, also of those that have ended; none where /proc does not say."""
+    """Return the ids of a process's children, those that have ended included; none without /proc."""
     pids: list[int] = []
     for thread in thread_ids(pid):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
