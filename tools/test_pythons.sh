@@ -128,7 +128,8 @@ main() {
   for name in ${PYTHONS:-$(find_pythons)}; do
     test_python "$name" || failed=1
   done
-  printf '\n%s\n' "${summary[@]}"
+  echo
+  printf '%s\n' "${summary[@]}"
   exit "$failed"
 }
 
