@@ -114,10 +114,23 @@ test_python() {
   return "$status"
 }
 
+# Run this script again in namespaces of its own, and exit with its status. unshare(1) ignores SIGTERM; when it is
+# killed, its child is, too, and with that, the first process of its namespace, every other.
+run_in_namespaces() {
+  local namespaces status=0
+  trap 'kill -KILL "$namespaces"; wait "$namespaces" || true' HUP INT TERM
+  # A shell's background process ignores SIGINT, and the tests would inherit that.
+  env --default-signal=INT,QUIT \
+    unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces &
+  namespaces=$!
+  wait "$namespaces" || status=$?
+  exit "$status"
+}
+
 main() {
   if [ "${1:-}" != --in-namespaces ]; then
     check_machine
-    exec unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces
+    run_in_namespaces
   fi
   trap 'exit 130' INT TERM  # as the first process of its namespace it has no defaults
   make_chroot
