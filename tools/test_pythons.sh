@@ -118,7 +118,7 @@ test_python() {
 # killed, its child is, too, and with that, the first process of its namespace, every other.
 run_in_namespaces() {
   local namespaces status=0
-  trap 'kill -KILL "$namespaces"; wait "$namespaces" || true' HUP INT TERM
+  trap 'kill -KILL "$namespaces"; { wait "$namespaces" || true; } 2> /dev/null' HUP INT TERM
   # A shell's background process ignores SIGINT, and the tests would inherit that.
   env --default-signal=INT,QUIT \
     unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces &
