@@ -7,13 +7,13 @@
 #
 #   PYTHONS="3.14 pypy3.11"   which Pythons; without it, each one found in the chroot
 #   TESTS="tests/worker -x"   arguments for pytest; without it, all tests but tests/hosting
-#   MIRROR=http://...         a mirror of Debian
+#   MIRROR=http://...         a mirror of Debian; without it, debootstrap's own default
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly DIRECTORY=$PWD/build/pythons
 readonly ROOT=$DIRECTORY/root
-readonly MIRROR=${MIRROR:-http://deb.debian.org/debian}
+readonly MIRROR=${MIRROR:-}
 readonly TESTS=${TESTS:-"--ignore=tests/hosting"}
 
 # What the tests call, and what builds the packages that have no wheel for a new Python or for PyPy.
@@ -46,7 +46,7 @@ make_chroot() {
   rm -rf "$ROOT"
   mkdir -p "$ROOT"
   echo "test-pythons: making the chroot with debootstrap, log: $DIRECTORY/chroot.log"
-  debootstrap --variant=minbase unstable "$ROOT" "$MIRROR" > "$DIRECTORY/chroot.log" 2>&1 \
+  debootstrap --variant=minbase unstable "$ROOT" ${MIRROR:+"$MIRROR"} > "$DIRECTORY/chroot.log" 2>&1 \
     || fail "debootstrap failed: $(tail -n 1 "$DIRECTORY/chroot.log")"
   touch "$ROOT.made"
 }
@@ -114,10 +114,23 @@ test_python() {
   return "$status"
 }
 
+# Run this script again in namespaces of its own, and exit with its status. unshare(1) ignores SIGTERM; when it is
+# killed, its child is, too, and with that, the first process of its namespace, every other.
+run_in_namespaces() {
+  local namespaces status=0
+  trap 'kill -KILL "$namespaces"; { wait "$namespaces" || true; } 2> /dev/null' HUP INT TERM
+  # A shell's background process ignores SIGINT, and the tests would inherit that.
+  env --default-signal=INT,QUIT \
+    unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces &
+  namespaces=$!
+  wait "$namespaces" || status=$?
+  exit "$status"
+}
+
 main() {
   if [ "${1:-}" != --in-namespaces ]; then
     check_machine
-    exec unshare --mount --propagation private --pid --fork --kill-child "tools/$(basename "$0")" --in-namespaces
+    run_in_namespaces
   fi
   trap 'exit 130' INT TERM  # as the first process of its namespace it has no defaults
   make_chroot
@@ -128,7 +141,8 @@ main() {
   for name in ${PYTHONS:-$(find_pythons)}; do
     test_python "$name" || failed=1
   done
-  printf '\n%s\n' "${summary[@]}"
+  echo
+  printf '%s\n' "${summary[@]}"
   exit "$failed"
 }
 

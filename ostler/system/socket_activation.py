@@ -6,10 +6,10 @@ import contextlib
 import os
 import stat
 from collections.abc import Mapping
-from socket import socket
 
 from ostler.errors import BindError
 from ostler.records import record
+from ostler.system.shared_sockets import from_descriptor
 from ostler.system.sockets import Listener, adopt
 
 FIRST = 3
@@ -104,7 +104,7 @@ def _refuse_wrong(fd: int, count: int) -> None:
         raise BindError(f"{_source(count)}: descriptor {fd} is not open") from None
     if not stat.S_ISSOCK(kind):
         raise BindError(f"{_source(count)}: descriptor {fd} is not a socket")
-    with contextlib.suppress(OSError), socket(fileno=os.dup(fd)) as sock:
+    with contextlib.suppress(OSError), from_descriptor(os.dup(fd)) as sock:
         sock.getpeername()
         raise BindError(
             f"{_source(count)}: descriptor {fd} is a connection and no listening socket; "

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from ostler.errors import BindError
 from ostler.settings.declarations import Settings
-from ostler.system import stop_listening
+from ostler.system import shared_sockets, stop_listening
 
 _UNIX_PATH_MAX = 107
 """Bytes: `sun_path` has 108 with the NUL at its end (unix(7))."""
@@ -124,7 +124,7 @@ def adopt(fd: int, backlog: int, *, source: str = "") -> socket.socket:
     """
     source = source or f"--fd {fd}"
     try:
-        sock = socket.socket(fileno=os.dup(fd))
+        sock = shared_sockets.from_descriptor(os.dup(fd))
     except OSError as exc:
         what = "is not open" if exc.errno == errno.EBADF else "is not a socket"
         raise BindError(

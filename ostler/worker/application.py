@@ -82,8 +82,9 @@ def _failures_logged(settings: Settings) -> Iterator[None]:
         raise
     except BaseException as exc:
         log_setup.revive()
+        # A tuple: PyPy keeps the traceback of an exception that is being handled, whatever it is set to.
         logger.error(
-            "The application could not be imported:\n", exc_info=exc.with_traceback(own_traceback(exc))
+            "The application could not be imported:\n", exc_info=(type(exc), exc, own_traceback(exc))
         )
         raise StartupError(f"{settings.app} could not be imported: {one_line(exc)}") from None
     log_setup.revive()

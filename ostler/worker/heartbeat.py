@@ -94,9 +94,10 @@ class Heartbeat:
         os.register_at_fork(before=self._pause, after_in_parent=self._resume)
 
     def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True)
+        thread.start()
+        self._thread = thread
         self._runs = True
-        self._thread = threading.Thread(target=self._run, name="ostler-heartbeat", daemon=True)
-        self._thread.start()
 
     def _pause(self) -> None:
         """Before a fork: end the thread. One that cannot end, because it waits for the forking one, stays."""
@@ -122,10 +123,18 @@ class Heartbeat:
             self._pausing = False
             with contextlib.suppress(BlockingIOError):
                 os.read(self._pause_reader, 64)
-            if not self._runs:
-                with contextlib.suppress(RuntimeError):  # the interpreter ends
-                    self._start_thread()
+            self._ensure_thread()
         self._forks.release()
+
+    def _ensure_thread(self) -> bool:
+        """Start the thread again if it has ended for a fork that is over; return whether there is one."""
+        with self._pause_lock:
+            if not self._runs and not self._pausing:
+                # The interpreter ends, or a limit allows no thread (RLIMIT_NPROC, pids.max): then the next
+                # tick of the event loop tries again.
+                with contextlib.suppress(RuntimeError):
+                    self._start_thread()
+            return self._runs
 
     def _ends_for_a_fork(self) -> bool:
         with self._pause_lock:
@@ -178,6 +187,8 @@ class Heartbeat:
         self._throttled = self._throttling.read()
         self._loop_count += 1
         self._ask_to_retire()
+        if not self._runs and not self._ensure_thread():
+            self._beat_once()  # in place of the thread
 
     def _run(self) -> None:
         poll = select.poll()

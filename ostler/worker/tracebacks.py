@@ -1,8 +1,9 @@
 """An application's exception as a traceback without ostler's frames, or as one line.
 
-Relies on what CPython calls the code of its import system: `<frozen importlib._bootstrap>` and the like, and
-the file of the `importlib` package. Where that changes, tracebacks begin with the frames of the import
-system and a line may name one of its files; tests/worker/test_tracebacks.py then fails.
+Relies on what Python calls the code of its import system: `<frozen importlib._bootstrap>` and the like, under
+PyPy `<builtin>/frozen importlib._bootstrap_external` as well, and the file of the `importlib` package. Where
+that changes, tracebacks begin with the frames of the import system and a line may name one of its files;
+tests/worker/test_tracebacks.py then fails.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import os
 import traceback
 from types import TracebackType
 
-_FROZEN = "<frozen "
+_FROZEN = ("<frozen ", "<builtin>/frozen ")
 """What the file name of the interpreter's built-in modules begins with; an application has none of those."""
+_IMPORT_SYSTEM = tuple(f"{frozen}importlib" for frozen in _FROZEN)
 
 # The directory of ostler's own modules.
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
@@ -46,4 +48,4 @@ def one_line(exc: BaseException) -> str:
 
 def _leads_to_application(filename: str) -> bool:
     """Whether a frame only leads to the application's code: it is ostler's or the import system's."""
-    return filename.startswith((f"{_FROZEN}importlib", _PACKAGE)) or filename == importlib.__file__
+    return filename.startswith((*_IMPORT_SYSTEM, _PACKAGE)) or filename == importlib.__file__

@@ -46,8 +46,8 @@ async def deadly(scope, receive, send):
     if scope["path"] == "/exit":
         os._exit(9)
     if scope["path"] == "/segv":
-        import ctypes
-        ctypes.string_at(0)
+        import faulthandler
+        faulthandler._sigsegv()  # PyPy survives ctypes.string_at(0)
     await app(scope, receive, send)
 """
 

@@ -190,11 +190,16 @@ def test_a_stop_ends_though_a_thread_hangs(tmp_path: Path, workers: tuple[str, .
 
 def wait_for_hang(ostler: Ostler, *, supervised: bool) -> None:
     """Wait until a thread of the server hangs in the application, by the stacks that SIGUSR2 logs."""
+    asked = -60.0
 
     def hangs() -> bool:
-        # A plain server is not among `workers`. To an arbiter, SIGUSR2 would be the signal to upgrade.
-        for pid in ostler.workers() if supervised else [ostler.pid]:
-            psutil.Process(pid).send_signal(signal.SIGUSR2)
+        nonlocal asked
+        # The stacks are logged once they are complete: not before the next request for them, if that is soon.
+        if time.monotonic() - asked > 1:
+            asked = time.monotonic()
+            # A plain server is not among `workers`. To an arbiter, SIGUSR2 would be the signal to upgrade.
+            for pid in ostler.workers() if supervised else [ostler.pid]:
+                psutil.Process(pid).send_signal(signal.SIGUSR2)
         return "hang_for_good" in ostler.log.text
 
     wait_until(hangs, "the application hangs")

@@ -2,6 +2,7 @@
 
 - ostler's own name where uvicorn's stands: in log lines, the Server header, loggers, variables, usage lines.
 - Process ids, ports, dates, versions, memory addresses, the behaviour's directory.
+- The reason phrases that Python 3.13 has changed: uvicorn.json has what 3.12 and older say.
 - The width of a log line's level, and the frames of a traceback: its first and its last line count.
 """
 
@@ -21,6 +22,7 @@ PATTERNS = (
     (r"('(?:127\.0\.0\.1|::1)', )\d{4,5}\b", r"\1PORT"),
     (r"\b0x[0-9a-f]{6,}", "0xADDRESS"),
     (r"\x1b\[[0-9;]*m", "<colour>"),
+    ("422 Unprocessable Content", "422 Unprocessable Entity"),
     (r"^(TRACE|DEBUG|INFO|WARNING|ERROR|CRITICAL): +", r"\1: "),
 )
 

@@ -48,7 +48,7 @@ def test_a_configuration_that_has_its_content_is_not_read_again(tmp_path: Path) 
     ("name", "text", "said"),
     [
         ("missing.json", None, "missing.json: cannot be read: No such file or directory"),
-        ("log.json", "{", "log.json: not valid JSON: Expecting property name"),
+        ("log.json", "{", "log.json: not valid JSON: "),
         ("log.json", "[1]", "log.json: no log configuration: expected a table, found [1]"),
         ("log.json", "[" * 100_000, "log.json: not valid JSON: "),
         ("log.toml", "a = ", "log.toml: not valid TOML: "),

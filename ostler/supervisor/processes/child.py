@@ -142,8 +142,8 @@ class Child:
 
     def exit_status(self) -> int | None:
         """Return the exit code, or minus the signal's number, of an ended process; it stays unreaped."""
-        if not hasattr(os, "waitid"):  # macOS before Python 3.13
-            return self._process.exitcode
+        if not hasattr(os, "waitid"):  # PyPy, and macOS before Python 3.13
+            return self._exit_status_in_proc()
         try:
             ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
@@ -151,6 +151,16 @@ class Child:
         if ended is None:
             return None
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+    def _exit_status_in_proc(self) -> int | None:
+        """As `exit_status`; where there is no /proc, the process is reaped."""
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b") ")[2].split()
+        except OSError:
+            return self._process.exitcode
+        # Fields 3, state, and 52, exit_code (proc_pid_stat(5)).
+        return os.waitstatus_to_exitcode(int(fields[49])) if fields[0] == b"Z" else None
 
     def wait(self, seconds: float) -> None:
         """Wait for the process to end, and kill it if it has not within `seconds`."""
@@ -175,6 +185,15 @@ def thread_ids(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return sorted(int(name) for name in os.listdir(f"/proc/{pid}/task"))
     return []
+
+
+def _children_of(pid: int) -> list[int]:
+    """Return the ids of a process's children, those that have ended included; none without /proc."""
+    pids: list[int] = []
+    for thread in thread_ids(pid):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            pids += map(int, file.read().split())
+    return pids
 
 
 Tgkill: TypeAlias = Callable[[int, int, int], None]
@@ -227,6 +246,12 @@ def signal_another_thread(
 
 def reap_orphans(known: Container[int]) -> None:
     """As PID 1: collect processes of this container whose parent has ended; never those in `known`."""
+    if not hasattr(os, "waitid"):  # PyPy
+        for pid in _children_of(os.getpid()):
+            if pid not in known:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        return
     with contextlib.suppress(ChildProcessError):
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in known:

@@ -17,7 +17,7 @@ from ostler.ipc.assignment import ARBITERS_OWN, GENERATION_VARIABLE, SLOT_VARIAB
 from ostler.ipc.load_board import SharedQueues
 from ostler.settings.declarations import Settings
 from ostler.supervisor.processes.child import Child
-from ostler.system import pipes
+from ostler.system import pipes, shared_sockets
 from ostler.system.pipes import PipeEnd
 
 _spawn = multiprocessing.get_context("spawn")
@@ -85,6 +85,7 @@ def start_worker(
         )
         # Not a daemon: multiprocessing forbids daemons to have child processes, and an application may.
         process = _spawn.Process(target=entry, args=(assignment,), name=f"worker {slot}", daemon=False)
+        shared_sockets.prepare_spawn()
         place = {SLOT_VARIABLE: str(slot), GENERATION_VARIABLE: str(generation)}
         with _signals_blocked(), _main_module_hidden(), _environment({**environment, **place}):
             process.start()

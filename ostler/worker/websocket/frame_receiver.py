@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import io
+import sys
+from collections.abc import Callable
 
 from ostler.worker.websocket.codec import CLOSE, PONG, Failure, MessageSink, header, is_close_code
 
@@ -12,6 +14,9 @@ _TEXT, _BINARY, _PING, _PONG = 1, 2, 9, 10
 
 _Payload = bytes | bytearray | memoryview
 _new_decoder = codecs.getincrementaldecoder("utf-8")
+
+# PyPy's `str` takes surrogates for UTF-8 (seen in 8.0.1); CPython's is the faster of the two.
+_to_text: Callable[[_Payload, str], str] = codecs.decode if sys.implementation.name == "pypy" else str
 
 
 class FrameReceiver:
@@ -150,6 +155,6 @@ def decode(payload: _Payload) -> str:
         Failure: it is not UTF-8 (RFC 6455, section 8.1).
     """
     try:
-        return str(payload, "utf-8")
+        return _to_text(payload, "utf-8")
     except UnicodeDecodeError as error:
         raise Failure(1007, f"invalid UTF-8 at position {error.start}") from None

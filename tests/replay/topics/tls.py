@@ -45,6 +45,8 @@ def shakes_hands(**settings: Any) -> Callable[[Running], Any]:
             ):
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
                 data = b"".join(iter(lambda: sock.recv(65536), b""))
+                if not data:
+                    return "refused"  # whether the alert or the end is seen depends on OpenSSL's version
                 return [sock.version(), sock.selected_alpn_protocol(), data.split(b"\r\n")[0].decode()]
         except (ssl.SSLError, ConnectionError):
             return "refused"

@@ -22,6 +22,8 @@ from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, Client, Way, get, opened, part, read_body, respond, start
 
 MB = 1_000_000
+LITTLE = (40 if sys.implementation.name == "pypy" else 20) * MB
+"""PyPy's garbage collector lets the heap grow before it runs: by 24 to 28 MB here."""
 ROOT = Path(__file__).parents[3]
 
 
@@ -90,7 +92,7 @@ def test_100_mb_up_to_a_slow_app_take_no_memory(watched: Watched, chunked: bool)
                 client.send(b"x" * MB)
         assert client.answer().body == b"%d" % total
     client.close()
-    assert growth[0] < 20 * MB
+    assert growth[0] < LITTLE
 
 
 def test_100_mb_down_to_a_slow_client_take_no_memory(watched: Watched) -> None:
@@ -107,7 +109,7 @@ def test_100_mb_down_to_a_slow_client_take_no_memory(watched: Watched) -> None:
                 left -= len(client.socket.recv(65536))
     client.close()
     assert left == 0
-    assert growth[0] < 20 * MB
+    assert growth[0] < LITTLE
 
 
 def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:

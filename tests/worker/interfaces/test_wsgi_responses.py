@@ -179,7 +179,7 @@ def stop_iteration(environ: Environ, start_response: StartResponse) -> list[byte
         (giving([b""], "OK"), "three digits"),
         (giving([b"x"], "2000 OK"), "three digits"),
         (giving([b"x"], headers=[("X", 1)]), "must be str"),  # type: ignore[list-item]
-        (giving([b"x"], headers=[("X", "\u20ac")]), "latin-1"),
+        (giving([b"x"], headers=[("X", "\u20ac")]), "'latin"),
         (giving([b"x"], headers=[("X", "a\r\nb: c")]), "Invalid HTTP header value"),
         (giving([b"x"], headers=[("Content-Length", "many")]), "Invalid Content-Length"),
     ],
