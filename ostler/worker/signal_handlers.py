@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import logging
 import os
@@ -159,8 +160,12 @@ class SignalHandlers:
         self._server.stop(stream_grace=self._stream_grace)
 
     def set_deadline(self, seconds: float) -> None:
-        """End this process by force in `seconds`, whatever it does then, and write its stacks."""
-        faulthandler.dump_traceback_later(seconds, file=_writable(self._stacks), exit=True)
+        """End this process by force in `seconds`, whatever it does then, and write its stacks.
+
+        It takes a thread. Where a limit allows none (RLIMIT_NPROC, pids.max), there is no deadline.
+        """
+        with contextlib.suppress(RuntimeError):
+            faulthandler.dump_traceback_later(seconds, file=_writable(self._stacks), exit=True)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
         if not self._over:
