@@ -15,7 +15,8 @@ SURPLUS = 64
 class ConnectionLimit:
     """Keeps the number of one server's connections at its limit.
 
-    A connection counts from its PROXY header or TLS handshake on. At the limit, a new connection takes the
+    A connection counts from its PROXY header or TLS handshake on, and has its place if there is room when it
+    its handshake begins: later ones do not take it away meanwhile. At the limit, a new connection takes the
     place of a kept one that is idle between two requests. Where none is idle, the new one is surplus: its
     first request is answered with 503, unless there is room by then.
     """
@@ -23,6 +24,8 @@ class ConnectionLimit:
     def __init__(self, limit: int, server_state: ServerState) -> None:
         self._limit = limit
         self._server_state = server_state
+        self._placed: set[int] = set()
+        """Descriptors whose last socket had room when its handshake began, and is no connection yet."""
         self._surplus: set[ServedConnection] = set()
         self._leaving: set[ServedConnection] = set()
         """Connections that were closed to make room and are not gone yet."""
@@ -41,11 +44,15 @@ class ConnectionLimit:
             # A request without a limit asks nothing. The check of this one leads to that of the connections.
             server_state.limit_concurrency = inf
 
-    def guard(self, connect: Connect) -> Connect:
+    def guard(self, connect: Connect, *, handshake: bool) -> Connect:
         """Return `connect` for accepted sockets, but that it closes those far above the limit at once."""
 
         async def connect_or_close(sock: socket.socket) -> None:
-            if self._over(SURPLUS) < 0:
+            over = self._over(0)
+            if over < SURPLUS:
+                # Set or overwritten here for each socket, so what a failed handshake leaves does no harm.
+                # Without a handshake, sockets that are accepted in one turn do not count each other yet.
+                (self._placed.add if over < 0 and handshake else self._placed.discard)(sock.fileno())
                 await connect(sock)
                 return
             sock.close()
@@ -57,11 +64,14 @@ class ConnectionLimit:
 
         return connect_or_close
 
-    def admit(self, connection: ServedConnection, *, arriving: bool) -> None:
+    def admit(self, connection: ServedConnection, descriptor: int, *, arriving: bool) -> None:
         """Make room for `connection`, which is new; if that is impossible, note that it is surplus.
 
         `arriving` says that `ServerState.arriving` still counts it, too.
         """
+        if descriptor in self._placed:
+            self._placed.discard(descriptor)
+            return
         if self._over(1 if arriving else 0) > 0 and not self._close_longest_idle():
             self._surplus &= self._server_state.connections
             self._surplus.add(connection)

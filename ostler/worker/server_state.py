@@ -72,11 +72,12 @@ class ServedConnection(Protocol):
 class MakesRoom(Protocol):
     """Keeps the number of connections at a limit."""
 
-    def guard(self, connect: Connect) -> Connect:
+    def guard(self, connect: Connect, *, handshake: bool) -> Connect:
         """Return `connect` for accepted sockets, but that it closes those far above the limit at once."""
 
-    def admit(self, connection: ServedConnection, *, arriving: bool) -> None:
-        """Make room for a new connection; `arriving` says that `ServerState.arriving` counts it, too."""
+    def admit(self, connection: ServedConnection, descriptor: int, *, arriving: bool) -> None:
+        """Make room for a new connection of the socket with this descriptor; `arriving` says that
+        `ServerState.arriving` counts it, too."""
 
     def take_request(self, connection: ServedConnection) -> bool:
         """Note a request of `connection`; return False if it is to be answered with 503."""

@@ -194,6 +194,32 @@ def test_half_a_tls_handshake_counts_as_a_connection_and_not_as_a_request(
     assert tls_connect(server).ask(get()).status == 200
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_those_that_came_when_there_was_room_are_served_whoever_comes_meanwhile(
+    serve: Serve, authority: Authority, tls: bool
+) -> None:
+    """A crowd took the places of all, itself included, as long as its handshakes were under way."""
+    files = authority.files if tls else {"proxy_protocol": True, "forwarded_allow_ips": "127.0.0.1"}
+    server = serve(hello, limit_connections=1, **files)
+    first = server.connect()
+    server.until(lambda: server.server_state.arriving == 1)
+    crowd = [server.connect() for _ in range(5)]
+    server.until(lambda: server.server_state.arriving == 6)
+
+    if tls:
+        with authority.client().wrap_socket(first.socket, server_hostname="localhost") as secure:
+            secure.sendall(get())
+            assert secure.recv(12) == b"HTTP/1.1 200"
+    else:
+        first.send(b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n")
+        server.until(lambda: count(server) == 1)
+        late = crowd[0].ask(b"PROXY TCP4 203.0.113.9 10.0.0.1 5679 443\r\n" + get())
+        assert late.status == 503
+        assert first.ask(get()).status == 200
+    for client in crowd:
+        client.close()
+
+
 def test_the_two_limits_are_independent(serve: Serve) -> None:
     server = serve(hello, limit_connections=8, limit_concurrency=1, timeout_keep_alive=600)
     clients = idle_clients(server, 8)

@@ -45,7 +45,8 @@ def connector(
     `credentials` is None without TLS.
     """
     connect: Connect
-    if credentials is None and not server_state.settings.proxy_protocol:
+    handshake = credentials is not None or server_state.settings.proxy_protocol
+    if not handshake:
         loop = server_state.loop
         connect = lambda sock: loop.connect_accepted_socket(lambda: make_connection(server_state), sock)  # noqa: E731
     else:
@@ -54,7 +55,7 @@ def connector(
 
         connect = Handshake(server_state, make_connection, credentials).connect
     limit = server_state.connection_limit
-    return connect if limit is None else limit.guard(connect)
+    return connect if limit is None else limit.guard(connect, handshake=handshake)
 
 
 class LoadSharing(Protocol):

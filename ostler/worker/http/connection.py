@@ -131,7 +131,8 @@ class Connection(ClosingMixin):
             self.trusted = server_state.proxies.trusts(self.client[0] if self.client else "unix:")
         server_state.connections.add(self)
         if server_state.connection_limit is not None:
-            server_state.connection_limit.admit(self, arriving=ssl_object is not None)
+            descriptor = info("socket").fileno()
+            server_state.connection_limit.admit(self, descriptor, arriving=ssl_object is not None)
         # A client that connects and sends nothing is closed without an answer.
         self._deadline = server_state.now + server_state.timeout_first_request
 
