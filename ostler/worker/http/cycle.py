@@ -49,7 +49,7 @@ from ostler.worker.server_state import ServerState
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
 SENDS_PER_TURN = 32
-"""So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all,
+"""So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
 and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. Over TLS, the
 transport does not even say that it is closing."""
 
