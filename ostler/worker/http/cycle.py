@@ -48,6 +48,11 @@ from ostler.worker.server_state import ServerState
 # The states of the response, in order.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
+SENDS_PER_TURN = 32
+"""So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
+and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. Over TLS, the
+transport does not even say that it is closing."""
+
 
 class Stream(Protocol):
     """What a cycle sends its response through."""
@@ -85,13 +90,16 @@ class Stream(Protocol):
     async def drain(self) -> None:
         """Wait until the client has read enough that more can be sent, or is gone."""
 
+    def is_closing(self) -> bool:
+        """Whether the transport drops what is sent, and the client's loss is not reported yet."""
+
 
 class Cycle:
     """One request and its response: waits for `run_in_task`, then lives until the app returns."""
 
     __slots__ = (
-        "_body", "_end_received", "_remaining", "_waiters", "body_complete", "body_held", "disconnected",
-        "half_closed", "head", "scope", "state", "stream", "task",
+        "_body", "_end_received", "_remaining", "_sends", "_waiters", "body_complete", "body_held",
+        "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, head: RequestHead) -> None:
@@ -112,6 +120,8 @@ class Cycle:
         """The app has received the end of the body."""
         self._remaining = UNKNOWN
         """Bytes of the announced length that are not sent yet; UNKNOWN; or BODILESS."""
+        self._sends = 0
+        """Pieces of the body, or WebSocket messages, that the app has sent."""
         self._waiters: list[asyncio.Future[None]] | None = None
         self.scope: dict[str, Any] = {}
         self.task: asyncio.Task[None] | None = None
@@ -318,6 +328,9 @@ class Cycle:
         self.state = SENDING
         stream.body(self, data, more)
         if more:
+            self._sends += 1
+            if not self._sends % SENDS_PER_TURN or stream.is_closing():
+                await asyncio.sleep(0)
             return
         self._finish()
         if left > 0:

@@ -69,6 +69,10 @@ class FlowControlMixin(asyncio.Protocol):
             self._drain_waiters.append(waiter)
             await waiter
 
+    def is_closing(self) -> bool:
+        """Whether the transport drops what is sent, and the client's loss is not reported yet."""
+        return self._state is not CLOSED and self._transport.is_closing()
+
     # -- for the classes that inherit this
 
     def _pause_reading(self) -> None:

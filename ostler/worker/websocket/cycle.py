@@ -7,13 +7,14 @@ transport over.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import Any
 
 from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, Cycle, as_bytes
+from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, SENDS_PER_TURN, Cycle, as_bytes
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import CodecOptions, MakeCodec, is_close_code
@@ -124,6 +125,9 @@ class WebSocketCycle(Cycle):
         kind = message["type"]
         if socket.write_paused:
             await socket.drain()
+        self._sends += 1
+        if not self._sends % SENDS_PER_TURN or socket.is_closing():
+            await asyncio.sleep(0)
         if not socket.is_open:
             raise self._closed(kind)
         if kind == "websocket.send":
@@ -154,7 +158,10 @@ class WebSocketCycle(Cycle):
         """Take the app's answer to the handshake: accept, close, or a denial response."""
         kind = message["type"]
         if kind.startswith("websocket.http.response."):
-            # A denial response is an HTTP response.
+            # A denial response is an HTTP response. A client takes an interim one for no answer, or for one
+            # that it fails on (101).
+            if kind == "websocket.http.response.start" and message["status"] in range(100, 200):
+                raise RuntimeError(f"The status of a denial must be final, not {message['status']!r}.")
             await super().send({**message, "type": kind.removeprefix(_DENIAL)})
         elif self.state != EXPECTING or kind not in ("websocket.accept", "websocket.close"):
             if self._sent_close:

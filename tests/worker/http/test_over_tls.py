@@ -30,6 +30,8 @@ NOT_OVER_TLS = {
     "test_httpx_is_content",  # it expects http; test_tls.py has it with https
     "test_the_scope_is_that_of_the_asgi_specification",  # likewise
     "test_the_fields_of_an_untrusted_proxy_are_ignored",  # likewise
+    # asyncio logs a warning at the fifth write to a lost peer, which it does not say is lost.
+    "test_an_app_that_only_sends_is_told_that_the_client_is_gone",
     "test_mutated_requests_and_noise_leave_no_trace",  # half-closes, in a helper
     "test_where_the_bytes_are_split_makes_no_difference",  # likewise
     # Python's client loses an answer that comes while it sends close_notify.

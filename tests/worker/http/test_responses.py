@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from typing import Any
@@ -476,6 +477,26 @@ async def wraps_it(send: Send) -> None:
         await until_it_fails(send)
     except OSError:
         raise ValueError("the framework's own word for it") from None
+
+
+@pytest.mark.parametrize("size", [1, 5_000, 100_000])
+def test_an_app_that_only_sends_is_told_that_the_client_is_gone(serve: Serve, size: int) -> None:
+    """A lost transport takes everything and never pauses: the event loop has to run nevertheless."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            await send(part(b"x" * size, True))
+        raise TimeoutError
+
+    server = serve(app)
+    client = server.connect()
+    client.send(get())
+    client.until(b"\r\n\r\n")
+    client.reset()
+    server.until(lambda: not server.server_state.in_flight)
+    assert server.errors.lines == []
 
 
 async def swallows_it(send: Send) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -161,6 +162,23 @@ def test_a_sender_that_waits_is_told_that_the_client_is_gone(serve: Serve) -> No
     server.until(lambda: any(each.write_paused for each in sockets(server)))
     peer.client.reset()
     server.until(lambda: raised and not server.server_state.requests)
+    assert not server.errors.tracebacks
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_an_app_that_only_sends_is_told_that_the_client_is_gone(serve: Serve, size: int) -> None:
+    """A lost transport takes everything and never pauses: the event loop has to run nevertheless."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            await send(text("x" * size))
+        raise TimeoutError
+
+    server = serve(app)
+    opened(server).client.reset()
+    server.until(lambda: not server.server_state.requests)
     assert not server.errors.tracebacks
 
 
