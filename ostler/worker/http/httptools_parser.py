@@ -95,10 +95,15 @@ class HttptoolsParser:
             if self._silent > self._limit + PIECE:
                 raise Refusal(431, "The trailer fields are too large.")
             self._ended = False
+        elif self._ended:
+            self._empty = 0
+        else:
+            self._empty += len(data)
+            if self._empty > EMPTY_LINES:
+                raise too_many_empty_lines()
 
     def _feed_inside(self, data: bytes) -> None:
         """Feed up to each place where the request may end that is being read, until it has ended."""
-        self._count_empty_lines(data)
         while data and (self.in_head or self._left):
             if self._left > 0:
                 end = self._left
@@ -123,15 +128,6 @@ class HttptoolsParser:
         else:
             self._ended = True
             self.feed(data)
-
-    def _count_empty_lines(self, data: bytes) -> None:
-        """Bound the empty lines between two requests, where neither comes with them."""
-        if self.in_head or self._left or data.strip(b"\r\n"):
-            self._empty = 0
-        else:
-            self._empty += len(data)
-            if self._empty > EMPTY_LINES:
-                raise too_many_empty_lines()
 
     def _does_not_know_method(self, error: httptools.HttpParserError) -> bool:
         if isinstance(error, httptools.HttpParserInvalidMethodError):

@@ -178,6 +178,29 @@ def test_empty_lines_do_not_make_an_idle_connection_a_slow_one(serve: Serve) -> 
     assert client.ended()
 
 
+def test_empty_lines_that_come_alone_are_bounded_in_the_first_piece_too(serve: Serve) -> None:
+    for before in (b"", get()):
+        server = serve(hello)
+        client = server.connect()
+        if before:
+            client.ask(before)
+        client.send(b"\r\n" * 1000)
+        assert client.answer().status == 400
+        assert client.ended()
+
+
+def test_few_empty_lines_before_each_request_are_not_summed_up(serve: Serve) -> None:
+    server = serve(hello)
+    client = server.connect()
+    received = 0
+    for _ in range(4):
+        client.send(b"\r\n" * 300)
+        received += 600
+        server.until(lambda want=received: server.received == want)  # type: ignore[misc]
+        assert client.ask(get()).status == 200
+        received += len(get())
+
+
 def test_a_request_has_as_long_as_it_takes(serve: Serve) -> None:
     gate = Gate()
     server = serve(gate, timeout_keep_alive=1.0, timeout_request_header=1.0)
