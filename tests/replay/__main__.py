@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import signal
 import sys
 
 from tests.replay import recording
@@ -28,6 +29,9 @@ def main() -> int:
     parser.add_argument("--accept", action="store_true", help="renew what differences.json says of ostler")
     parser.add_argument("--only", default="*", metavar="GLOB", help="behaviours with such a name")
     options = parser.parse_args()
+    # A shell's `&` and nohup have these ignored, and the servers would inherit that.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
     load()
     names = [name for name in BEHAVIOURS if fnmatch.fnmatchcase(name, options.only)]
     seen = observe(options.server, names)

@@ -14,7 +14,15 @@ from typing import Any
 from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, SENDS_PER_TURN, Cycle, as_bytes
+from ostler.worker.http.cycle import (
+    COMPLETE,
+    EXPECTING,
+    SENDING,
+    SENDS_PER_LOOK,
+    SENDS_PER_TURN,
+    Cycle,
+    as_bytes,
+)
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import CodecOptions, MakeCodec, is_close_code
@@ -125,8 +133,8 @@ class WebSocketCycle(Cycle):
         kind = message["type"]
         if socket.write_paused:
             await socket.drain()
-        self._sends += 1
-        if not self._sends % SENDS_PER_TURN or socket.is_closing():
+        self._sends = sends = self._sends + 1
+        if sends % SENDS_PER_LOOK == 0 and (sends % SENDS_PER_TURN == 0 or socket.is_closing()):
             await asyncio.sleep(0)
         if not socket.is_open:
             raise self._closed(kind)
