@@ -50,10 +50,9 @@ EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
 SENDS_PER_TURN = 32
 """So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
-and never pauses: an app that only sends would otherwise keep the loop from reporting the loss."""
-SENDS_PER_LOOK = 4
-"""After so many, the transport is asked whether it is closing, and then the loop runs at once: asyncio logs a
-warning from the fifth write on that is lost. Over TLS, the transport does not say so."""
+and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. If the transport
+says that it is closing, the loop runs at once: asyncio logs a warning from the fifth write on that is lost. Over
+TLS, the transport does not say so."""
 
 
 class Stream(Protocol):
@@ -330,8 +329,8 @@ class Cycle:
         self.state = SENDING
         stream.body(self, data, more)
         if more:
-            self._sends = sends = self._sends + 1
-            if sends % SENDS_PER_LOOK == 0 and (sends % SENDS_PER_TURN == 0 or stream.is_closing()):
+            self._sends += 1
+            if self._sends % SENDS_PER_TURN == 0 or stream.is_closing():
                 await asyncio.sleep(0)
             return
         self._finish()

@@ -14,15 +14,7 @@ from typing import Any
 from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
 from ostler.worker.http.connection import Connection
-from ostler.worker.http.cycle import (
-    COMPLETE,
-    EXPECTING,
-    SENDING,
-    SENDS_PER_LOOK,
-    SENDS_PER_TURN,
-    Cycle,
-    as_bytes,
-)
+from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, SENDS_PER_TURN, Cycle, as_bytes
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import CodecOptions, MakeCodec, is_close_code
@@ -36,6 +28,8 @@ from ostler.worker.websocket.upgrade import (
 )
 
 _DENIAL = "websocket."
+_SENDS_PER_LOOK = 4
+"""After so many messages the transport is asked whether it is closing; see SENDS_PER_TURN."""
 """What precedes `http.response` in the names of a denial response's messages."""
 
 
@@ -134,7 +128,7 @@ class WebSocketCycle(Cycle):
         if socket.write_paused:
             await socket.drain()
         self._sends = sends = self._sends + 1
-        if sends % SENDS_PER_LOOK == 0 and (sends % SENDS_PER_TURN == 0 or socket.is_closing()):
+        if sends % _SENDS_PER_LOOK == 0 and (sends % SENDS_PER_TURN == 0 or socket.is_closing()):
             await asyncio.sleep(0)
         if not socket.is_open:
             raise self._closed(kind)
