@@ -50,9 +50,9 @@ EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
 SENDS_PER_TURN = 32
 """So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
-and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. If the transport
-says that it is closing, the loop runs at once: asyncio logs a warning from the fifth write on that is lost. Over
-TLS, the transport does not say so."""
+and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. If the
+transport says that it is closing, the loop runs at once: asyncio logs a warning from the fifth write on that
+is lost. Over TLS, the transport does not say so."""
 
 
 class Stream(Protocol):
