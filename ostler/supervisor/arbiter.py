@@ -378,7 +378,7 @@ class Arbiter:
 
     def _ends_listening(self) -> bool:
         """Whether no other process serves from the listening sockets after this arbiter and its workers."""
-        return not self._upgrade.under_way and all(item.ends_with_us for item in self._listeners)
+        return not self._upgrade.may_take_over and all(item.ends_with_us for item in self._listeners)
 
     def _leave_listeners(self) -> None:
         """Close our copies of what others may serve from: the last worker's end then refuses new clients.

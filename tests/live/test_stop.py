@@ -31,7 +31,7 @@ from tests.live.harness import (
     serving,
     wait_until,
 )
-from tests.live.upgrades import upgrading
+from tests.live.upgrades import WAITING, upgrading
 
 KEPT = ("--timeout-keep-alive", "600", "--timeout-graceful-shutdown", "600")
 """An idle connection would hold a stop for longer than a test waits."""
@@ -252,6 +252,36 @@ def test_a_stop_that_reaches_the_workers_first_resets_nothing(project: Path) -> 
             ostler.send(signal.SIGTERM)
             assert ostler.wait() == 0
     assert set(flow.outcomes) == {"answered", "refused"}
+
+
+@pytest.mark.parametrize("queues", ["auto", "off"])
+def test_a_stop_during_an_upgrade_resets_nothing(project: Path, queues: str) -> None:
+    arguments = ("main:app", "--port", "0", *SUPERVISED, "--reuse-port", queues, "--no-access-log")
+    with upgrading(project, *arguments) as run:
+        ostler = run.ostler
+        with Flow(("127.0.0.1", ostler.port), kept=3, fresh=9) as flow:
+            (project / "main.py").write_text(WAITING + APP)
+            ostler.send(signal.SIGUSR2)
+            wait_until((project / "waiting").exists, "the new application is imported")
+            ostler.send(signal.SIGTERM)
+            assert ostler.wait() == 0
+    assert set(flow.outcomes) == {"answered", "refused"}
+
+
+@pytest.mark.parametrize("where", ["tcp", "unix"])
+def test_workers_whose_arbiter_was_killed_leave_their_queues_at_once(project: Path, where: str) -> None:
+    path = str(project / "s")
+    place = ["--uds", path] if where == "unix" else ["--port", "0"]
+    with Ostler(project, "main:app", *place, *SUPERVISED, "--no-access-log") as ostler:
+        ostler.wait_ready(2)
+        ostler.family()
+        address = path if where == "unix" else ("127.0.0.1", ostler.port)
+        with Flow(address, kept=3, fresh=9) as flow:
+            ostler.send(signal.SIGKILL)
+            ostler.wait()
+        ostler.wait_gone()
+    reset = sum(count for outcome, count in flow.outcomes.items() if outcome not in ("answered", "refused"))
+    assert reset <= 2, flow.outcomes  # of 12 clients: what connects between the last accept(2) and close(2)
 
 
 HOLDS_THE_SOCKET = (

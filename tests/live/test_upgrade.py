@@ -18,7 +18,7 @@ from tests.live.clients import send_get, slow_request
 from tests.live.fake_systemd import SOCKET_ACTIVATED, NotifySocket, PassedSockets
 from tests.live.harness import APP, PATIENCE, Ostler, app_version, free_ports, wait_until
 from tests.live.load import Load
-from tests.live.upgrades import ARGUMENTS, upgrading
+from tests.live.upgrades import ARGUMENTS, WAITING, upgrading
 
 
 def test_two_upgrades_in_a_row_lose_no_request(project: Path) -> None:
@@ -119,14 +119,6 @@ def test_a_signal_to_stop_during_an_upgrade_stops_both_arbiters(
         assert ostler.stop(number) == 0
     assert "Upgrade given up: ostler stops" in ostler.log.text
     assert "has taken over" not in ostler.log.text
-
-
-WAITING = """
-import pathlib, time
-pathlib.Path("waiting").touch()
-while not pathlib.Path("go").exists():
-    time.sleep(0.02)  # in the app
-"""
 
 
 def test_signals_during_an_upgrade_are_carried_out_by_the_new_arbiter(project: Path) -> None:

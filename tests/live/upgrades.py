@@ -13,6 +13,14 @@ from tests.live.harness import Ostler
 
 ARGUMENTS = ("main:app", "--port", "0", "--workers", "2")
 
+WAITING = """
+import pathlib, time
+pathlib.Path("waiting").touch()
+while not pathlib.Path("go").exists():
+    time.sleep(0.02)  # in the app
+"""
+"""Code of an application: its import waits for the file `go`."""
+
 
 class Upgrades:
     """The arbiters that have taken over from `ostler`, one after the other."""

@@ -78,9 +78,9 @@ class OldArbiter:
         return f"<OldArbiter {self._decision!r}>"
 
     @property
-    def under_way(self) -> bool:
-        """Whether there is a new arbiter that has not taken the place, and has not ended."""
-        return self._decision.under_way
+    def may_take_over(self) -> bool:
+        """Whether there is a new arbiter that may still take the place: it was not told to stop."""
+        return self._decision.state is UpgradeState.STARTING
 
     @property
     def obstacle(self) -> str:
