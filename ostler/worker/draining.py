@@ -83,17 +83,22 @@ class ServerDrain:
         """Take what waits in the queues, unless new code answers it, and begin to close them.
 
         While any process listens, the kernel completes handshakes. Where another one serves on, they are left
-        to that. Where none does, the last ones are waited for.
+        to that. Where none does, the last ones are waited for. Where nobody can know (the sockets are another
+        program's, or the arbiter was killed), the queues are closed at once: what came in the meantime would
+        be reset if this is the last process that has them.
         """
+        server_state = self._server_state
         for acceptor in self._acceptors:
-            if self._server_state.turning_away:
+            if server_state.turning_away:
                 acceptor.close()
-            elif self._server_state.ends_listening:
+            elif server_state.ends_listening:
                 acceptor.refuse_new()
             else:
                 acceptor.finish()
-        self._refused = self._server_state.ends_listening
-        if not self._server_state.turning_away:
+                if not server_state.supervised:
+                    acceptor.close()
+        self._refused = server_state.ends_listening
+        if not server_state.turning_away and (server_state.ends_listening or server_state.supervised):
             self._listening = self._loop.call_later(HANDSHAKE_TIME, self._wait_for_handshakes)
 
     def _wait_for_handshakes(self) -> None:

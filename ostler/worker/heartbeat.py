@@ -149,6 +149,7 @@ class Heartbeat:
     def ready(self, server_state: ServerState) -> None:
         """Tell the arbiter that this worker accepts connections."""
         self._server_state = server_state
+        server_state.supervised = not self._arbiter_gone
         # The thread sets `_withdrawn` before it looks for the state; it is read here after the state is set.
         # So one of the two withdraws.
         if self._withdrawn:
@@ -162,7 +163,8 @@ class Heartbeat:
 
     def stopping(self) -> None:
         """Note, before this worker drains, whether the whole instance stops: the lifeline says so first."""
-        self._read_lifeline()
+        if not self._read_lifeline() and self._server_state is not None:
+            self._server_state.supervised = False
         if self._withdrawn and self._server_state is not None:
             self._server_state.ends_listening = self._ends_listening
             self._server_state.withdraw()

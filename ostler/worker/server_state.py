@@ -143,6 +143,8 @@ class ServerState:
         Not so in a worker that drains because another one has taken its place."""
         self.ends_listening = False
         """Once the whole instance has stopped, no process serves from the listening sockets."""
+        self.supervised = False
+        """An arbiter lives, which may yet say that the whole instance stops."""
         self.draining = False
         self.keeps = bool(settings.timeout_keep_alive)
         """Whether responses leave their connections open."""

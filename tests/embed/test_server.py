@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import http.client
 import logging
@@ -421,6 +422,31 @@ def test_it_serves_on_given_sockets_and_closes_them(run: Runner[Any]) -> None:
         serving.stop()
         await task
         assert bound.fileno() < 0
+
+    run(main())
+
+
+def test_given_sockets_are_left_at_once_when_the_server_drains(run: Runner[Any]) -> None:
+    async def main() -> None:
+        bound = socket.socket()
+        bound.bind(("127.0.0.1", 0))
+        address = bound.getsockname()
+        app = App()
+        serving = server(app)
+        task = asyncio.create_task(serving.serve(sockets=[bound]))
+        await serving.started
+        slow = asyncio.create_task(get(serving.port, "/slow"))
+        await app.entered.wait()
+        serving.stop()
+        for _ in range(20):  # turns of the loop
+            await asyncio.sleep(0)
+        # A client that could still connect would wait, and then be reset.
+        with socket.socket() as late:
+            outcome = late.connect_ex(address)
+        app.released.set()
+        assert await slow == b"hello"
+        await task
+        assert outcome == errno.ECONNREFUSED
 
     run(main())
 
