@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
+from tests.conftest import PURE
 from tests.worker.conftest import Serve
-from tests.worker.harness import WAYS, Client, Server, Way, hello
+from tests.worker.harness import Client, Server, Way, hello
 from tests.worker.websocket.cases import (
     APPS,
     CLOSES,
@@ -53,7 +54,10 @@ BYTE_BY_BYTE = 64
 """Cases up to so many bytes are sent a second time byte by byte."""
 
 
-@pytest.fixture(params=[way for way in WAYS if way.loop == "uvloop"], ids=lambda way: way.http)
+WAYS = (Way("httptools", "uvloop"), Way("h11", "asyncio"))
+
+
+@pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     """Both parsers; the loop makes no difference to what a frame means."""
     way: Way = request.param
@@ -63,10 +67,11 @@ def way(request: pytest.FixtureRequest) -> Way:
 @pytest.fixture
 def serve_frames(library: str) -> Iterator[Serve]:
     """Serve on one parser: once the WebSocket is open, HTTP's parser has no part in it."""
+    way = WAYS[1] if PURE else WAYS[0]
     servers: list[Server] = []
 
     def start(app: Application, **options: Any) -> Server:
-        servers.append(Server(WAYS[0], app, **{"ws": library, "ws_max_size": LIMIT, **options}))
+        servers.append(Server(way, app, **{"ws": library, "ws_max_size": LIMIT, **options}))
         return servers[-1]
 
     yield start
