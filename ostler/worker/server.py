@@ -15,6 +15,7 @@ from ostler import tls
 from ostler.ipc.load_board import SharedQueues
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
+from ostler.system.malloc import keep_freed_memory
 from ostler.system.memory import resident
 from ostler.worker.accept.acceptor import Acceptor, connector
 from ostler.worker.asgi import Application
@@ -168,6 +169,7 @@ class Server:
             SettingsError: the HTTP parser that is asked for is not installed.
         """
         logger.info("Started server process [%d]", os.getpid())
+        keep_freed_memory()
         lifespan = self._lifespan
         await run_until(self._stop_asked, lifespan.startup())
         if not self._stop_asked.done():

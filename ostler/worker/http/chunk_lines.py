@@ -1,4 +1,4 @@
-"""Checks the lines of a chunked body strictly: RFC 9112, section 7.1.
+"""Reads the lines of a chunked body, and checks them strictly: RFC 9112, section 7.1.
 
 h11 takes any bytes in a chunk extension, and spaces after the size. A reader before or behind ostler may see
 a line end in what h11 skips, and so find another request in the body than ostler does (request smuggling).
@@ -29,7 +29,7 @@ _SIZE_LINE, _DATA, _DATA_END, _TRAILER_LINE, _ENDED = range(5)
 
 
 class ChunkLines:
-    """Walks over one chunked body; its data is skipped."""
+    """Walks over one chunked body."""
 
     __slots__ = ("_left", "_limit", "_line", "_silent", "_state")
 
@@ -44,16 +44,26 @@ class ChunkLines:
         self._silent = 0
         """Bytes since the last data or chunk header."""
 
-    def check(self, data: bytes) -> None:
-        """Check the next bytes of the connection, as far as they belong to the body.
+    @property
+    def ended(self) -> bool:
+        """Whether the body has ended, with its trailer fields."""
+        return self._state == _ENDED
+
+    def read(self, data: bytes, pieces: list[memoryview] | None = None) -> int:
+        """Read the next bytes of the connection, as far as they belong to the body; return how many do.
+
+        What they hold of the chunks' data is appended to `pieces`.
 
         Raises:
             Refusal: the body is malformed, or its lines are too long.
         """
+        view = memoryview(data)
         at, size = 0, len(data)
         while at < size and self._state != _ENDED:
             if self._state == _DATA:
                 taken = min(self._left, size - at)
+                if pieces is not None:
+                    pieces.append(view[at : at + taken])
                 self._left -= taken
                 at += taken
                 if not self._left:
@@ -67,10 +77,11 @@ class ChunkLines:
                 raise Refusal(431, "The trailer fields are too large.")
             if not end:
                 self._check_partial(self._line)
-                return
+                return size
             line, self._line = self._line, b""
             self._take(line)
             at = end
+        return at
 
     def _take(self, line: bytes) -> None:
         if self._state == _SIZE_LINE:

@@ -235,7 +235,7 @@ class Connection(ClosingMixin):
             if len(data) <= PIECE:
                 parser.feed(data)
             else:
-                self._feed_in_pieces(memoryview(data))
+                self._feed_in_pieces(data)
         except Refusal as refusal:
             self._refuse(refusal)
         if self._half_closed:
@@ -251,13 +251,15 @@ class Connection(ClosingMixin):
         elif (state is IDLE or state is NEW) and self._parser.in_head and not was_in_head:
             self._limit_head()
 
-    def _feed_in_pieces(self, view: memoryview) -> None:
-        while view:
+    def _feed_in_pieces(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while rest:
             if self._input_full():
-                self._unparsed = bytes(view)
+                self._unparsed = bytes(rest)
                 break
-            self._parser.feed(view[:PIECE])
-            view = view[PIECE:]
+            parser = self._parser
+            taken = parser.feed(rest if len(rest) <= parser.takes else memoryview(rest)[: parser.takes])
+            rest = memoryview(rest)[taken:]
 
     def _input_full(self) -> bool:
         """Whether what has arrived is as much as may be held."""

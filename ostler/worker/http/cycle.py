@@ -36,6 +36,7 @@ to (`ServerState.requests` does).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -53,6 +54,9 @@ SENDS_PER_TURN = 32
 and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. If the
 transport says that it is closing, the loop runs at once: asyncio logs a warning from the fifth write on that
 is lost. Over TLS, the transport does not say so."""
+
+_LONG = 4 * 1024
+"""A piece of a request's body of at least so many bytes is held as it is, and not joined with others."""
 
 
 class Stream(Protocol):
@@ -99,8 +103,8 @@ class Cycle:
     """One request and its response: waits for `run_in_task`, then lives until the app returns."""
 
     __slots__ = (
-        "_body", "_end_received", "_remaining", "_sends", "_waiters", "body_complete", "body_held",
-        "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
+        "_body", "_end_received", "_later_pieces", "_remaining", "_sends", "_waiters", "body_complete",
+        "body_held", "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, head: RequestHead) -> None:
@@ -117,6 +121,9 @@ class Cycle:
         self.body_held = 0
         """Bytes of the body that the app has not received."""
         self._body: bytes | bytearray = b""
+        """The piece of the body that the app receives next."""
+        self._later_pieces: deque[bytes | bytearray] | None = None
+        """The pieces after it."""
         self._end_received = False
         """The app has received the end of the body."""
         self._remaining = UNKNOWN
@@ -193,19 +200,46 @@ class Cycle:
         if not self.body_held:
             self._body = data
         else:
-            # A list of many small pieces would take many times the memory of their bytes.
-            if isinstance(self._body, bytes):
-                self._body = bytearray(self._body)
-            self._body += data
+            self._hold(data)
         self.body_held += len(data)
         if self._waiters is not None:
             self._wake()
 
+    def _hold(self, data: bytes) -> None:
+        """Hold one more piece of the body. Long pieces are passed on as they are, which copies nothing."""
+        later = self._later_pieces
+        last = later[-1] if later else self._body
+        if len(data) >= _LONG or (len(last) >= _LONG and type(last) is bytes):
+            if later is None:
+                later = self._later_pieces = deque()
+            later.append(data)
+            return
+        # Joined: many small pieces would take many times the memory of their bytes.
+        if type(last) is bytes:
+            last = bytearray(last)
+            if later:
+                later[-1] = last
+            else:
+                self._body = last
+        last += data
+
+    def _take_piece(self) -> bytes:
+        """Return the first piece of the body that is held, and hold it no more."""
+        body = self._body
+        if self._later_pieces:
+            self._body = self._later_pieces.popleft()
+            self.body_held -= len(body)
+        else:
+            self._body = b""
+            self.body_held = 0
+        return body if type(body) is bytes else bytes(body)
+
     def take_body(self) -> bytes:
-        """Return what is held of the body, and hold it no more."""
-        body, self._body = self._body, b""
-        self.body_held = 0
-        return bytes(body)
+        """Return all that is held of the body, and hold it no more."""
+        pieces = []
+        while self.body_held:
+            pieces.append(self._take_piece())
+        return b"".join(pieces)
 
     def end_body(self) -> None:
         """The request's body is complete."""
@@ -274,8 +308,8 @@ class Cycle:
                 self.disconnected = True
                 return {"type": "http.disconnect"}
             await self._new_waiter()
-        body = self.take_body()
-        self._end_received = self.body_complete
+        body = self._take_piece()
+        self._end_received = self.body_complete and not self.body_held
         message = {"type": "http.request", "body": body, "more_body": not self._end_received}
         stream.taken(self)  # this may push in more of the body at once
         return message
@@ -344,6 +378,7 @@ class Cycle:
         """Set the state to COMPLETE: nothing more is sent, for whatever reason."""
         self.state = COMPLETE
         self._body = b""
+        self._later_pieces = None
         self.body_held = 0
         if self._waiters is not None:
             self._wake()

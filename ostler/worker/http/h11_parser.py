@@ -12,8 +12,9 @@ import re
 import h11
 
 from ostler.settings.field_grammar import TOKEN_CHARACTERS
+from ostler.worker.http.announced_body import AnnouncedBody
 from ostler.worker.http.chunk_lines import ChunkLines
-from ostler.worker.http.parser import EMPTY_LINES, RequestSink, too_many_empty_lines
+from ostler.worker.http.parser import EMPTY_LINES, PIECE, RequestSink, too_many_empty_lines
 from ostler.worker.http.request import CHUNKED, ENDLESS, MAX_METHOD, Refusal, method_too_long, oversize
 
 _REQUEST_LINE = re.compile(
@@ -41,12 +42,14 @@ class H11Parser:
         "_sink",
         "_taken",
         "in_head",
+        "takes",
     )
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
         self._sink = sink
         self._limit = limit
         self.in_head = False
+        self.takes = PIECE
         self._buffer = bytearray()
         self._lines: list[bytes] = []
         """The lines of the head that are complete and checked."""
@@ -61,7 +64,7 @@ class H11Parser:
         self._chunk_lines: ChunkLines | None = None
         """Checks its body, if that is chunked."""
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | memoryview) -> int:
         if self._h11 is None:
             self._buffer += data
         else:
@@ -71,6 +74,7 @@ class H11Parser:
                 pass
         except h11.RemoteProtocolError as error:
             raise Refusal(error.error_status_hint, f"Invalid HTTP request received: {error}.") from None
+        return len(data)
 
     def close(self) -> None:
         self._buffer.clear()
@@ -153,6 +157,9 @@ class H11Parser:
                 self._sink.on_body(bytes(self._buffer))
                 self._buffer.clear()
             return False
+        if head.length - len(self._buffer) > PIECE:
+            self._stand_in(head.length)
+            return False
         framing = (
             b"transfer-encoding: chunked" if head.length == CHUNKED else b"content-length: %d" % head.length
         )
@@ -166,9 +173,19 @@ class H11Parser:
             self._buffer.clear()
         return True
 
+    def _stand_in(self, length: int) -> None:
+        """Let an AnnouncedBody read the rest of a body of `length` bytes: h11 would copy each of them."""
+        if self._buffer:
+            self._sink.on_body(bytes(self._buffer))
+        self._sink.replace_parser(AnnouncedBody(self, self._sink, length - len(self._buffer)))
+        self._buffer.clear()
+
+    def body_ended(self) -> None:
+        """The body has ended that was read in place of this parser, which now reads on."""
+
     def _to_h11(self, connection: h11.Connection, data: bytes) -> None:
         if self._chunk_lines is not None:
-            self._chunk_lines.check(data)
+            self._chunk_lines.read(data)
         connection.receive_data(data)
 
     def _read_body(self, connection: h11.Connection) -> bool:

@@ -6,21 +6,22 @@ httptools does not tell. It is found by feeding the same bytes again, one by one
 works if what is fed begins with a request. So a feed that begins inside a request is cut where that may end
 (`_feed_inside`).
 
+What follows the first read of a long body is not fed to llhttp, which would copy it: `AnnouncedBody` reads
+it, or `ChunkedBody`.
+
 One known difference from the h11 adapter: llhttp also accepts `RTSP/1.0` in place of `HTTP/1.0`, and
 `ICE/1.0` for SOURCE, and does not report which it was.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import httptools
 
-from ostler.worker.http.parser import EMPTY_LINES, PIECE, RequestSink, too_many_empty_lines
+from ostler.worker.http.announced_body import AnnouncedBody
+from ostler.worker.http.chunk_lines import ChunkLines
+from ostler.worker.http.chunked_body import ChunkedBody
+from ostler.worker.http.parser import EMPTY_LINES, PIECE, Parser, RequestSink, too_many_empty_lines
 from ostler.worker.http.request import CHUNKED, ENDLESS, Fields, Refusal, RequestHead, oversize
-
-if TYPE_CHECKING:
-    from ostler.worker.http.h11_parser import H11Parser
 
 _FOREIGN = frozenset(
     b"""
@@ -34,9 +35,9 @@ class HttptoolsParser:
     """One per connection. llhttp calls the `on_` methods while `feed` runs."""
 
     __slots__ = (
-        "_empty", "_ended", "_fed", "_headers", "_left", "_limit", "_parser", "_replaying",
+        "_empty", "_ended", "_fed", "_headers", "_inside", "_left", "_limit", "_parser", "_replaying",
         "_silent", "_sink", "_start", "_successor", "_surely_within", "_target", "_upgraded",
-        "_upgrading", "in_head",
+        "_upgrading", "in_head", "takes",
     )  # fmt: skip
 
     def __init__(self, sink: RequestSink, limit: int) -> None:
@@ -45,6 +46,7 @@ class HttptoolsParser:
         self._surely_within = limit - PIECE
         """What `_fed` may be so that a head is within the limit, whatever else the feed holds."""
         self.in_head = False
+        self.takes = PIECE
         self._target = b""
         self._headers: Fields = []
         self._fed = 0
@@ -59,18 +61,21 @@ class HttptoolsParser:
         """Bytes of the empty lines since the last request, as far as nothing else came with them."""
         self._start = b""
         """What was fed since a request began, while its head is incomplete and its method may be unknown."""
-        self._successor: H11Parser | None = None
-        """Reads on, after a request with a method that llhttp does not know."""
+        self._successor: Parser | None = None
+        """Reads on in place of this one: h11, after a method that llhttp does not know, or for one body."""
+        self._inside = False
+        """`_feed_inside` is running."""
         self._upgraded = False
         """All that follows is of another protocol."""
         self._upgrading: RequestHead | None = None
         self._replaying = False
         self._parser = _new_parser(self)
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | memoryview) -> int:
+        size = len(data)
         if not self._ended:
             self._feed_inside(bytes(data))
-            return
+            return size
         self._ended = False
         upgraded_at = -1
         try:
@@ -81,30 +86,59 @@ class HttptoolsParser:
             if not self._does_not_know_method(error):
                 raise _refusal(error) from None
             self._hand_over(self._start + bytes(data))
-            return
+            return size
         if upgraded_at >= 0:
             # Not while the exception is handled: it would become the context of a refusal (`_refusal`).
             self._resume(data, upgraded_at)
         elif self.in_head:
-            self._measure(len(data))
+            self._measure(size)
             if not self._target or self._parser.get_method() in _FOREIGN:
                 self._start += bytes(data)
             self._ended = False
         elif self._left:
-            self._silent += len(data)
+            self._silent += size
             if self._silent > self._limit + PIECE:
                 raise Refusal(431, "The trailer fields are too large.")
+            if self._left > PIECE:
+                self._stand_in(AnnouncedBody(self, self._sink, self._left))
+            elif self._left < 0 and not self._ended and not self._inside:
+                self._leave_chunks(bytes(data))
             self._ended = False
         elif self._ended:
             self._empty = 0
         else:
-            self._empty += len(data)
+            self._empty += size
             if self._empty > EMPTY_LINES:
                 raise too_many_empty_lines()
+        return size
+
+    def _leave_chunks(self, data: bytes) -> None:
+        """Let a ChunkedBody read on; `data` begins with a request, whose head is complete and body is not."""
+        start = len(data) - len(data.lstrip(b"\r\n"))
+        _, _, body = data[start:].partition(b"\r\n\r\n")
+        lines = ChunkLines(self._limit)
+        pieces: list[memoryview] = []
+        lines.read(body, pieces)
+        # llhttp reads on if it has found another body here, which it should not.
+        if sum(map(len, pieces)) == CHUNKED - self._left:
+            self._stand_in(ChunkedBody(self, self._sink, lines))
+
+    def _stand_in(self, parser: Parser) -> None:
+        """Let `parser` read the rest of the body in place of this one."""
+        self._successor = parser
+        self._sink.replace_parser(parser)
+
+    def body_ended(self) -> None:
+        """The body has ended that was read in place of this parser, which now reads on."""
+        self._successor = None
+        self._left = 0
+        self._ended = True
+        self._parser = _new_parser(self)
 
     def _feed_inside(self, data: bytes) -> None:
         """Feed up to each place where the request may end that is being read, until it has ended."""
-        while data and (self.in_head or self._left):
+        self._inside = True
+        while data and (self.in_head or self._left) and self._successor is None:
             if self._left > 0:
                 end = self._left
             elif data.startswith((b"\n", b"\r\n")):
@@ -119,6 +153,7 @@ class HttptoolsParser:
             self.feed(piece)
             if not self.in_head:
                 self._start = b""
+        self._inside = False
         if not data:
             return
         if self._upgraded:

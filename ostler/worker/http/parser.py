@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Protocol
 
 from ostler.worker.http.request import Fields, Refusal, RequestHead
 
 PIECE = 16 * 1024
-"""The most bytes fed to a parser at once: bounds the heads that one feed of pipelined requests can yield."""
+"""The most bytes fed to a parser at once, unless it reads only one body (`Parser.takes`): bounds the heads
+that one feed of pipelined requests can yield."""
+
+NO_LIMIT = sys.maxsize
+"""What a parser takes that reads one body and no head."""
 
 EMPTY_LINES = 1024
 """The most bytes of empty lines before a request line, besides PIECE that may come together with it
@@ -47,8 +52,14 @@ class Parser(Protocol):
     in_head: bool
     """A head has begun to arrive and is not complete."""
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Parse the next bytes of the connection, PIECE at most, and push what they hold into the sink.
+    takes: int
+    """The most bytes that may be fed at once: PIECE or NO_LIMIT."""
+
+    def feed(self, data: bytes | memoryview) -> int:
+        """Parse the next bytes of the connection, and push what they hold into the sink.
+
+        Returns how many bytes were parsed: all, if they are no more than PIECE. The rest is to be fed to the
+        connection's parser, which is another one then.
 
         Raises:
             Refusal: the bytes are not HTTP, or the sink refused the request. It must not be fed again.
@@ -58,18 +69,27 @@ class Parser(Protocol):
         """Drop the references back to the parser; nothing is fed any more."""
 
 
+class Resumable(Parser, Protocol):
+    """A parser that another one stands in for while a body is read."""
+
+    def body_ended(self) -> None:
+        """The body has ended: the next byte is the first after it."""
+
+
 class PassthroughParser:
     """Takes the parser's place once an upgrade has begun: passes on all bytes, which are not HTTP."""
 
-    __slots__ = ("_parser", "_sink", "in_head")
+    __slots__ = ("_parser", "_sink", "in_head", "takes")
 
     def __init__(self, parser: Parser, sink: RequestSink) -> None:
         self._parser = parser
         self._sink = sink
         self.in_head = False
+        self.takes = PIECE
 
-    def feed(self, data: bytes | memoryview) -> None:
+    def feed(self, data: bytes | memoryview) -> int:
         self._sink.on_body(bytes(data))
+        return len(data)
 
     def close(self) -> None:
         self._parser.close()
