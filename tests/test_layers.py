@@ -23,6 +23,7 @@ HTTP_NEEDS = frozenset(
     {
         "ostler.worker.asgi",
         "ostler.worker.access_log",
+        "ostler.worker.gathered_write",
         "ostler.worker.server_state",
         "ostler.worker.tls",
     }
@@ -55,8 +56,10 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "ostler.worker.patched_logging": frozenset(),
     "ostler.worker.access_log": BELOW | {"ostler.worker.asgi", "ostler.worker.patched_logging"},
     "ostler.worker.eager_tasks": BELOW | {"ostler.worker.asgi"},
+    "ostler.worker.gathered_write": frozenset(),
     "ostler.worker.server_state": BELOW
-    | {"ostler.worker.asgi", "ostler.worker.access_log", "ostler.worker.eager_tasks"},
+    | {"ostler.worker.asgi", "ostler.worker.access_log", "ostler.worker.eager_tasks"}
+    | {"ostler.worker.gathered_write"},
     "ostler.worker.proxies": BELOW,
     "ostler.worker.importer": COMMON,
     "ostler.worker.tracebacks": COMMON,

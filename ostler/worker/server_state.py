@@ -16,6 +16,7 @@ from ostler.settings.declarations import Settings
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application
 from ostler.worker.eager_tasks import eager_tasks
+from ostler.worker.gathered_write import write_gathered
 
 Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
 """Makes a connection of an accepted socket. An OSError means that the client is gone already."""
@@ -123,6 +124,8 @@ class ServerState:
         """Starts the task of a request."""
         self.eager_tasks = eager_tasks(loop, self.context, self.create_task, fresh=settings.reset_contextvars)
         """Starts the tasks of requests instead, where Python can start a task for less."""
+        self.write_gathered = write_gathered(loop)
+        """Writes several buffers to a transport of the loop."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.timeout_first_request = settings.timeout_request_header

@@ -465,8 +465,7 @@ class Connection(ClosingMixin):
         if more or self._chunked or self._write_buffer is not None:
             self._stream(head, data, more)
         elif len(data) > JOIN:
-            self._transport.write(head)
-            self._transport.write(data)
+            self.server_state.write_gathered(self._transport, (head, data))
         elif head or data:
             self._transport.write(head + data)
 
@@ -480,7 +479,8 @@ class Connection(ClosingMixin):
             elif not more:
                 tail = b"0\r\n\r\n"
         if self._write_buffer is None:
-            self._write_buffer = WriteBuffer(self._transport, self.server_state.loop)
+            server_state = self.server_state
+            self._write_buffer = WriteBuffer(self._transport, server_state.loop, server_state.write_gathered)
         self._write_buffer.add(head, data, tail, more=more)
         if not more:
             self._write_buffer = None

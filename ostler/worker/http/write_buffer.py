@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from time import monotonic
 
+from ostler.worker.gathered_write import WriteGathered
+
 GATHER_TIME = 0.001
 """Seconds after a write in which pieces are gathered; a piece that comes later is written at once."""
 _SHORT = 4 * 1024
@@ -23,11 +25,19 @@ class WriteBuffer:
     system calls that are saved.
     """
 
-    __slots__ = ("_flush_scheduled", "_loop", "_parts", "_size", "_transport", "_written_at")
+    __slots__ = (
+        "_flush_scheduled", "_loop", "_parts", "_size", "_transport", "_write_gathered", "_written_at",
+    )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        write_gathered: WriteGathered,
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._write_gathered = write_gathered
         self._parts: list[bytes] = []
         self._size = 0
         self._written_at = monotonic()
@@ -40,12 +50,9 @@ class WriteBuffer:
         size = len(data)
         parts = self._parts
         if size > JOIN:
-            parts.append(head)
-            self.flush()
-            # Not writelines: with it, asyncio of early 3.12 and 3.13 never pauses (cpython#127655).
-            self._transport.write(data)
-            if tail:
-                self._transport.write(tail)
+            before = b"".join((*parts, head))
+            self.clear()
+            self._write_gathered(self._transport, [part for part in (before, data, tail) if part])
             return
         parts += (head, data, tail)
         if more and size >= _SHORT:

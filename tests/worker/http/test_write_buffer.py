@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from ostler.worker.asgi import Application, Receive, Scope, Send
+from ostler.worker.gathered_write import write_gathered
 from ostler.worker.http import write_buffer
 from ostler.worker.http.write_buffer import WriteBuffer
 from tests.worker.conftest import Serve
@@ -37,7 +38,7 @@ class BufferHarness:
         monkeypatch.setattr(write_buffer, "monotonic", lambda: self.now)
         self.loop = asyncio.new_event_loop()
         self.transport = FakeTransport()
-        self.buffer = WriteBuffer(self.transport, self.loop)
+        self.buffer = WriteBuffer(self.transport, self.loop, write_gathered(self.loop))
 
     @property
     def sizes(self) -> list[int]:
