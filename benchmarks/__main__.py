@@ -20,12 +20,14 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks.client import payload
 from benchmarks.fleets import FLEETS, Figure
 from benchmarks.peers import SERVERS, ServerOptions, verdict
-from benchmarks.processes import free_port, serving
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.processes import Server, free_port, serving
+from benchmarks.workloads import MB, WORKLOADS, Workload
 
-_QUICK = ("hello", "hello-log", "websocket")
+_QUICK = ("hello", "upload", "websocket-16k")
+_QUICK_SERVERS = ["ostler", "uvicorn", "h2corn", "limit"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Sample:
     errors: int
 
 
+@dataclass(frozen=True)
+class Files:
+    """Paths of the files that servers need."""
+
+    certificate: str
+    key: str
+    body: str
+    """What the workload `file` answers with."""
+
+
 def main() -> None:
     """Run the workloads that the options name, and print a line for each."""
     options = _options()
@@ -47,9 +59,9 @@ def main() -> None:
         raise SystemExit("benchmarks: two cores are needed, one for the server and one for the load")
     print(_where(), flush=True)
     results: dict[str, dict[str, list[Sample]]] = {}
-    with _certificate() as tls:
+    with _files() as files:
         for name in options.workload or (_QUICK if options.quick else WORKLOADS):
-            results[name] = _measure(WORKLOADS[name], options, cores, tls)
+            results[name] = _measure(WORKLOADS[name], options, cores, files)
             print(_row(WORKLOADS[name], results[name]), flush=True)
     figures: dict[str, dict[str, Figure]] = {}
     for title, measure in {} if options.quick or options.workload else FLEETS.items():
@@ -65,13 +77,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="only this one")
     parser.add_argument("--server", action="append", choices=list(SERVERS), help="only this one")
     parser.add_argument("--rounds", type=int, help="rounds in which the servers take turns")
-    parser.add_argument("--seconds", type=float, help="length of one measurement")
+    parser.add_argument("--seconds", type=float, help="length of one slice; wrk rounds it to whole seconds")
     parser.add_argument("--json", help="write every sample to this file")
     options = parser.parse_args()
-    options.rounds = options.rounds or (2 if options.quick else 5)
-    options.seconds = options.seconds or (1.0 if options.quick else 4.0)
+    options.rounds = options.rounds or (3 if options.quick else 15)
+    options.seconds = options.seconds or (0.5 if options.quick else 1.0)
     if options.quick and not options.server:
-        options.server = ["ostler", "uvicorn", "granian", "limit"]
+        options.server = _QUICK_SERVERS
     return options
 
 
@@ -80,52 +92,71 @@ def _servers(options: argparse.Namespace) -> list[str]:
 
 
 def _measure(
-    workload: Workload, options: argparse.Namespace, cores: list[int], tls: tuple[str, str]
+    workload: Workload, options: argparse.Namespace, cores: list[int], files: Files
 ) -> dict[str, list[Sample]]:
-    """Measure all servers in each round, so that changes on the machine affect all of them."""
+    """Start all servers, and measure them in turns: one slice of load each, round after round.
+
+    What changes on the machine during the run so affects all of them, and the slices of one round compare.
+    """
+    own, other = ({cores[0], cores[1]}, set(cores)) if workload.workers else ({cores[0]}, {cores[1]})
     samples: dict[str, list[Sample]] = defaultdict(list)
-    for _ in range(options.rounds):
-        for server in options.server or SERVERS:
-            if server == "limit" and not workload.limit:
+    with contextlib.ExitStack() as stack:
+        running: dict[str, Server] = {}
+        for name in options.server or SERVERS:
+            if name == "limit" and not workload.limit:
                 continue
             try:
-                sample = _sample(server, workload, options.seconds, cores, tls)
+                running[name] = stack.enter_context(_running(name, workload, own, files))
+                _sample(running[name], workload, 1.0, other)
             except RuntimeError as error:
-                print(f"  {server}: {error}", flush=True)
-                continue
-            samples[server].append(sample)
+                _give_up(name, error, running, samples)
+        for _ in range(options.rounds):
+            for name, server in list(running.items()):
+                try:
+                    samples[name].append(_sample(server, workload, options.seconds, other))
+                except RuntimeError as error:
+                    _give_up(name, error, running, samples)
     return samples
 
 
-def _sample(
-    server: str, workload: Workload, seconds: float, cores: list[int], tls: tuple[str, str]
-) -> Sample:
+def _give_up(
+    name: str, error: RuntimeError, running: dict[str, Server], samples: dict[str, list[Sample]]
+) -> None:
+    """Leave a server out of the row: its rounds must be those of the others."""
+    print(f"  {name}: {error}", flush=True)
+    running.pop(name, None)
+    samples.pop(name, None)
+
+
+def _running(
+    name: str, workload: Workload, cores: set[int], files: Files
+) -> contextlib.AbstractContextManager[Server]:
     port = free_port()
-    server_options = ServerOptions(
+    options = ServerOptions(
         workload.app,
         port,
         log=workload.log,
         workers=workload.workers,
-        tls=tls if workload.tls else None,
+        tls=(files.certificate, files.key) if workload.tls else None,
         kind=workload.limit,
     )
-    scheme = "https" if workload.tls else "http"
-    own, other = ({cores[0], cores[1]}, set(cores)) if workload.workers else ({cores[0]}, {cores[1]})
-    with serving(SERVERS[server](server_options), port, own) as running:
-        workload.load(scheme, port, 1.0, other)
-        before = running.cpu()
-        result = workload.load(scheme, port, seconds, other)
-        used = running.cpu() - before
+    return serving(SERVERS[name](options), port, cores, BENCH_FILE=files.body)
+
+
+def _sample(server: Server, workload: Workload, seconds: float, cores: set[int]) -> Sample:
+    before = server.cpu()
+    result = workload.load("https" if workload.tls else "http", server.port, seconds, cores)
+    used = server.cpu() - before
     if not result.requests:
         raise RuntimeError("no request was answered")
     return Sample(used / result.requests * 1e6, result.rate, result.errors)
 
 
 @contextlib.contextmanager
-def _certificate() -> Iterator[tuple[str, str]]:
-    """Yield a certificate for 127.0.0.1 and its key, as files that exist during the run (openssl-req(1))."""
+def _files() -> Iterator[Files]:
+    """Yield the files that servers need; they exist during the run (openssl-req(1))."""
     with tempfile.TemporaryDirectory() as directory:
-        certificate, key = f"{directory}/cert.pem", f"{directory}/key.pem"
+        certificate, key, body = (f"{directory}/{name}" for name in ("cert.pem", "key.pem", "body"))
         subprocess.run(
             [
                 *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
@@ -134,7 +165,8 @@ def _certificate() -> Iterator[tuple[str, str]]:
             check=True,
             capture_output=True,
         )
-        yield certificate, key
+        Path(body).write_bytes(payload(MB))
+        yield Files(certificate, key, body)
 
 
 def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
@@ -146,9 +178,12 @@ def _row(workload: Workload, samples: dict[str, list[Sample]]) -> str:
     if not medians:
         return f"{workload.title}: no server could be measured"
     cells = [f"{server} {micros:.1f} us ({rates[server]:,.0f}/s)" for server, micros in medians.items()]
-    ratio = verdict(medians)
+    micros = {server: [sample.micros for sample in found] for server, found in samples.items()}
+    ratio = verdict(micros, workload.against)
     if ratio:
-        ratio = f" | {ratio}" + (f" (must {workload.must:g})" if workload.must else "")
+        bounds = {"must": workload.must, "aim": workload.aim}
+        wanted = [f"{word} {value:g}" for word, value in bounds.items() if value]
+        ratio = f" | {ratio}" + (f" ({', '.join(wanted)})" if wanted else "")
     errors = sum(sample.errors for found in samples.values() for sample in found)
     return f"{workload.title}: {', '.join(cells)}{ratio}{f' | {errors} errors' if errors else ''}"
 
@@ -175,7 +210,7 @@ def _plain(
 
 def _where() -> str:
     versions = []
-    for name in ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn", "uvloop", "httptools"):
+    for name in ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn", "h2corn", "uvloop", "httptools"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append(f"{name} {metadata.version(name)}")
     lines = Path("/proc/cpuinfo").read_text().splitlines()

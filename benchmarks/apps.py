@@ -86,6 +86,22 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     return None
 
 
+async def upload(scope: Any, receive: Any, send: Any) -> None:
+    """Receive the whole body, and answer with its number of bytes."""
+    if scope["type"] == "lifespan":
+        return await _lifespan(receive, send)
+    size = 0
+    while True:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    body = b"%d" % size
+    await send(_head(len(body)))
+    await send({"type": "http.response.body", "body": body})
+    return None
+
+
 async def _echo_messages(receive: Any, send: Any) -> None:
     await receive()
     await send({"type": "websocket.accept"})
@@ -94,6 +110,21 @@ async def _echo_messages(receive: Any, send: Any) -> None:
         if message["type"] == "websocket.disconnect":
             return
         await send({"type": "websocket.send", "bytes": message.get("bytes"), "text": message.get("text")})
+
+
+def file_app() -> Any:
+    """Return an application that answers with the file $BENCH_FILE; called by `starlette_bench` only."""
+    from starlette.responses import FileResponse
+
+    path = os.environ["BENCH_FILE"]
+
+    async def file(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return await _lifespan(receive, send)
+        await FileResponse(path)(scope, receive, send)
+        return None
+
+    return file
 
 
 def fastapi_app() -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def _granian(options: ServerOptions) -> list[str]:
     return command
 
 
+def _h2corn(options: ServerOptions) -> list[str]:
+    command = [_script("h2corn"), options.app, "--port", str(options.port)]
+    if options.log == "off":
+        command.append("--no-access-log")
+    if options.workers:
+        command += ["--workers", str(options.workers)]
+    if options.tls:
+        command += ["--certfile", options.tls[0], "--keyfile", options.tls[1]]
+    return command
+
+
 def _hypercorn(options: ServerOptions) -> list[str]:
     command = [_script("hypercorn"), options.app, "-b", f"127.0.0.1:{options.port}"]
     if options.log != "default":
@@ -85,18 +97,37 @@ SERVERS: dict[str, Command] = {
     "uvicorn": _as_uvicorn("uvicorn"),
     "gunicorn": _gunicorn,
     "granian": _granian,
+    "h2corn": _h2corn,
     "hypercorn": _hypercorn,
     "limit": _limit,
 }
 
 
-def verdict(micros: dict[str, float]) -> str:
-    """Return the ratio of the best peer's CPU time to ostler's, with that peer's name; empty without both."""
-    peers = {server: value for server, value in micros.items() if server not in ("ostler", "limit")}
+def verdict(micros: Mapping[str, Sequence[float]], against: str = "") -> str:
+    """Return the ratio of the best peer's CPU time to ostler's, with that peer's name.
+
+    The ratio is the median of the rounds' ratios: what slows the machine in a round slows both servers.
+
+    Args:
+        micros: for each server its CPU time per request in each round.
+        against: the peer to compare with instead of the best one.
+
+    Returns:
+        For example `1.23 x granian`; empty without ostler or without a peer.
+    """
+    peers = [server for server in micros if server not in ("ostler", "limit")]
+    if against:
+        peers = [server for server in peers if server == against]
     if not peers or "ostler" not in micros:
         return ""
-    best = min(peers, key=lambda server: peers[server])
-    return f"{peers[best] / micros['ostler']:.2f} x {best}"
+    ratios = {
+        peer: statistics.median(
+            theirs / own for theirs, own in zip(micros[peer], micros["ostler"], strict=True)
+        )
+        for peer in peers
+    }
+    best = min(peers, key=lambda peer: ratios[peer])
+    return f"{ratios[best]:.2f} x {best}"
 
 
 def _script(name: str) -> str:

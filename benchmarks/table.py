@@ -33,12 +33,10 @@ def table(run: dict[str, Any]) -> list[str]:
         f"| --- |{' --- |' * (len(servers) + 1)}",
     ]
     for name, samples in run["samples"].items():
-        micros = {
-            server: statistics.median(sample["micros"] for sample in found)
-            for server, found in samples.items()
-        }
-        cells = {server: f"{value:.1f}" for server, value in micros.items()}
-        lines.append(_row(f"{WORKLOADS[name].title}, us", servers, cells, verdict(micros)))
+        micros = {server: [sample["micros"] for sample in found] for server, found in samples.items()}
+        cells = {server: f"{statistics.median(values):.1f}" for server, values in micros.items()}
+        workload = WORKLOADS[name]
+        lines.append(_row(f"{workload.title}, us", servers, cells, verdict(micros, workload.against)))
     for title, figures in run["figures"].items():
         cells = {server: f"{figure['value']:.3g}" for server, figure in figures.items()}
         unit = next(iter(figures.values()))["unit"]

@@ -1,4 +1,4 @@
-"""The workloads: for each its application, its load, and the servers that are measured."""
+"""The workloads: for each its application, its load, and the ratio that ostler must reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks import load
 from benchmarks.load import Result
 
-ALL_SERVERS = ("ostler", "uvicorn", "gunicorn", "granian", "hypercorn")
+MB = 1 << 20
 
 Load = Callable[[str, int, float, set[int]], Result]
 """Scheme, port, seconds, cores of the load."""
@@ -28,9 +28,12 @@ class Workload:
     log: str = "off"
     workers: int | None = None
     tls: bool = False
-    servers: tuple[str, ...] = ALL_SERVERS
     must: float | None = None
     """The lowest ratio to the best peer that is accepted."""
+    aim: float | None = None
+    """The ratio that is aimed at."""
+    against: str = ""
+    """The peer of the ratio; empty for the best one."""
 
 
 def _get(path: str = "/") -> Load:
@@ -44,8 +47,11 @@ def _post(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
     return load.wrk(f"{scheme}://127.0.0.1:{port}/", seconds, cores, body=_JSON)
 
 
-def _websocket(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
-    return load.websocket(port, seconds, cores)
+def _client(kind: str, size: int, *, connections: int) -> Load:
+    def run(scheme: str, port: int, seconds: float, cores: set[int]) -> Result:
+        return load.client(kind, port, seconds, cores, connections=connections, size=size)
+
+    return run
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -55,10 +61,69 @@ WORKLOADS: dict[str, Workload] = {
         "hello, bare default command", "benchmarks.apps:hello", _get(), log="default", must=1.15
     ),
     "echo": Workload("JSON echo, POST 10 KB", "benchmarks.apps:echo", _post, "echo", must=1.2),
-    "large": Workload("100 KB response", "benchmarks.apps:large", _get(), "large", must=1.1),
-    "streamed": Workload("64 x 16 KB streamed", "benchmarks.apps:streamed", _get(), "streamed", must=1.0),
+    "upload": Workload(
+        "upload of 1 MB, 8 connections",
+        "benchmarks.apps:upload",
+        _client("upload", MB, connections=8),
+        "upload",
+        must=1.15,
+        aim=1.25,
+    ),
+    "upload-chunked": Workload(
+        "upload of 256 KB in 16 KB chunks, 16 connections",
+        "benchmarks.apps:upload",
+        _client("chunked", MB // 4, connections=16),
+        "upload",
+        must=1.0,
+        against="uvicorn",
+    ),
+    "large": Workload("100 KB response", "benchmarks.apps:large", _get(), "large", must=1.0, aim=1.15),
+    "streamed": Workload(
+        "64 x 16 KB streamed, 8 connections",
+        "benchmarks.apps:streamed",
+        _client("streamed", MB, connections=8),
+        "streamed",
+        must=1.0,
+        aim=1.15,
+    ),
+    "file": Workload(
+        "file of 1 MB, Starlette's FileResponse, 8 connections",
+        "benchmarks.starlette_bench:app",
+        _client("file", MB, connections=8),
+        must=1.0,
+        against="granian",
+    ),
     "websocket": Workload(
-        "WebSocket echo, 64 B, 32 connections", "benchmarks.apps:echo", _websocket, "websocket", must=1.1
+        "WebSocket echo, 64 B, 32 connections",
+        "benchmarks.apps:echo",
+        _client("websocket", 64, connections=32),
+        "websocket",
+        must=1.05,
+        aim=1.15,
+    ),
+    "websocket-16k": Workload(
+        "WebSocket echo, 16 KB, 16 connections",
+        "benchmarks.apps:echo",
+        _client("websocket", 16 * 1024, connections=16),
+        "websocket-long",
+        must=1.4,
+        aim=1.6,
+    ),
+    "websocket-256k": Workload(
+        "WebSocket echo, 256 KB, 8 connections",
+        "benchmarks.apps:echo",
+        _client("websocket", MB // 4, connections=8),
+        "websocket-long",
+        must=1.2,
+        aim=1.4,
+    ),
+    "websocket-1m": Workload(
+        "WebSocket echo, 1 MB, 4 connections",
+        "benchmarks.apps:echo",
+        _client("websocket", MB, connections=4),
+        "websocket-long",
+        must=1.4,
+        aim=1.6,
     ),
     "fastapi": Workload("FastAPI JSON", "benchmarks.fastapi_bench:app", _get("/items/7?note=x"), must=1.04),
     "two-workers": Workload(
