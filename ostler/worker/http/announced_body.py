@@ -36,3 +36,4 @@ class AnnouncedBody:
 
     def close(self) -> None:
         self._parser.close()
+        del self._parser  # it refers to this one

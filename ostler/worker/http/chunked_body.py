@@ -37,3 +37,4 @@ class ChunkedBody:
 
     def close(self) -> None:
         self._parser.close()
+        del self._parser  # it refers to this one

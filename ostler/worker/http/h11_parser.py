@@ -40,6 +40,7 @@ class H11Parser:
         "_lines",
         "_scanned",
         "_sink",
+        "_successor",
         "_taken",
         "in_head",
         "takes",
@@ -63,8 +64,12 @@ class H11Parser:
         """The request whose body is being read."""
         self._chunk_lines: ChunkLines | None = None
         """Checks its body, if that is chunked."""
+        self._successor: AnnouncedBody | None = None
+        """Reads a long body in place of this parser."""
 
     def feed(self, data: bytes | memoryview) -> int:
+        if self._successor is not None:  # HttptoolsParser feeds it the rest of what was to be fed
+            return self._successor.feed(data)
         if self._h11 is None:
             self._buffer += data
         else:
@@ -79,6 +84,7 @@ class H11Parser:
     def close(self) -> None:
         self._buffer.clear()
         self._h11 = None
+        self._successor = None
 
     def _read_head(self) -> bool:
         """Take the lines of a head that have arrived; return whether a head was passed on."""
@@ -177,11 +183,13 @@ class H11Parser:
         """Let an AnnouncedBody read the rest of a body of `length` bytes: h11 would copy each of them."""
         if self._buffer:
             self._sink.on_body(bytes(self._buffer))
-        self._sink.replace_parser(AnnouncedBody(self, self._sink, length - len(self._buffer)))
+        self._successor = AnnouncedBody(self, self._sink, length - len(self._buffer))
+        self._sink.replace_parser(self._successor)
         self._buffer.clear()
 
     def body_ended(self) -> None:
         """The body has ended that was read in place of this parser, which now reads on."""
+        self._successor = None
 
     def _to_h11(self, connection: h11.Connection, data: bytes) -> None:
         if self._chunk_lines is not None:
