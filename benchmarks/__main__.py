@@ -73,7 +73,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three workloads, within a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="three workloads and three servers, within a minute"
+    )
     parser.add_argument("--workload", action="append", choices=list(WORKLOADS), help="only this one")
     parser.add_argument("--server", action="append", choices=list(SERVERS), help="only this one")
     parser.add_argument("--rounds", type=int, help="rounds in which the servers take turns")
@@ -96,7 +98,7 @@ def _measure(
 ) -> dict[str, list[Sample]]:
     """Start all servers, and measure them in turns: one slice of load each, round after round.
 
-    What changes on the machine during the run so affects all of them, and the slices of one round compare.
+    What changes on the machine affects all servers of a round, so that the ratios within a round are steady.
     """
     own, other = ({cores[0], cores[1]}, set(cores)) if workload.workers else ({cores[0]}, {cores[1]})
     samples: dict[str, list[Sample]] = defaultdict(list)

@@ -79,9 +79,9 @@ WORKLOADS: dict[str, Workload] = {
     ),
     "large": Workload("100 KB response", "benchmarks.apps:large", _get(), "large", must=1.0, aim=1.15),
     "streamed": Workload(
-        "64 x 16 KB streamed, 8 connections",
+        "64 x 16 KB streamed, 32 connections",
         "benchmarks.apps:streamed",
-        _client("streamed", MB, connections=8),
+        _client("streamed", MB, connections=32),
         "streamed",
         must=1.0,
         aim=1.15,
