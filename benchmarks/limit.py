@@ -71,35 +71,37 @@ class Echo(Constant):
 class Upload(Constant):
     """Counts the bytes of a body, and answers with the number.
 
-    httptools copies the body that it reads. It gets the head and chunks only: a body with a Content-Length is
-    counted without it.
+    httptools copies each piece of a body, so that it gets only the head of a body with a Content-Length.
     """
 
     def __init__(self) -> None:
         super().__init__([])
-        self.size = self.rest = 0
-        self.length = 0
+        self.length = self.rest = self.size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name == b"Content-Length":
+        if name.lower() == b"content-length":
             self.length = int(value)
 
     def data_received(self, data: bytes) -> None:
         if self.rest:
-            self.rest -= len(data)
-            if not self.rest:
-                self.write(_response(b"%d" % self.length))
+            self._count(len(data))
         elif data.startswith(b"POST "):
             self.length = self.size = 0
-            head, _, body = data.partition(b"\r\n\r\n")
             self.parser = httptools.HttpRequestParser(self)
-            self.parser.feed_data(head + b"\r\n\r\n")
+            head, end, body = data.partition(b"\r\n\r\n")
+            self.parser.feed_data(head + end)
+            self.rest = self.length
             if self.length:
-                self.rest = self.length - len(body)
+                self._count(len(body))
             else:
                 self.parser.feed_data(body)
         else:
             self.parser.feed_data(data)
+
+    def _count(self, size: int) -> None:
+        self.rest -= size
+        if not self.rest:
+            self.write(_response(b"%d" % self.length))
 
     def on_body(self, body: bytes) -> None:
         self.size += len(body)
