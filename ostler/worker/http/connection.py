@@ -471,17 +471,12 @@ class Connection(ClosingMixin):
 
     def _stream(self, head: bytes, data: bytes, more: bool) -> None:
         """Write a piece of a body that comes in several, or whose length the head does not announce."""
-        tail = b""
-        if self._chunked:
-            if data:
-                head += b"%x\r\n" % len(data)
-                tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
-            elif not more:
-                tail = b"0\r\n\r\n"
-        if self._write_buffer is None:
-            server_state = self.server_state
-            self._write_buffer = WriteBuffer(self._transport, server_state.loop, server_state.write_gathered)
-        self._write_buffer.add(head, data, tail, more=more)
+        buffer = self._write_buffer
+        if buffer is None:
+            state = self.server_state
+            buffer = WriteBuffer(self._transport, state.loop, state.write_gathered, chunked=self._chunked)
+            self._write_buffer = buffer
+        buffer.add(head, data, more)
         if not more:
             self._write_buffer = None
 

@@ -18,7 +18,7 @@ _FULL = 64 * 1024
 
 
 class WriteBuffer:
-    """Gathers the body of one response.
+    """Gathers the body of one response, and frames its chunks where the response is sent in chunks.
 
     What is gathered is written when it is enough, with a short piece, with the last piece, or when the event
     loop runs again. Each write wakes a client that waits for more: fewer wake-ups save more time than the
@@ -26,7 +26,8 @@ class WriteBuffer:
     """
 
     __slots__ = (
-        "_flush_scheduled", "_loop", "_parts", "_size", "_transport", "_write_gathered", "_written_at",
+        "_chunked", "_flush_scheduled", "_framed", "_framing", "_loop", "_parts", "_size", "_transport",
+        "_write_gathered", "_written_at",
     )  # fmt: skip
 
     def __init__(
@@ -34,10 +35,17 @@ class WriteBuffer:
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         write_gathered: WriteGathered,
+        *,
+        chunked: bool,
     ) -> None:
         self._transport = transport
         self._loop = loop
         self._write_gathered = write_gathered
+        self._chunked = chunked
+        self._framed = 0
+        """The size of the last chunk: most have the same."""
+        self._framing = b""
+        """Its line (RFC 9112, section 7.1)."""
         self._parts: list[bytes] = []
         self._size = 0
         self._written_at = monotonic()
@@ -45,16 +53,31 @@ class WriteBuffer:
         self._flush_scheduled = False
         """The loop calls `_scheduled_flush` in its next turn."""
 
-    def add(self, head: bytes, data: bytes, tail: bytes, *, more: bool) -> None:
-        """Take a piece of the body, and what is to be written before and after it."""
+    def add(self, head: bytes, data: bytes, more: bool) -> None:
+        """Take a piece of the body, and the response head before it if that is not written yet.
+
+        `more` says that it is not the last piece.
+        """
         size = len(data)
         parts = self._parts
+        if head:
+            parts.append(head)
+        tail = b""
+        if self._chunked:
+            if size:
+                if size != self._framed:
+                    self._framed = size
+                    self._framing = b"%x\r\n" % size
+                parts.append(self._framing)
+                tail = b"\r\n" if more else b"\r\n0\r\n\r\n"
+            elif not more:
+                tail = b"0\r\n\r\n"
         if size > JOIN:
-            before = b"".join((*parts, head))
+            before = b"".join(parts)
             self.clear()
             self._write_gathered(self._transport, [part for part in (before, data, tail) if part])
             return
-        parts += (head, data, tail)
+        parts += (data, tail)
         if more and size >= _SHORT:
             self._size += size
             if self._size < _FULL:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,6 +30,9 @@ class FakeTransport(asyncio.Transport):
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
 
+    def is_closing(self) -> bool:
+        return False
+
 
 class BufferHarness:
     """A write buffer on a fake transport, with a clock and a loop of the test."""
@@ -38,14 +42,14 @@ class BufferHarness:
         monkeypatch.setattr(write_buffer, "monotonic", lambda: self.now)
         self.loop = asyncio.new_event_loop()
         self.transport = FakeTransport()
-        self.buffer = WriteBuffer(self.transport, self.loop, write_gathered(self.loop))
+        self.buffer = WriteBuffer(self.transport, self.loop, write_gathered(self.loop), chunked=False)
 
     @property
     def sizes(self) -> list[int]:
         return [len(data) for data in self.transport.writes]
 
     def add(self, data: bytes, *, more: bool = True) -> None:
-        self.buffer.add(b"", data, b"", more=more)
+        self.buffer.add(b"", data, more)
 
     def turn(self) -> None:
         """Let the loop run once."""
@@ -98,13 +102,22 @@ def test_a_piece_that_comes_late_is_written_at_once(harness: BufferHarness) -> N
     assert harness.sizes == [2 * len(LONG), len(LONG)]
 
 
-def test_a_piece_too_long_to_be_copied_is_written_alone_and_in_order(harness: BufferHarness) -> None:
-    harness.add(LONG)
+@pytest.mark.parametrize("gathers", [False, True])
+def test_a_piece_too_long_to_be_copied_is_written_alone_and_in_order(
+    harness: BufferHarness, gathers: bool
+) -> None:
+    gathered: list[Sequence[bytes]] = []
+    write = (lambda _, buffers: gathered.append(buffers)) if gathers else write_gathered(harness.loop)
+    buffer = WriteBuffer(harness.transport, harness.loop, write, chunked=True)
     huge = bytes(100_000)
-    harness.buffer.add(b"186a0\r\n", huge, b"\r\n", more=True)
-    assert harness.transport.writes == [LONG + b"186a0\r\n", huge, b"\r\n"]
+    buffer.add(b"head", LONG, True)
+    buffer.add(b"", huge, True)
+    buffer.add(b"", huge, False)
+    before = b"head4000\r\n" + LONG + b"\r\n186a0\r\n"
+    written = [[before, huge, b"\r\n"], [b"186a0\r\n", huge, b"\r\n0\r\n\r\n"]]
+    assert (gathered or harness.transport.writes) == (written if gathers else [*written[0], *written[1]])
     harness.turn()
-    assert len(harness.transport.writes) == 3
+    assert len(harness.transport.writes) == (0 if gathers else 6)
 
 
 def test_what_is_cleared_is_not_written(harness: BufferHarness) -> None:
