@@ -31,7 +31,7 @@ def _writelines(transport: asyncio.WriteTransport, buffers: Sequence[bytes]) -> 
 
 
 def _write_each(transport: asyncio.WriteTransport, buffers: Sequence[bytes]) -> None:
-    # asyncio logs a warning from the fifth write on that is lost (`ostler.worker.http.cycle`, SENDS_PER_TURN).
+    # asyncio logs a warning from the fifth write on that is lost (SENDS_PER_TURN).
     if not transport.is_closing():
         for buffer in buffers:
             transport.write(buffer)
