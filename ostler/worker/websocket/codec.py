@@ -30,6 +30,9 @@ class CodecOptions:
 class MessageSink(Protocol):
     """What a codec pushes into, in order."""
 
+    is_full: bool
+    """No more messages should be pushed for now."""
+
     def on_message(self, message: str | bytes) -> None:
         """Take a whole message."""
 
@@ -45,29 +48,33 @@ class Codec(Protocol):
 
     agreed: str
     """The value of Sec-WebSocket-Extensions for the response; empty for no extension."""
+    answers: list[bytes]
+    """The frames that `take_answers` returns."""
 
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """Take the next bytes of the connection, and push what they complete.
+    def feed(self, data: bytes, at: int = 0) -> int:
+        """Take the bytes of the connection from `data[at:]`, and push what they complete.
 
-        Returns the frames that answer them: pongs, and the close frame that answers the peer's.
+        Returns the position in `data` up to which they are taken. It is not the end if the sink became full,
+        or if there are many frames: what is left has to be fed in another turn of the event loop.
 
         Raises:
             Failure: nothing more can be fed.
         """
 
-    def text(self, data: str) -> bytes:
-        """Return a text message as one frame."""
+    def take_answers(self) -> bytes:
+        """Return the frames that answer what was fed: pongs, and the answer to the peer's close frame."""
 
-    def binary(self, data: bytes) -> bytes:
-        """Return a binary message as one frame."""
+    def encode(self, first: int, payload: bytes) -> tuple[bytes, Payload]:
+        """Return header and payload of a message as one frame; `first` is TEXT or BINARY."""
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping."""
 
     def close(self, code: int, reason: str) -> bytes:
-        """Return a close frame. No message may be sent after it."""
+        """Return a close frame, behind the answers. No message may be sent after it."""
 
 
+Payload = bytes | bytearray | memoryview
 MakeCodec = Callable[[MessageSink, CodecOptions, Sequence[str]], Codec]
 """Makes a codec from its sink, its options and the values of the client's Sec-WebSocket-Extensions."""
 

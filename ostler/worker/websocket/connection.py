@@ -2,12 +2,14 @@
 
 Theory of operation: the codec pushes messages, pongs and the peer's close frame into the connection
 (`on_message`, `on_pong`, `on_close`). Messages wait in the cycle's queue until the app receives them; too
-many of them, or too many bytes, pause reading. The connection is ACTIVE from `begin` on, CLOSING from the
+many of them, or too many bytes, pause reading; what a read has brought beyond them waits in `_unparsed`, and
+is parsed in a turn of the event loop of its own. The connection is ACTIVE from `begin` on, CLOSING from the
 first close frame on, in either direction, and CLOSED when the transport is lost. In the phase CLOSE_SENT
 frames are still read, for the peer's close frame; messages are dropped, and pings are answered. The deadline
 means, in ACTIVE: send a ping, or give up on the pong; later: go on to the next phase of closing. What must
 never happen: a message after our close frame; a second disconnect for the app; a peer that reads nothing and
-fills the memory with pongs; the server waiting longer than CLOSE_TIMEOUT for a peer that does nothing.
+fills the memory with pongs; a peer whose messages keep the event loop from the other connections; the server
+waiting longer than CLOSE_TIMEOUT for a peer that does nothing.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from ostler.worker.asgi import Message
 from ostler.worker.http.closing import LINGER_BYTES, ClosingMixin
 from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING
 from ostler.worker.http.flow_control import HIGH_WATER
-from ostler.worker.http.parser import PIECE
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import Codec, Failure
+from ostler.worker.websocket.codec import BINARY, TEXT, Codec, Failure
 
 CLOSE_TIMEOUT = 4.0
 """Seconds that a peer has to answer a close frame, or to close after it broke the protocol. The deadline
 passes with a tick, up to one second later: no closing takes more than 5 s, unless the peer still reads."""
 _LONGEST_REASON = 123
 """RFC 6455, section 5.5: a control frame holds 125 bytes, two of which are the code."""
+_JOIN = 8 * 1024
+"""Bytes of a payload up to which it is copied, to be written in one piece with its header."""
 
 
 class MessageReceiver(Protocol):
@@ -50,8 +53,8 @@ class WebSocket(ClosingMixin):
     """Takes over the transport of an HTTP connection. Its codec pushes messages into it."""
 
     __slots__ = (
-        "_closed_by_peer", "_codec", "_cycle", "_heard", "_limit", "_ping", "_pinged_at", "_queue",
-        "_replies_blocked", "_size", "low_water",
+        "_closed_by_peer", "_codec", "_cycle", "_feed_scheduled", "_heard", "_limit", "_parsed", "_ping",
+        "_pinged_at", "_queue", "_replies_blocked", "_size", "_writes_lines", "is_full", "low_water",
     )  # fmt: skip
 
     _codec: Codec
@@ -66,7 +69,15 @@ class WebSocket(ClosingMixin):
         self.low_water = self._limit // 4
         """So few messages have to be left before the socket is read again."""
         self._size = 0
-        """Bytes of the messages in the queue, or more: what the app receives is not subtracted."""
+        """Bytes of the messages in the queue, or more: what the app receives is not subtracted. While the
+        connection closes, bytes of the messages that were dropped in this turn of the event loop."""
+        self.is_full = False
+        self._parsed = 0
+        """Bytes of `_unparsed` that are parsed already."""
+        self._feed_scheduled = False
+        """The loop calls `_feed_unparsed` in its next turn."""
+        self._writes_lines = False
+        """The transport's `writelines` is one system call, and no copy."""
         self._replies_blocked = False
         """The peer does not read the pongs that answer its pings."""
         self._ping = b""
@@ -83,6 +94,8 @@ class WebSocket(ClosingMixin):
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
+        # asyncio's joins up to Python 3.11, and never pauses in early 3.12 and 3.13 (cpython#127655).
+        self._writes_lines = not type(transport).__module__.startswith("asyncio.")
         self._codec = codec
         self._state = ACTIVE
         self.write_paused = write_paused
@@ -102,9 +115,10 @@ class WebSocket(ClosingMixin):
         elif self._unparsed or self.reading_paused:
             # At most what one read brought after the pause; over TLS, asyncio of Python 3.10 brings it in
             # pieces.
-            self._unparsed += data
+            self._unparsed = self._unparsed[self._parsed :] + data
+            self._parsed = 0
         else:
-            self._feed(data)
+            self._feed(data, 0)
 
     def eof_received(self) -> None:
         """There is no half-closed WebSocket: the transport closes."""
@@ -128,39 +142,34 @@ class WebSocket(ClosingMixin):
 
     # -- input
 
-    def _feed(self, data: bytes) -> None:
-        """Take frames out of `data`, as long as the app keeps up with them."""
+    def _feed(self, data: bytes, at: int) -> None:
+        """Take frames out of `data[at:]`, as many as there is room for in this turn of the event loop."""
+        codec = self._codec
         try:
-            if len(data) <= PIECE:
-                if answers := self._codec.feed(data):
-                    self._answer(answers)
-            else:
-                self._feed_in_pieces(data)
+            parsed = codec.feed(data, at)
         except Failure as failure:
             self._fail(failure.code, failure.reason)
             return
+        if codec.answers:
+            self._answer(codec.take_answers())
         if self._closed_by_peer:
             self._note_progress()
             self._flush_and_close()  # RFC 6455, section 7.1.1: the server closes the connection
-        elif not self.reading_paused and self._input_full():
+        elif parsed < len(data):
+            self._unparsed = data
+            self._parsed = parsed
+            if not self.reading_paused:
+                self._pause_reading()
+            self.resume_input()
+        elif self.is_full and not self._has_room() and not self.reading_paused:
             self._pause_reading()
 
-    def _feed_in_pieces(self, data: bytes) -> None:
-        # A piece at a time: one read of tiny or compressed messages can weigh a thousand times its size.
-        view = memoryview(data)
-        answers: list[bytes] = []
-        try:
-            while view and not self._closed_by_peer:
-                if self._input_full():
-                    self._unparsed = bytes(view)
-                    return
-                answers.append(self._codec.feed(view[:PIECE]))
-                view = view[PIECE:]
-        finally:
-            # In one write: asyncio logs a warning at the fifth write to a lost connection, before it reports
-            # the loss.
-            if together := b"".join(answers):
-                self._answer(together)
+    def _feed_unparsed(self) -> None:
+        self._feed_scheduled = False
+        if self._unparsed and self._has_room() and self._reads_frames():
+            unparsed, self._unparsed = self._unparsed, b""
+            self._feed(unparsed, self._parsed)
+            self.resume_input()
 
     def _answer(self, answers: bytes) -> None:
         if self.write_paused and self._state is not ACTIVE:
@@ -168,46 +177,50 @@ class WebSocket(ClosingMixin):
         self._transport.write(answers)
         # A peer that sends pings without end, and reads nothing, must not fill the memory with pongs.
         self._replies_blocked = self.write_paused
+        self.is_full |= self._replies_blocked
 
     def _reads_frames(self) -> bool:
         return self._state is ACTIVE or self._closing_phase is CLOSE_SENT
 
-    def _input_full(self) -> bool:
-        """Whether there is as much as may be held, of messages or of answers."""
+    def _has_room(self) -> bool:
+        """Whether less is held than may be, of messages and of answers; note it in `is_full`."""
+        self.is_full = False
         if self._state is not ACTIVE:
-            return False
-        queue = self._queue
-        if len(queue) >= self._limit or self._replies_blocked:
-            return True
-        if self._size > HIGH_WATER:
+            self._size = 0
+        elif self._replies_blocked or len(self._queue) >= self._limit:
+            self.is_full = True
+        elif self._size > HIGH_WATER:
             # It was only ever added to: most of these bytes may have been received.
-            self._size = sum(_size(message) for message in queue)
-        return self._size > HIGH_WATER
+            self._size = sum(_size(message) for message in self._queue)
+            self.is_full = self._size > HIGH_WATER
+        return not self.is_full
 
     def resume_input(self) -> None:
         """Parse and read on after a pause, if there is room again."""
-        if self._unparsed and not self._input_full() and self._reads_frames():
-            unparsed, self._unparsed = self._unparsed, b""
-            self._feed(unparsed)
-        if (
-            self.reading_paused
-            and not self._unparsed
-            and not self._input_full()
-            and self._closing_phase is not FLUSHING
-            and self._state is not CLOSED
-        ):
+        if not self._has_room() or self._state is CLOSED or self._closing_phase is FLUSHING:
+            return
+        if self._unparsed:
+            # Not at once: an app that receives without waiting would take all in this turn of the loop.
+            if not self._feed_scheduled:
+                self._feed_scheduled = True
+                self.server_state.loop.call_soon(self._feed_unparsed)
+        elif self.reading_paused:
             self._heard = True  # what the peer sent meanwhile is only read now
             self._resume_reading()
 
     def on_message(self, message: str | bytes) -> None:
-        if self._state is not ACTIVE:
-            return
         self._size += len(message)
-        if type(message) is str:
-            self._queue.append({"type": "websocket.receive", "text": message})
-        else:
-            self._queue.append({"type": "websocket.receive", "bytes": message})
-        self._cycle.on_message_queued()
+        if self._state is ACTIVE:
+            queue = self._queue
+            if type(message) is str:
+                queue.append({"type": "websocket.receive", "text": message})
+            else:
+                queue.append({"type": "websocket.receive", "bytes": message})
+            self._cycle.on_message_queued()
+            if len(queue) >= self._limit or self._size > HIGH_WATER:
+                self._has_room()
+        elif self._size > HIGH_WATER:
+            self.is_full = True
 
     def on_pong(self, payload: bytes) -> None:
         if payload == self._ping and self._state is ACTIVE and payload:
@@ -223,11 +236,18 @@ class WebSocket(ClosingMixin):
 
     def send_text(self, data: str) -> None:
         """Write a message; only while it is open."""
-        self._transport.write(self._codec.text(data))
+        self._send(TEXT, data.encode())
 
     def send_bytes(self, data: bytes) -> None:
         """Write a message; only while it is open."""
-        self._transport.write(self._codec.binary(data))
+        self._send(BINARY, data)
+
+    def _send(self, first: int, payload: bytes) -> None:
+        header, data = self._codec.encode(first, payload)
+        if len(data) > _JOIN and self._writes_lines:
+            self._transport.writelines([header, data])
+        else:
+            self._transport.write(header + data)
 
     @property
     def is_open(self) -> bool:

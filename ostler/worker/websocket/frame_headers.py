@@ -1,8 +1,7 @@
-"""Reads and checks the header of every frame that comes in, before the library does (RFC 6455, section 5).
+"""Checks the header of every frame that comes in (RFC 6455, section 5).
 
-The libraries check most of this, too, but each of them something else, and some of it only once the whole
-payload has come. Here a frame that must not be is refused as soon as its length is known, with the same code
-for both libraries; and neither library ever waits for a payload that is longer than a message may be.
+A frame that must not be is refused as soon as its length is known: nothing waits for a payload that is longer
+than a message may be.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _DATA = (_TEXT, _BINARY)
 _CONTROL = (_CLOSE, _PING, _PONG)
 _LONGEST_CONTROL = 125
-_MASK_SIZE = 4
-_LONGEST_HEADER = 10
-"""Without the mask, which is counted as a part of the payload."""
+LONGEST_HEADER = 10
+"""Without the mask."""
 MOST_EMPTY_FRAGMENTS = 1024
 """How many fragments a message may have beyond one for each of its bytes: without such a limit, a message of
 empty fragments never ends, and is never too big."""
@@ -31,11 +29,10 @@ def compressed_limit(max_size: int) -> int:
 
 
 class FrameHeaders:
-    """Tracks where frames begin, and whether they may come there."""
+    """Tracks which frames may come."""
 
     __slots__ = (
-        "_closed", "_compressed_limit", "_deflate", "_fragments", "_header", "_in_message", "_max_size",
-        "_missing", "_room", "between", "failure",
+        "_compressed_limit", "_deflate", "_fragments", "_max_size", "_room", "compressed", "in_message",
     )  # fmt: skip
 
     def __init__(self, max_size: int, *, deflate: bool) -> None:
@@ -43,51 +40,19 @@ class FrameHeaders:
         self._max_size = max_size
         self._compressed_limit = compressed_limit(max_size)
         self._deflate = deflate
-        self._header = b""
-        """The beginning of a frame's header, too short to read its length."""
-        self._missing = 0
-        """Bytes of the current frame that are still to come."""
-        self._in_message = False
-        """A message has begun, and its next frame is still to come."""
         self._room = 0
         """How many bytes the current message may still get, as they are sent."""
         self._fragments = 0
         """Fragments of the current message, less its bytes."""
-        self._closed = False
-        """The last frame is the peer's close frame: what follows it is not read (RFC 6455, section 1.4)."""
-        self.between = True
-        """The next byte is the first of a frame, outside of a fragmented message."""
-        self.failure: Failure | None = None
-        """What is wrong with the frame that follows those that may be taken."""
+        self.in_message = False
+        """A message has begun, and its next frame is still to come."""
+        self.compressed = False
+        """The current message is compressed."""
 
-    def read(self, data: bytes | memoryview) -> int:
-        """Return how many bytes of `data` the library may be given; if not all, `failure` says why."""
-        at, end = 0, len(data)
-        while at < end:
-            if self._missing:
-                step = min(self._missing, end - at)
-                self._missing -= step
-                at += step
-                continue
-            if self._closed:
-                break
-            header = self._header + bytes(data[at : at + _LONGEST_HEADER])
-            size = _header_size(header)
-            if size > len(header):
-                self._header = header
-                break
-            try:
-                self._begin(header)
-            except Failure as failure:
-                self.failure = failure
-                return at
-            at += size - len(self._header)
-            self._header = b""
-        self.between = not (self._missing or self._header or self._in_message or self._closed)
-        return end
+    def check(self, header: bytes) -> int:
+        """Check the header of the next frame, and return the length of its payload.
 
-    def _begin(self, header: bytes) -> None:
-        """Check the header of a frame.
+        Not needed for a frame that is a whole message, uncompressed, within the limit and not in a message.
 
         Raises:
             Failure: the frame must not come here.
@@ -99,25 +64,25 @@ class FrameHeaders:
             raise Failure(1002, "a client's frame is not masked")  # section 5.1
         if opcode in _CONTROL:
             _check_control(header, fin, length)
-            self._closed = opcode == _CLOSE
         else:
             self._check_data(header, opcode)
             self._count(length, fin)
-        self._missing = _MASK_SIZE + length
+        return length
 
     def _check_data(self, header: bytes, opcode: int) -> None:
         reserved = header[0] & _RSV
         if opcode in _DATA:
-            if self._in_message:
+            if self.in_message:
                 raise Failure(1002, "a message begins within another one")  # section 5.4
             # RFC 7692, section 6: RSV1 of a message's first frame says that it is compressed.
             if reserved & (_RSV & ~_RSV1 if self._deflate else _RSV):
                 raise Failure(1002, "a reserved bit is set")
+            self.compressed = bool(reserved)
             self._room = self._compressed_limit if reserved else self._max_size
             self._fragments = 0
         elif opcode != _CONTINUATION:
             raise Failure(1002, f"unknown opcode {opcode}")
-        elif not self._in_message:
+        elif not self.in_message:
             raise Failure(1002, "a continuation of no message")
         elif reserved:
             raise Failure(1002, "a reserved bit is set")
@@ -126,7 +91,7 @@ class FrameHeaders:
         if length > self._room:
             raise Failure(1009, "message too big")
         self._room -= length
-        self._in_message = not fin
+        self.in_message = not fin
         if not fin:
             self._fragments += 1 - length
             if self._fragments > MOST_EMPTY_FRAGMENTS:
@@ -143,7 +108,7 @@ def _check_control(header: bytes, fin: bool, length: int) -> None:
         raise Failure(1002, "a control frame is too long")
 
 
-def _header_size(header: bytes) -> int:
+def header_size(header: bytes) -> int:
     """Return the size of the frame header that `header` begins; more than its length if it is too short."""
     if len(header) < 2:
         return 2

@@ -1,4 +1,4 @@
-"""Makes messages of the frames that a library has parsed, and answers control frames, for both libraries."""
+"""Makes messages of frames, and answers control frames."""
 
 from __future__ import annotations
 
@@ -8,48 +8,40 @@ import sys
 from collections.abc import Callable
 
 from ostler.worker.websocket.codec import CLOSE, PONG, Failure, MessageSink, header, is_close_code
+from ostler.worker.websocket.pieces import Pieces
 
 _TEXT, _BINARY, _PING, _PONG = 1, 2, 9, 10
 """Opcodes (RFC 6455, section 5.2)."""
 
-_Payload = bytes | bytearray | memoryview
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
 # PyPy's `str` takes surrogates for UTF-8 (seen in 8.0.1); CPython's is the faster of the two.
-_to_text: Callable[[_Payload, str], str] = codecs.decode if sys.implementation.name == "pypy" else str
+_to_text: Callable[[bytes, str], str] = codecs.decode if sys.implementation.name == "pypy" else str
 
 
 class FrameReceiver:
     """Takes frames in order. Their headers are checked already (`FrameHeaders`)."""
 
     __slots__ = (
-        "_answers",
-        "_binary",
-        "_close_sent",
-        "_decoder",
-        "_max_size",
-        "_sink",
-        "_size",
-        "_text",
-        "closed",
-    )
+        "_binary", "_close_sent", "_decoder", "_max_size", "_sink", "_size", "_text", "answers", "closed",
+    )  # fmt: skip
 
     def __init__(self, sink: MessageSink, max_size: int) -> None:
         self._sink = sink
         self._max_size = max_size
         self._size = 0
         """Bytes of the current message, decompressed."""
-        # One growing buffer: many fragments take no more memory than their bytes.
-        self._binary: bytearray | None = None
+        self._binary = Pieces()
         self._text: io.StringIO | None = None
         self._decoder = _new_decoder()
-        self._answers: list[bytes] = []
+        self.answers: list[bytes] = []
+        """The frames that answer what has come."""
         self._close_sent = False
         self.closed = False
         """The peer's close frame has come: nothing more is taken."""
 
-    def take_data(self, opcode: int, payload: _Payload, *, last: bool) -> None:
-        """Take the payload of a data frame, or a piece of it; `last` ends the message.
+    def take_data(self, opcode: int, payload: bytes, *, last: bool) -> None:
+        """Take the payload of a data frame, or a piece of it, which is not masked; `last` ends the message.
 
         Raises:
             Failure: the message is too big, or a text that is not UTF-8, as soon as that is known.
@@ -64,23 +56,19 @@ class FrameReceiver:
                 return
             self._text = io.StringIO()
             self._decoder.reset()
-        elif opcode == _BINARY:
-            if last:
-                self._size = 0
-                self._sink.on_message(payload if type(payload) is bytes else bytes(payload))
-                return
-            self._binary = bytearray()
+        elif opcode == _BINARY and last:
+            self._size = 0
+            self._sink.on_message(payload)
+            return
         if self._text is not None:
             self._add_text(self._text, payload, last)
         else:
-            assert self._binary is not None
-            self._binary += payload
+            self._binary.add(payload, 0, len(payload))
             if last:
-                binary, self._binary = self._binary, None
                 self._size = 0
-                self._sink.on_message(bytes(binary))
+                self._sink.on_message(self._binary.take())
 
-    def _add_text(self, text: io.StringIO, payload: _Payload, last: bool) -> None:
+    def _add_text(self, text: io.StringIO, payload: bytes, last: bool) -> None:
         decoder = self._decoder
         try:
             text.write(decoder.decode(payload, last))
@@ -95,7 +83,7 @@ class FrameReceiver:
             self._size = 0
             self._sink.on_message(text.getvalue())
 
-    def take_control(self, opcode: int, payload: _Payload) -> None:
+    def take_control(self, opcode: int, payload: bytes) -> None:
         """Take a control frame, also between the fragments of a message.
 
         Raises:
@@ -103,20 +91,20 @@ class FrameReceiver:
         """
         if opcode == _PING:
             # RFC 6455, section 5.5.2: due until the peer's close frame has come, even after ours.
-            self._answers.append(header(PONG, len(payload)) + payload)
+            self.answers.append(header(PONG, len(payload)) + payload)
         elif opcode == _PONG:
-            self._sink.on_pong(bytes(payload))
+            self._sink.on_pong(payload)
         else:
-            code, reason = _read_close(bytes(payload))
+            code, reason = _read_close(payload)
             self.closed = True
             self._sink.on_close(code, reason)
             if not self._close_sent:  # RFC 6455, section 5.5.1
                 self._close_sent = True
-                self._answers.append(header(CLOSE, len(payload)) + payload)
+                self.answers.append(header(CLOSE, len(payload)) + payload)
 
     def take_answers(self) -> bytes:
         """Return the frames that answer what has come since the last call."""
-        answers = self._answers
+        answers = self.answers
         if not answers:
             return b""
         together = b"".join(answers)
@@ -128,7 +116,7 @@ class FrameReceiver:
         if not self._close_sent:
             self._close_sent = True
             payload = code.to_bytes(2, "big") + reason.encode()
-            self._answers.append(header(CLOSE, len(payload)) + payload)
+            self.answers.append(header(CLOSE, len(payload)) + payload)
         return self.take_answers()
 
 
@@ -148,7 +136,7 @@ def _read_close(payload: bytes) -> tuple[int, str]:
     return code, decode(payload[2:])
 
 
-def decode(payload: _Payload) -> str:
+def decode(payload: bytes) -> str:
     """Return a text message's payload as text.
 
     Raises:

@@ -22,9 +22,9 @@ def upgrades(settings: Settings) -> TakeUpgrade | None:
 def _codec(library: str) -> MakeCodec:
     # Imported here: either library may not be installed, and one that is not used should cost no memory.
     if library == "websockets":
-        from ostler.worker.websocket.websockets_codec import WebsocketsCodec
+        from ostler.worker.websocket import websockets_codec
 
-        return WebsocketsCodec
-    from ostler.worker.websocket.wsproto_codec import WsprotoCodec
+        return websockets_codec.make_codec
+    from ostler.worker.websocket import wsproto_codec
 
-    return WsprotoCodec
+    return wsproto_codec.make_codec

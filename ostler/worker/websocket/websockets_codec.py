@@ -1,113 +1,40 @@
-"""Adapter from websockets' frame parser (https://websockets.readthedocs.io) to the codec interface."""
+"""Makes codecs with the unmasking and compression of websockets (https://websockets.readthedocs.io)."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
-from websockets.streams import StreamReader
-from websockets.utils import apply_mask
 
-from ostler.worker.websocket.codec import (
-    BINARY,
-    PING,
-    TEXT,
-    CodecOptions,
-    Failure,
-    MessageSink,
-    header,
-)
+from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MessageSink, Payload
 from ostler.worker.websocket.extension_offers import Deflate, agree_to_deflate
-from ostler.worker.websocket.fast_path import take_message
-from ostler.worker.websocket.frame_headers import FrameHeaders, compressed_limit
-from ostler.worker.websocket.frame_receiver import FrameReceiver
+from ostler.worker.websocket.frame_codec import FrameCodec
+from ostler.worker.websocket.frame_headers import compressed_limit
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # not compiled, or PyPy
+    from websockets.utils import apply_mask
 
 
-class WebsocketsCodec:
-    """One per connection."""
-
-    __slots__ = (
-        "_extensions", "_frames", "_headers", "_max_size", "_parser", "_reader", "_receiver", "_sink",
-        "agreed",
-    )  # fmt: skip
-
-    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
-        deflate = agree_to_deflate(offers) if options.deflate and offers else None
-        self.agreed = "" if deflate is None else deflate.response
-        self._extensions = [] if deflate is None else [_Deflate(deflate)]
-        self._sink = sink
-        self._max_size = options.max_size
-        self._headers = FrameHeaders(options.max_size, deflate=deflate is not None)
-        self._receiver = FrameReceiver(sink, options.max_size)
-        self._reader = StreamReader()
-        self._frames: list[Frame] = []
-        """What the parser has made of the input."""
-        limit = options.max_size if deflate is None else compressed_limit(options.max_size)
-        self._parser = _parse(self._reader, self._frames, self._extensions, limit)
-        next(self._parser)
-
-    def feed(self, data: bytes | memoryview) -> bytes:
-        headers, receiver = self._headers, self._receiver
-        if headers.between and (message := take_message(data, self._max_size, apply_mask)) is not None:
-            self._sink.on_message(message)
-            return b""
-        valid = headers.read(data)
-        self._reader.feed_data(data[:valid])  # type: ignore[arg-type]  # its bytearray takes a view
-        failure = headers.failure
-        try:
-            next(self._parser)
-        except PayloadTooBig:
-            failure = Failure(1009, "message too big")
-        except ProtocolError as error:
-            failure = Failure(1007 if isinstance(error.__cause__, zlib.error) else 1002, str(error))
-        frames = self._frames
-        for frame in frames:
-            if receiver.closed:
-                break
-            if frame.opcode >= Opcode.CLOSE:
-                receiver.take_control(frame.opcode, frame.data)
-            else:
-                receiver.take_data(frame.opcode, frame.data, last=frame.fin)
-        frames.clear()
-        if failure is not None and not receiver.closed:
-            raise failure
-        return receiver.take_answers()
-
-    def text(self, data: str) -> bytes:
-        payload = data.encode()
-        if self._extensions:
-            return Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=self._extensions)
-        return header(TEXT, len(payload)) + payload
-
-    def binary(self, data: bytes) -> bytes:
-        if self._extensions:
-            return Frame(Opcode.BINARY, data).serialize(mask=False, extensions=self._extensions)
-        return header(BINARY, len(data)) + data
-
-    def ping(self, payload: bytes) -> bytes:
-        return header(PING, len(payload)) + payload
-
-    def close(self, code: int, reason: str) -> bytes:
-        return self._receiver.close(code, reason)
+def make_codec(sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> Codec:
+    """Return a codec: a `MakeCodec`."""
+    deflate = agree_to_deflate(offers) if options.deflate and offers else None
+    compression = None if deflate is None else _Compression(deflate, options.max_size)
+    return FrameCodec(sink, options, apply_mask, compression)
 
 
-def _parse(
-    reader: StreamReader, frames: list[Frame], extensions: Sequence[PerMessageDeflate], max_size: int
-) -> Generator[None, None, None]:
-    """Append to `frames` what is in `reader`. A function: as a method it would be a reference cycle."""
-    while True:
-        frame = yield from Frame.parse(reader.read_exact, mask=True, max_size=max_size, extensions=extensions)
-        frames.append(frame)
-
-
-class _Deflate(PerMessageDeflate):
-    """permessage-deflate as it was agreed to, which also goes on after a message with a final block."""
-
-    def __init__(self, agreed: Deflate) -> None:
-        super().__init__(
+class _Compression:
+    def __init__(self, agreed: Deflate, max_size: int) -> None:
+        self.response = agreed.response
+        self._agreed = agreed
+        # More than a message may have: at exactly the limit, the library finds a message too big whose end
+        # it has not read.
+        self._limit = compressed_limit(max_size)
+        self._deflate = PerMessageDeflate(
             remote_no_context_takeover=agreed.client_no_context_takeover,
             local_no_context_takeover=agreed.server_no_context_takeover,
             remote_max_window_bits=agreed.inflate_bits,
@@ -115,9 +42,20 @@ class _Deflate(PerMessageDeflate):
             compress_settings={"memLevel": 5},
         )
 
-    def decode(self, frame: Frame, *, max_size: int | None = None) -> Frame:
-        decoded = super().decode(frame, max_size=max_size)
-        if frame.fin and not self.remote_no_context_takeover and self.decoder.eof:
+    def decompress(self, opcode: int, payload: bytes, *, fin: bool) -> Iterator[bytes]:
+        """See `Compression`."""
+        deflate = self._deflate
+        frame = Frame(Opcode(opcode), payload, fin, rsv1=opcode != Opcode.CONT)
+        try:
+            yield bytes(deflate.decode(frame, max_size=self._limit).data)
+        except PayloadTooBig:
+            raise Failure(1009, "message too big") from None
+        except ProtocolError as error:
+            raise Failure(1007 if isinstance(error.__cause__, zlib.error) else 1002, str(error)) from None
+        if fin and not self._agreed.client_no_context_takeover and deflate.decoder.eof:
             # RFC 7692, section 7.2.3.4: BFINAL ends zlib's stream, but not the messages.
-            self.decoder = zlib.decompressobj(wbits=-self.remote_max_window_bits)
-        return decoded
+            deflate.decoder = zlib.decompressobj(wbits=-self._agreed.inflate_bits)
+
+    def compress(self, opcode: int, payload: bytes) -> Payload:
+        """See `Compression`."""
+        return self._deflate.encode(Frame(Opcode(opcode), payload)).data

@@ -1,139 +1,69 @@
-"""Adapter from wsproto's frame parser (https://python-hyper.org/projects/wsproto) to the codec interface."""
+"""Makes codecs with the compression of wsproto (https://python-hyper.org/projects/wsproto)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from wsproto.extensions import PerMessageDeflate
-from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol, Opcode, ParseFailed, RsvBits
+from wsproto.frame_protocol import CloseReason, FrameDecoder, Opcode, RsvBits
 
-from ostler.worker.websocket.codec import (
-    BINARY,
-    COMPRESSED,
-    PING,
-    TEXT,
-    CodecOptions,
-    Failure,
-    MessageSink,
-    header,
-)
+from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MessageSink
 from ostler.worker.websocket.extension_offers import Deflate, agree_to_deflate
-from ostler.worker.websocket.fast_path import take_message, unmask
-from ostler.worker.websocket.frame_headers import FrameHeaders
-from ostler.worker.websocket.frame_receiver import FrameReceiver
+from ostler.worker.websocket.frame_codec import FrameCodec
 
 _STEP = 4096
 """Bytes of compressed input per step. wsproto inflates without a bound, up to a thousandfold; sizes are
 checked after each step."""
 _NO_RSV = RsvBits(False, False, False)
+_COMPRESSED = RsvBits(True, False, False)
 
 
-class WsprotoCodec:
-    """One per connection."""
-
-    __slots__ = ("_decoder", "_deflate", "_headers", "_max_size", "_receiver", "_sink", "agreed")
-
-    def __init__(self, sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> None:
-        agreed = agree_to_deflate(offers) if options.deflate and offers else None
-        self.agreed = "" if agreed is None else agreed.response
-        self._deflate = None if agreed is None else _Deflate(agreed)
-        self._decoder = FrameDecoder(
-            client=False, extensions=[] if self._deflate is None else [self._deflate]
-        )
-        self._sink = sink
-        self._max_size = options.max_size
-        self._headers = FrameHeaders(options.max_size, deflate=agreed is not None)
-        self._receiver = FrameReceiver(sink, options.max_size)
-
-    def feed(self, data: bytes | memoryview) -> bytes:
-        headers, receiver = self._headers, self._receiver
-        if headers.between and (message := take_message(data, self._max_size, unmask)) is not None:
-            self._sink.on_message(message)
-            return b""
-        valid = headers.read(data)
-        step = valid if self._deflate is None else _STEP
-        for start in range(0, valid, step or 1):
-            self._parse(data[start : min(start + step, valid)])
-        if headers.failure is not None and not receiver.closed:
-            raise headers.failure
-        return receiver.take_answers()
-
-    def _parse(self, data: bytes | memoryview) -> None:
-        decoder, receiver = self._decoder, self._receiver
-        decoder.receive_bytes(data)  # type: ignore[arg-type]  # its bytearray takes a view
-        try:
-            while not receiver.closed and (frame := decoder.process_buffer()) is not None:
-                payload = frame.payload
-                assert not isinstance(payload, (str, tuple))  # as FrameProtocol would make of it
-                if frame.opcode >= Opcode.CLOSE:
-                    receiver.take_control(frame.opcode, payload)
-                else:
-                    # A frame comes in pieces, as they arrive.
-                    last = frame.frame_finished and frame.message_finished
-                    receiver.take_data(frame.opcode, payload, last=last)
-        except ParseFailed as error:
-            reason = "decompression failed" if error.code == 1007 else str(error)
-            raise Failure(int(error.code), reason) from None
-
-    def text(self, data: str) -> bytes:
-        payload = data.encode()
-        if self._deflate is not None:
-            return self._compressed(Opcode.TEXT, payload)
-        return header(TEXT, len(payload)) + payload
-
-    def binary(self, data: bytes) -> bytes:
-        if self._deflate is not None:
-            return self._compressed(Opcode.BINARY, data)
-        return header(BINARY, len(data)) + data
-
-    def _compressed(self, opcode: Opcode, payload: bytes) -> bytes:
-        assert self._deflate is not None
-        _, packed = self._deflate.frame_outbound(self._decoder, opcode, _NO_RSV, payload, True)
-        return header(0x80 | COMPRESSED | opcode, len(packed)) + packed
-
-    def ping(self, payload: bytes) -> bytes:
-        return header(PING, len(payload)) + payload
-
-    def close(self, code: int, reason: str) -> bytes:
-        return self._receiver.close(code, reason)
+def make_codec(sink: MessageSink, options: CodecOptions, offers: Sequence[str]) -> Codec:
+    """Return a codec: a `MakeCodec`."""
+    agreed = agree_to_deflate(offers) if options.deflate and offers else None
+    return FrameCodec(sink, options, unmask, None if agreed is None else _Compression(agreed))
 
 
-class _Deflate(PerMessageDeflate):
-    """permessage-deflate as it was agreed to.
+def unmask(data: bytes | memoryview, mask: bytes) -> bytes:
+    """Apply a frame's mask (RFC 6455, section 5.3) to the whole payload as one number.
 
-    It ignores control frames: one inside a message makes wsproto's lose its state. And it goes on after a
-    message with a final block.
+    wsproto has only a class that does this in several steps, and that is slower.
     """
+    size = len(data)
+    stretched = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, "big") ^ int.from_bytes(stretched, "big")).to_bytes(size, "big")
 
+
+class _Compression:
     def __init__(self, agreed: Deflate) -> None:
-        super().__init__(
+        self.response = agreed.response
+        self._deflate = PerMessageDeflate(
             client_no_context_takeover=agreed.client_no_context_takeover,
             client_max_window_bits=agreed.inflate_bits,
             server_no_context_takeover=agreed.server_no_context_takeover,
             server_max_window_bits=agreed.server_bits,
         )
-        self._control = False
+        self._server = FrameDecoder(client=False)
+        """Only to tell the extension on which side it is."""
 
-    def frame_inbound_header(
-        self, proto: FrameDecoder | FrameProtocol, opcode: Opcode, rsv: RsvBits, payload_length: int
-    ) -> CloseReason | RsvBits:
-        self._control = opcode.iscontrol()
-        if self._control:
-            return _NO_RSV
-        return super().frame_inbound_header(proto, opcode, rsv, payload_length)
-
-    def frame_inbound_payload_data(
-        self, proto: FrameDecoder | FrameProtocol, data: bytes
-    ) -> bytes | CloseReason:
-        return data if self._control else super().frame_inbound_payload_data(proto, data)
-
-    def frame_inbound_complete(
-        self, proto: FrameDecoder | FrameProtocol, fin: bool
-    ) -> bytes | CloseReason | None:
-        if self._control:
-            return None
-        rest = super().frame_inbound_complete(proto, fin)
-        if fin and self._decompressor is not None and self._decompressor.eof:
+    def decompress(self, opcode: int, payload: bytes, *, fin: bool) -> Iterator[bytes]:
+        """See `Compression`."""
+        deflate, server = self._deflate, self._server
+        rsv = _NO_RSV if opcode == Opcode.CONTINUATION else _COMPRESSED
+        deflate.frame_inbound_header(server, Opcode(opcode), rsv, len(payload))
+        for start in range(0, len(payload), _STEP):
+            yield _checked(deflate.frame_inbound_payload_data(server, payload[start : start + _STEP]))
+        yield _checked(deflate.frame_inbound_complete(server, fin) or b"")
+        if fin and deflate._decompressor is not None and deflate._decompressor.eof:
             # RFC 7692, section 7.2.3.4: BFINAL ends zlib's stream, but not the messages.
-            self._decompressor = None
-        return rest
+            deflate._decompressor = None
+
+    def compress(self, opcode: int, payload: bytes) -> bytes:
+        """See `Compression`."""
+        return self._deflate.frame_outbound(self._server, Opcode(opcode), _NO_RSV, payload, True)[1]
+
+
+def _checked(decompressed: bytes | CloseReason) -> bytes:
+    if isinstance(decompressed, CloseReason):
+        raise Failure(1007, "decompression failed")
+    return decompressed

@@ -1,0 +1,188 @@
+"""Turns bytes into messages and back (RFC 6455, section 5), the same for both libraries.
+
+Theory of operation: `feed` walks through what one read has brought. A whole text or binary frame that is a
+message of its own, by far the commonest input, is unmasked where it lies. The header of any other frame is
+checked by `FrameHeaders` as soon as its length is known; then the frame's mask and payload are gathered as
+they come, joined once, unmasked once, and given to the `FrameReceiver`. Nothing is allocated for what a
+header only announces. A library has two parts in this: the function that unmasks, and the compression.
+What must never happen: a read of many tiny frames that keeps the loop, or fills the memory; so `feed` stops
+when the sink is full, and after FRAMES_PER_FEED frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ostler.worker.websocket.codec import (
+    BINARY,
+    COMPRESSED,
+    PING,
+    TEXT,
+    CodecOptions,
+    MessageSink,
+    Payload,
+    header,
+)
+from ostler.worker.websocket.frame_headers import LONGEST_HEADER, FrameHeaders, header_size
+from ostler.worker.websocket.frame_receiver import FrameReceiver, decode
+from ostler.worker.websocket.pieces import Pieces
+
+FRAMES_PER_FEED = 256
+"""So many frames are taken at once: one read may bring 40,000, which would take a tenth of a second."""
+_MASKED = 0x80
+_MASK_SIZE = 4
+_CONTINUATION, _CLOSE = 0, 8
+_MESSAGES = (TEXT, BINARY)
+_VIEWED = 2048
+"""Bytes of a payload from which a view of it costs less than a copy."""
+
+Unmask = Callable[[bytes | memoryview, bytes], bytes]
+"""Returns a payload without its mask (RFC 6455, section 5.3)."""
+
+
+class Compression(Protocol):
+    """permessage-deflate (RFC 7692), as it was agreed to."""
+
+    response: str
+    """The value of Sec-WebSocket-Extensions for the response."""
+
+    def decompress(self, opcode: int, payload: bytes, *, fin: bool) -> Iterator[bytes]:
+        """Yield what the payload of a frame of a compressed message holds, in one piece or more.
+
+        Raises:
+            Failure: it cannot be decompressed, or is too big.
+        """
+
+    def compress(self, opcode: int, payload: bytes) -> Payload:
+        """Return a whole message compressed."""
+
+
+class FrameCodec:
+    """A `Codec`. One per connection."""
+
+    __slots__ = (
+        "_between", "_body", "_compression", "_first", "_header", "_headers", "_max_size", "_missing",
+        "_receiver", "_sink", "_unmask", "agreed", "answers",
+    )  # fmt: skip
+
+    def __init__(
+        self, sink: MessageSink, options: CodecOptions, unmask: Unmask, compression: Compression | None
+    ) -> None:
+        self.agreed = "" if compression is None else compression.response
+        self._sink = sink
+        self._max_size = options.max_size
+        self._unmask = unmask
+        self._compression = compression
+        self._headers = FrameHeaders(options.max_size, deflate=compression is not None)
+        self._receiver = FrameReceiver(sink, options.max_size)
+        self.answers = self._receiver.answers
+        self._between = True
+        """The next byte is the first of a frame, outside of a fragmented message."""
+        self._header = b""
+        """The beginning of a frame's header, too short to read its length."""
+        self._first = 0
+        """The first byte of the current frame."""
+        self._missing = 0
+        """Bytes of the current frame's mask and payload that are still to come."""
+        self._body = Pieces()
+        """Those that have come, if not all came at once."""
+
+    def feed(self, data: bytes, at: int = 0) -> int:
+        """Take frames from `data[at:]`; see `Codec.feed`."""
+        sink = self._sink
+        end = len(data)
+        frames = 0
+        while at < end:
+            start = at + 6
+            if self._between and start <= end:
+                first = data[at]
+                size = data[at + 1] - _MASKED
+                if size == 126:
+                    size = int.from_bytes(data[at + 2 : at + 4], "big")
+                    start += 2
+                    if size < 126:
+                        size = -1
+                elif size == 127:
+                    size = -1
+                stop = start + size
+                if first in _MESSAGES and 0 <= size <= self._max_size and stop <= end:
+                    masked = data[start:stop] if size < _VIEWED else memoryview(data)[start:stop]
+                    payload = self._unmask(masked, data[start - 4 : start])
+                    sink.on_message(payload if first == BINARY else decode(payload))
+                    at = stop
+                else:
+                    at = self._read_frame(data, at)
+            else:
+                at = self._read_frame(data, at)
+            frames += 1
+            if frames == FRAMES_PER_FEED or sink.is_full:
+                break
+        return at
+
+    def _read_frame(self, data: bytes, at: int) -> int:
+        """Begin a frame or go on with it, to its end or that of `data`; return where the next one begins."""
+        if self._receiver.closed:
+            return len(data)  # what follows a close frame is not read (RFC 6455, section 1.4)
+        self._between = False
+        if not self._missing:
+            held = self._header
+            head = held + data[at : at + LONGEST_HEADER]
+            size = header_size(head)
+            if size > len(head):
+                self._header = head
+                return len(data)
+            self._missing = _MASK_SIZE + self._headers.check(head)
+            self._first = head[0]
+            self._header = b""
+            at += size - len(held)
+        stop = at + self._missing
+        if stop > len(data):
+            self._missing = stop - len(data)
+            if at < len(data):
+                self._body.add(data, at, len(data))
+            return len(data)
+        self._missing = 0
+        if self._body:
+            self._body.add(data, at, stop)
+            body = memoryview(self._body.take())
+        else:
+            body = memoryview(data)[at:stop]
+        self._take(self._unmask(body[_MASK_SIZE:], bytes(body[:_MASK_SIZE])))
+        self._between = not (self._headers.in_message or self._receiver.closed)
+        return stop
+
+    def _take(self, payload: bytes) -> None:
+        """Take the current frame, which is complete."""
+        opcode, fin = self._first & 0x0F, self._first >= 0x80
+        if opcode >= _CLOSE:
+            self._receiver.take_control(opcode, payload)
+        elif self._headers.compressed:
+            assert self._compression is not None
+            pieces = self._compression.decompress(opcode, payload, fin=fin)
+            last = next(pieces)
+            for piece in pieces:
+                self._receiver.take_data(opcode, last, last=False)
+                opcode, last = _CONTINUATION, piece
+            self._receiver.take_data(opcode, last, last=fin)
+        else:
+            self._receiver.take_data(opcode, payload, last=fin)
+
+    def encode(self, first: int, payload: bytes) -> tuple[bytes, Payload]:
+        """Return header and payload of a message as one frame."""
+        if self._compression is None:
+            return header(first, len(payload)), payload
+        packed = self._compression.compress(first & 0x0F, payload)
+        return header(first | COMPRESSED, len(packed)), packed
+
+    def ping(self, payload: bytes) -> bytes:
+        """Return a ping."""
+        return header(PING, len(payload)) + payload
+
+    def take_answers(self) -> bytes:
+        """Return the frames that answer what has come since the last call."""
+        return self._receiver.take_answers()
+
+    def close(self, code: int, reason: str) -> bytes:
+        """Return our close frame, behind the answers that are due; nothing if it is sent already."""
+        return self._receiver.close(code, reason)
