@@ -94,7 +94,8 @@ class ClosingMixin(FlowControlMixin):
     def _resume_reading(self) -> None:
         if self._socket_paused:
             self._socket_paused = False
-            read_tls_socket(self._transport, True)
+            if not self._transport.is_closing():  # else uvloop's may be lost, and would raise AttributeError
+                read_tls_socket(self._transport, True)
         super()._resume_reading()
 
     def _linger(self) -> None:
