@@ -24,14 +24,13 @@ from ostler.worker.websocket.codec import (
     Payload,
     header,
 )
-from ostler.worker.websocket.frame_headers import LONGEST_HEADER, FrameHeaders, header_size
+from ostler.worker.websocket.frame_headers import LONGEST_HEADER, MASK_SIZE, FrameHeaders, header_size
 from ostler.worker.websocket.frame_receiver import FrameReceiver, decode
 from ostler.worker.websocket.pieces import Pieces
 
 FRAMES_PER_FEED = 256
 """So many frames are taken at once: one read may bring 40,000, which would take a tenth of a second."""
 _MASKED = 0x80
-_MASK_SIZE = 4
 _CONTINUATION, _CLOSE = 0, 8
 _MESSAGES = (TEXT, BINARY)
 _VIEWED = 2048
@@ -62,8 +61,8 @@ class FrameCodec:
     """A `Codec`. One per connection."""
 
     __slots__ = (
-        "_between", "_body", "_compression", "_first", "_header", "_headers", "_max_size", "_missing",
-        "_receiver", "_sink", "_unmask", "agreed", "answers",
+        "_between", "_compression", "_first", "_header", "_headers", "_length", "_mask", "_max_size",
+        "_missing", "_pieces", "_receiver", "_sink", "_unmask", "agreed", "answers",
     )  # fmt: skip
 
     def __init__(
@@ -80,12 +79,16 @@ class FrameCodec:
         self._between = True
         """The next byte is the first of a frame, outside of a fragmented message."""
         self._header = b""
-        """The beginning of a frame's header, too short to read its length."""
+        """The beginning of a frame's header and mask."""
+        self._length = -1
+        """The length that this header has; -1 until it is read."""
         self._first = 0
         """The first byte of the current frame."""
-        self._missing = 0
-        """Bytes of the current frame's mask and payload that are still to come."""
-        self._body = Pieces()
+        self._mask = b""
+        """The current frame's mask, turned to where its payload goes on."""
+        self._missing = -1
+        """Bytes of the current frame's payload that are still to come; -1 in its header."""
+        self._pieces = Pieces()
         """Those that have come, if not all came at once."""
 
     def feed(self, data: bytes, at: int = 0) -> int:
@@ -122,35 +125,46 @@ class FrameCodec:
 
     def _read_frame(self, data: bytes, at: int) -> int:
         """Begin a frame or go on with it, to its end or that of `data`; return where the next one begins."""
+        end = len(data)
         if self._receiver.closed:
-            return len(data)  # what follows a close frame is not read (RFC 6455, section 1.4)
+            return end  # what follows a close frame is not read (RFC 6455, section 1.4)
         self._between = False
-        if not self._missing:
-            held = self._header
-            head = held + data[at : at + LONGEST_HEADER]
-            size = header_size(head)
-            if size > len(head):
-                self._header = head
-                return len(data)
-            self._missing = _MASK_SIZE + self._headers.check(head)
-            self._first = head[0]
-            self._header = b""
-            at += size - len(held)
-        stop = at + self._missing
-        if stop > len(data):
-            self._missing = stop - len(data)
-            if at < len(data):
-                self._body.add(data, at, len(data))
-            return len(data)
-        self._missing = 0
-        if self._body:
-            self._body.add(data, at, stop)
-            body = memoryview(self._body.take())
-        else:
-            body = memoryview(data)[at:stop]
-        self._take(self._unmask(body[_MASK_SIZE:], bytes(body[:_MASK_SIZE])))
+        if self._missing < 0:
+            at = self._read_header(data, at)
+            if self._missing < 0:
+                return end
+        stop = min(at + self._missing, end)
+        payload = self._unmask(memoryview(data)[at:stop], self._mask)
+        self._missing -= stop - at
+        if self._missing:
+            turned = (stop - at) % MASK_SIZE
+            self._mask = self._mask[turned:] + self._mask[:turned]
+            self._pieces.add(payload)
+            return end
+        if self._pieces:
+            self._pieces.add(payload)
+            payload = self._pieces.take()
+        self._missing = -1
+        self._take(payload)
         self._between = not (self._headers.in_message or self._receiver.closed)
         return stop
+
+    def _read_header(self, data: bytes, at: int) -> int:
+        """Begin a header or go on with it, to its end or that of `data`; return where the payload begins."""
+        held = self._header
+        head = held + data[at : at + LONGEST_HEADER]
+        size = header_size(head)
+        if self._length < 0 and len(head) >= size - MASK_SIZE:
+            self._length = self._headers.check(head)
+        if len(head) < size:
+            self._header = head
+            return len(data)
+        self._first = head[0]
+        self._mask = head[size - MASK_SIZE : size]
+        self._missing = self._length
+        self._length = -1
+        self._header = b""
+        return at + size - len(held)
 
     def _take(self, payload: bytes) -> None:
         """Take the current frame, which is complete."""

@@ -16,8 +16,8 @@ _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
 _DATA = (_TEXT, _BINARY)
 _CONTROL = (_CLOSE, _PING, _PONG)
 _LONGEST_CONTROL = 125
-LONGEST_HEADER = 10
-"""Without the mask."""
+MASK_SIZE = 4
+LONGEST_HEADER = 14
 MOST_EMPTY_FRAGMENTS = 1024
 """How many fragments a message may have beyond one for each of its bytes: without such a limit, a message of
 empty fragments never ends, and is never too big."""
@@ -109,11 +109,9 @@ def _check_control(header: bytes, fin: bool, length: int) -> None:
 
 
 def header_size(header: bytes) -> int:
-    """Return the size of the frame header that `header` begins; more than its length if it is too short."""
-    if len(header) < 2:
-        return 2
-    length = header[1] & 0x7F
-    return 4 if length == 126 else 10 if length == 127 else 2
+    """Return the size of the header that `header` begins, with its mask; the least size if it is too short."""
+    length = header[1] & 0x7F if len(header) > 1 else 0
+    return MASK_SIZE + (4 if length == 126 else 10 if length == 127 else 2)
 
 
 def _length(header: bytes) -> int:

@@ -63,7 +63,7 @@ class FrameReceiver:
         if self._text is not None:
             self._add_text(self._text, payload, last)
         else:
-            self._binary.add(payload, 0, len(payload))
+            self._binary.add(payload)
             if last:
                 self._size = 0
                 self._sink.on_message(self._binary.take())

@@ -8,28 +8,25 @@ its own, each byte of a peer that sends single bytes would take forty."""
 
 
 class Pieces:
-    """Takes no more memory than twice the bytes that were added, however short they were."""
+    """Takes little more memory than the bytes that were added, however short the pieces were."""
 
     __slots__ = ("_pieces",)
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._pieces: list[bytes | bytearray] = []
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
-    def add(self, data: bytes, start: int, stop: int) -> None:
-        """Add `data[start:stop]`."""
-        size = stop - start
+    def add(self, piece: bytes) -> None:
+        """Add a piece."""
         pieces = self._pieces
-        if size >= _LONG:
-            # A view keeps all of `data` in memory; a slice of all of it is no copy.
-            viewed = size < len(data) <= 2 * size
-            pieces.append(memoryview(data)[start:stop] if viewed else data[start:stop])
+        if len(piece) >= _LONG:
+            pieces.append(piece)
         elif pieces and type(pieces[-1]) is bytearray:
-            pieces[-1] += memoryview(data)[start:stop]
+            pieces[-1] += piece
         else:
-            pieces.append(bytearray(data[start:stop]))
+            pieces.append(bytearray(piece))
 
     def take(self) -> bytes:
         """Return all that was added, and hold it no more."""
