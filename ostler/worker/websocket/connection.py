@@ -25,7 +25,7 @@ from ostler.worker.http.closing import LINGER_BYTES, ClosingMixin
 from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING
 from ostler.worker.http.flow_control import HIGH_WATER
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import BINARY, TEXT, Codec, Failure
+from ostler.worker.websocket.codec import Codec, Failure
 
 CLOSE_TIMEOUT = 4.0
 """Seconds that a peer has to answer a close frame, or to close after it broke the protocol. The deadline
@@ -112,7 +112,7 @@ class WebSocket(ClosingMixin):
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:
                 self._flush_and_close()
-        elif self._unparsed or self.reading_paused:
+        elif self.reading_paused:
             # At most what one read brought after the pause; over TLS, asyncio of Python 3.10 brings it in
             # pieces.
             self._unparsed = self._unparsed[self._parsed :] + data
@@ -234,15 +234,8 @@ class WebSocket(ClosingMixin):
 
     # -- output
 
-    def send_text(self, data: str) -> None:
-        """Write a message; only while it is open."""
-        self._send(TEXT, data.encode())
-
-    def send_bytes(self, data: bytes) -> None:
-        """Write a message; only while it is open."""
-        self._send(BINARY, data)
-
-    def _send(self, first: int, payload: bytes) -> None:
+    def send(self, first: int, payload: bytes) -> None:
+        """Write a message, only while it is open; `first` is TEXT or BINARY."""
         header, data = self._codec.encode(first, payload)
         if len(data) > _JOIN and self._writes_lines:
             self._transport.writelines([header, data])

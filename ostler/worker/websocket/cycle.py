@@ -17,7 +17,7 @@ from ostler.worker.http.connection import Connection
 from ostler.worker.http.cycle import COMPLETE, EXPECTING, SENDING, SENDS_PER_TURN, Cycle, as_bytes
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.server_state import ServerState
-from ostler.worker.websocket.codec import CodecOptions, MakeCodec, is_close_code
+from ostler.worker.websocket.codec import BINARY, TEXT, CodecOptions, MakeCodec, is_close_code
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.upgrade import (
     check_handshake,
@@ -135,12 +135,12 @@ class WebSocketCycle(Cycle):
         if kind == "websocket.send":
             data = message.get("bytes")
             if data is not None:
-                socket.send_bytes(data if type(data) is bytes else as_bytes(data))
+                socket.send(BINARY, data if type(data) is bytes else as_bytes(data))
                 return
             text = message.get("text")
             if not isinstance(text, str):
                 raise TypeError(f"A WebSocket message must be bytes or text, not {type(text).__name__}.")
-            socket.send_text(text)
+            socket.send(TEXT, text.encode())
         elif kind == "websocket.close":
             code, reason = _close_of(message)
             self._sent_close = True

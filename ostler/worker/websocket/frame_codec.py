@@ -185,7 +185,8 @@ class FrameCodec:
     def encode(self, first: int, payload: bytes) -> tuple[bytes, Payload]:
         """Return header and payload of a message as one frame."""
         if self._compression is None:
-            return header(first, len(payload)), payload
+            size = len(payload)
+            return bytes((first, size)) if size < 126 else header(first, size), payload
         packed = self._compression.compress(first & 0x0F, payload)
         return header(first | COMPRESSED, len(packed)), packed
 

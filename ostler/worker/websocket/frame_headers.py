@@ -109,7 +109,7 @@ def _check_control(header: bytes, fin: bool, length: int) -> None:
 
 
 def header_size(header: bytes) -> int:
-    """Return the size of the header that `header` begins, with its mask; the least size if it is too short."""
+    """Return the size of the header that `header` begins, with its mask; the least one if it is too short."""
     length = header[1] & 0x7F if len(header) > 1 else 0
     return MASK_SIZE + (4 if length == 126 else 10 if length == 127 else 2)
 
