@@ -32,7 +32,7 @@ CLOSE_TIMEOUT = 4.0
 passes with a tick, up to one second later: no closing takes more than 5 s, unless the peer still reads."""
 _LONGEST_REASON = 123
 """RFC 6455, section 5.5: a control frame holds 125 bytes, two of which are the code."""
-_JOIN = 8 * 1024
+_JOIN = 32 * 1024
 """Bytes of a payload up to which it is copied, to be written in one piece with its header."""
 
 

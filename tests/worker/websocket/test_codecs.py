@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ostler.worker.websocket import websockets_codec, wsproto_codec
 from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MakeCodec
+from ostler.worker.websocket.frame_codec import FRAMES_PER_FEED
 from tests.worker.websocket.harness import BINARY, PING, TEXT, close, frame
 
 CODECS: list[MakeCodec] = [websockets_codec.make_codec, wsproto_codec.make_codec]
@@ -104,3 +108,72 @@ def test_a_message_above_the_limit_is_not_taken_by_the_fast_path_either(make: Ma
     with pytest.raises(Failure) as failed:
         codec.feed(frame(TEXT, b"x" * 10))
     assert failed.value.code == 1009
+
+
+@pytest.mark.parametrize("make", CODECS)
+@pytest.mark.parametrize(
+    "sizes", [(14, 100_000), (4, 7, 3, 40_001, 2, 29_999), (1, 70_002, 1), (65_550, 4449)]
+)
+def test_a_long_frame_is_unmasked_wherever_it_is_cut(make: MakeCodec, sizes: tuple[int, ...]) -> None:
+    sink, codec = made(make)
+    message = random.Random(len(sizes)).randbytes(sum(sizes))
+    wire = frame(BINARY, message) + frame(TEXT, b"next")
+    at = 0
+    for size in (*sizes, len(wire)):
+        data = wire[at : at + size]
+        at += size
+        assert codec.feed(data) == len(data)
+    assert sink.got == [message, "next"]
+
+
+@pytest.mark.parametrize("make", CODECS)
+def test_feeding_stops_when_the_sink_is_full(make: MakeCodec) -> None:
+    sink, codec = made(make)
+    sink.is_full = True
+    wire = frame(TEXT, b"a") + frame(TEXT, b"b", fin=False) + frame(0, b"c") + frame(TEXT, b"d")
+    at, got = 0, []
+    while at < len(wire):
+        at = codec.feed(wire, at)
+        got.append(sink.got.copy())
+    assert got == [["a"], ["a"], ["a", "bc"], ["a", "bc", "d"]]
+
+
+@pytest.mark.parametrize("make", CODECS)
+@pytest.mark.parametrize("one", [frame(TEXT, b"x"), frame(PING), frame(BINARY, b"x" * 200)])
+def test_a_feed_takes_a_bounded_number_of_frames(make: MakeCodec, one: bytes) -> None:
+    _, codec = made(make)
+    assert codec.feed(one * 1000) == len(one) * FRAMES_PER_FEED
+
+
+@pytest.mark.parametrize("make", CODECS)
+def test_a_length_that_is_only_announced_takes_no_memory(make: MakeCodec) -> None:
+    _, codec = made(make, max_size=1 << 30)
+    tracemalloc.start()
+    try:
+        codec.feed(frame(BINARY, b"")[:1] + b"\xff" + (1 << 29).to_bytes(8, "big") + b"\1\2\3\4" + b"x" * 100)
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("make", CODECS)
+@pytest.mark.parametrize("first", [BINARY, 0])
+def test_a_long_frame_that_comes_byte_by_byte_takes_little_more_than_its_bytes(
+    make: MakeCodec, first: int
+) -> None:
+    _, codec = made(make)
+    size = 50_000
+    if first == 0:  # as a message of fragments
+        codec.feed(frame(BINARY, b"", fin=False))
+        wire = frame(0, b"x", fin=False) * size
+        step = len(wire) // size
+    else:
+        wire = frame(BINARY, b"x" * size)[:-1]
+        step = 1
+    tracemalloc.start()
+    try:
+        for at in range(0, len(wire), step):
+            codec.feed(wire[at : at + step])
+        assert tracemalloc.get_traced_memory()[1] < 2 * size
+    finally:
+        tracemalloc.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ostler.worker.asgi import Receive, Scope, Send
 from tests.certificates import Authority
 from tests.worker.conftest import Serve
 from tests.worker.websocket.harness import (
@@ -15,12 +17,14 @@ from tests.worker.websocket.harness import (
     PONG,
     TEXT,
     Recorder,
+    accept,
     close,
     echo,
     frame,
     inflate,
     opened,
 )
+from tests.worker.websocket.test_flow import sockets
 
 
 @pytest.fixture
@@ -78,3 +82,31 @@ def test_a_client_that_vanishes_is_an_abnormal_end(serve: Serve, tls: dict[str, 
     opened(server).client.close()
     server.until(lambda: app.left is not None and not server.server_state.connections)
     assert app.left == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """Accepts, and never receives."""
+    await send(accept())
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_reading_is_not_resumed_on_a_transport_that_is_lost(
+    serve: Serve, tls: dict[str, Any], turns: int
+) -> None:
+    server = serve(silent, ws_max_queue=1, **tls)
+    peer = opened(server)
+    peer.send(frame(TEXT, b"x") * 10)
+    server.until(lambda: any(socket._socket_paused for socket in sockets(server)))
+    (socket,) = sockets(server)
+
+    async def lose_and_resume() -> None:
+        socket.abort()
+        for _ in range(turns):  # until its loss is reported, or has been
+            await asyncio.sleep(0)
+        socket._queue.clear()
+        socket._unparsed = b""
+        socket.resume_input()
+
+    server.wait(lose_and_resume())
+    server.until(lambda: not server.server_state.connections)
