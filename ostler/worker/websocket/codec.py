@@ -64,7 +64,7 @@ class Codec(Protocol):
     def take_answers(self) -> bytes:
         """Return the frames that answer what was fed: pongs, and the answer to the peer's close frame."""
 
-    def encode(self, first: int, payload: bytes) -> tuple[bytes, Payload]:
+    def encode(self, first: int, payload: bytes) -> tuple[bytes, bytes]:
         """Return header and payload of a message as one frame; `first` is TEXT or BINARY."""
 
     def ping(self, payload: bytes) -> bytes:
@@ -74,7 +74,6 @@ class Codec(Protocol):
         """Return a close frame, behind the answers. No message may be sent after it."""
 
 
-Payload = bytes | bytearray | memoryview
 MakeCodec = Callable[[MessageSink, CodecOptions, Sequence[str]], Codec]
 """Makes a codec from its sink, its options and the values of the client's Sec-WebSocket-Extensions."""
 

@@ -24,6 +24,7 @@ from ostler.worker.asgi import Message
 from ostler.worker.http.closing import LINGER_BYTES, ClosingMixin
 from ostler.worker.http.connection_state import ACTIVE, CLOSE_SENT, CLOSED, CLOSING, FLUSHING
 from ostler.worker.http.flow_control import HIGH_WATER
+from ostler.worker.http.write_buffer import JOIN
 from ostler.worker.server_state import ServerState
 from ostler.worker.websocket.codec import Codec, Failure
 
@@ -32,8 +33,6 @@ CLOSE_TIMEOUT = 4.0
 passes with a tick, up to one second later: no closing takes more than 5 s, unless the peer still reads."""
 _LONGEST_REASON = 123
 """RFC 6455, section 5.5: a control frame holds 125 bytes, two of which are the code."""
-_JOIN = 32 * 1024
-"""Bytes of a payload up to which it is copied, to be written in one piece with its header."""
 
 
 class MessageReceiver(Protocol):
@@ -54,7 +53,7 @@ class WebSocket(ClosingMixin):
 
     __slots__ = (
         "_closed_by_peer", "_codec", "_cycle", "_feed_scheduled", "_heard", "_limit", "_parsed", "_ping",
-        "_pinged_at", "_queue", "_replies_blocked", "_size", "_writes_lines", "is_full", "low_water",
+        "_pinged_at", "_queue", "_replies_blocked", "_size", "is_full", "low_water",
     )  # fmt: skip
 
     _codec: Codec
@@ -76,8 +75,6 @@ class WebSocket(ClosingMixin):
         """Bytes of `_unparsed` that are parsed already."""
         self._feed_scheduled = False
         """The loop calls `_feed_unparsed` in its next turn."""
-        self._writes_lines = False
-        """The transport's `writelines` is one system call, and no copy."""
         self._replies_blocked = False
         """The peer does not read the pongs that answer its pings."""
         self._ping = b""
@@ -94,8 +91,6 @@ class WebSocket(ClosingMixin):
     def begin(self, transport: asyncio.Transport, codec: Codec, data: bytes, write_paused: bool) -> None:
         """Speak WebSocket from now on; `data` has arrived already."""
         self._transport = transport
-        # asyncio's joins up to Python 3.11, and never pauses in early 3.12 and 3.13 (cpython#127655).
-        self._writes_lines = not type(transport).__module__.startswith("asyncio.")
         self._codec = codec
         self._state = ACTIVE
         self.write_paused = write_paused
@@ -236,11 +231,11 @@ class WebSocket(ClosingMixin):
 
     def send(self, first: int, payload: bytes) -> None:
         """Write a message, only while it is open; `first` is TEXT or BINARY."""
-        header, data = self._codec.encode(first, payload)
-        if len(data) > _JOIN and self._writes_lines:
-            self._transport.writelines([header, data])
+        header, payload = self._codec.encode(first, payload)
+        if len(payload) > JOIN:
+            self.server_state.write_gathered(self._transport, (header, payload))
         else:
-            self._transport.write(header + data)
+            self._transport.write(header + payload)
 
     @property
     def is_open(self) -> bool:

@@ -21,7 +21,6 @@ from ostler.worker.websocket.codec import (
     TEXT,
     CodecOptions,
     MessageSink,
-    Payload,
     header,
 )
 from ostler.worker.websocket.frame_headers import LONGEST_HEADER, MASK_SIZE, FrameHeaders, header_size
@@ -53,7 +52,7 @@ class Compression(Protocol):
             Failure: it cannot be decompressed, or is too big.
         """
 
-    def compress(self, opcode: int, payload: bytes) -> Payload:
+    def compress(self, opcode: int, payload: bytes) -> bytes:
         """Return a whole message compressed."""
 
 
@@ -182,7 +181,7 @@ class FrameCodec:
         else:
             self._receiver.take_data(opcode, payload, last=fin)
 
-    def encode(self, first: int, payload: bytes) -> tuple[bytes, Payload]:
+    def encode(self, first: int, payload: bytes) -> tuple[bytes, bytes]:
         """Return header and payload of a message as one frame."""
         if self._compression is None:
             size = len(payload)

@@ -9,7 +9,7 @@ from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MessageSink, Payload
+from ostler.worker.websocket.codec import Codec, CodecOptions, Failure, MessageSink
 from ostler.worker.websocket.extension_offers import Deflate, agree_to_deflate
 from ostler.worker.websocket.frame_codec import FrameCodec
 from ostler.worker.websocket.frame_headers import compressed_limit
@@ -56,6 +56,6 @@ class _Compression:
             # RFC 7692, section 7.2.3.4: BFINAL ends zlib's stream, but not the messages.
             deflate.decoder = zlib.decompressobj(wbits=-self._agreed.inflate_bits)
 
-    def compress(self, opcode: int, payload: bytes) -> Payload:
+    def compress(self, opcode: int, payload: bytes) -> bytes:
         """See `Compression`."""
-        return self._deflate.encode(Frame(Opcode(opcode), payload)).data
+        return bytes(self._deflate.encode(Frame(Opcode(opcode), payload)).data)

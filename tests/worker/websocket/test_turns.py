@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,7 +33,7 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
-    def writelines(self, data: list[bytes]) -> None:
+    def writelines(self, data: Sequence[bytes]) -> None:
         self.written += data
 
     def close(self) -> None:
@@ -80,6 +80,7 @@ class Opened:
             draining=False,
             settings=Settings(**settings),
             loop=SimpleNamespace(call_soon=self.scheduled.append),
+            write_gathered=lambda transport, buffers: transport.writelines(buffers),
         )
         self.socket = WebSocket(state, self.cycle, None)
         codec = websockets_codec.make_codec(self.socket, CodecOptions(1 << 24, False), [])
