@@ -232,10 +232,12 @@ class WebSocket(ClosingMixin):
     def send(self, first: int, payload: bytes) -> None:
         """Write a message, only while it is open; `first` is TEXT or BINARY."""
         header, payload = self._codec.encode(first, payload)
-        if len(payload) > JOIN:
-            self.server_state.write_gathered(self._transport, (header, payload))
-        else:
+        if len(payload) <= JOIN:
             self._transport.write(header + payload)
+        elif not self._transport.is_closing():
+            # What a lost transport is given is dropped, but each message may be two writes: asyncio logs a
+            # warning at the fifth.
+            self.server_state.write_gathered(self._transport, (header, payload))
 
     @property
     def is_open(self) -> bool:
