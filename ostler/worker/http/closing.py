@@ -94,7 +94,7 @@ class ClosingMixin(FlowControlMixin):
     def _resume_reading(self) -> None:
         if self._socket_paused:
             self._socket_paused = False
-            if not self._transport.is_closing():  # else it may be lost, and would raise AttributeError
+            if not self._transport.is_closing():  # as in FlowControlMixin
                 read_tls_socket(self._transport, True)
         super()._resume_reading()
 

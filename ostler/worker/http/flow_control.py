@@ -82,4 +82,6 @@ class FlowControlMixin(asyncio.Protocol):
     def _resume_reading(self) -> None:
         if self.reading_paused:
             self.reading_paused = False
-            self._transport.resume_reading()
+            # A TLS transport that is lost raises AttributeError until its loss is reported.
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
