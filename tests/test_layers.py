@@ -24,6 +24,7 @@ HTTP_NEEDS = frozenset(
         "ostler.worker.asgi",
         "ostler.worker.access_log",
         "ostler.worker.gathered_write",
+        "ostler.worker.pieces",
         "ostler.worker.server_state",
         "ostler.worker.tls",
     }
@@ -57,6 +58,7 @@ ROOMS: Mapping[str, frozenset[str]] = {
     "ostler.worker.access_log": BELOW | {"ostler.worker.asgi", "ostler.worker.patched_logging"},
     "ostler.worker.eager_tasks": BELOW | {"ostler.worker.asgi"},
     "ostler.worker.gathered_write": frozenset(),
+    "ostler.worker.pieces": frozenset(),
     "ostler.worker.server_state": BELOW
     | {"ostler.worker.asgi", "ostler.worker.access_log", "ostler.worker.eager_tasks"}
     | {"ostler.worker.gathered_write"},

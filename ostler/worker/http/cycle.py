@@ -36,7 +36,6 @@ to (`ServerState.requests` does).
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -44,6 +43,7 @@ from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.http.response import BODILESS, UNKNOWN
+from ostler.worker.pieces import Pieces
 from ostler.worker.server_state import ServerState
 
 # The states of the response, in order.
@@ -54,9 +54,6 @@ SENDS_PER_TURN = 32
 and never pauses: an app that only sends would otherwise keep the loop from reporting the loss. If the
 transport says that it is closing, the loop runs soon: asyncio logs a warning from the fifth write on that is
 lost, so every fourth message asks. Over TLS, the transport does not say so."""
-
-_LONG = 4 * 1024
-"""A piece of a request's body of at least so many bytes is held as it is, and not joined with others."""
 
 
 class Stream(Protocol):
@@ -103,8 +100,8 @@ class Cycle:
     """One request and its response: waits for `run_in_task`, then lives until the app returns."""
 
     __slots__ = (
-        "_body", "_end_received", "_later_pieces", "_remaining", "_sends", "_waiters", "body_complete",
-        "body_held", "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
+        "_body", "_end_received", "_remaining", "_sends", "_waiters", "body_complete", "body_held",
+        "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, head: RequestHead) -> None:
@@ -120,10 +117,8 @@ class Cycle:
         any more. An app that does not ask may answer."""
         self.body_held = 0
         """Bytes of the body that the app has not received."""
-        self._body: bytes | bytearray = b""
-        """The piece of the body that the app receives next."""
-        self._later_pieces: deque[bytes | bytearray] | None = None
-        """The pieces after it."""
+        self._body: bytes | Pieces = b""
+        """What the app has not received of the body."""
         self._end_received = False
         """The app has received the end of the body."""
         self._remaining = UNKNOWN
@@ -197,49 +192,36 @@ class Cycle:
         """A piece of the request's body has arrived."""
         if self.state == COMPLETE:
             return
+        held = self._body
         if not self.body_held:
             self._body = data
+        elif isinstance(held, bytes):
+            self._body = pieces = Pieces()
+            pieces.add(held)
+            pieces.add(data)
         else:
-            self._hold(data)
+            held.add(data)
         self.body_held += len(data)
         if self._waiters is not None:
             self._wake()
 
-    def _hold(self, data: bytes) -> None:
-        """Hold one more piece of the body. Long pieces are passed on as they are, which copies nothing."""
-        later = self._later_pieces
-        last = later[-1] if later else self._body
-        if len(data) >= _LONG or (len(last) >= _LONG and type(last) is bytes):
-            if later is None:
-                later = self._later_pieces = deque()
-            later.append(data)
-            return
-        # Joined: many small pieces would take many times the memory of their bytes.
-        if type(last) is bytes:
-            last = bytearray(last)
-            if later:
-                later[-1] = last
-            else:
-                self._body = last
-        last += data
-
     def _take_piece(self) -> bytes:
         """Return the first piece of the body that is held, and hold it no more."""
-        body = self._body
-        if self._later_pieces:
-            self._body = self._later_pieces.popleft()
-            self.body_held -= len(body)
-        else:
+        held = self._body
+        if isinstance(held, bytes):
             self._body = b""
             self.body_held = 0
-        return body if type(body) is bytes else bytes(body)
+            return held
+        piece = held.pop()
+        self.body_held -= len(piece)
+        return piece
 
     def take_body(self) -> bytes:
         """Return all that is held of the body, and hold it no more."""
-        pieces = []
-        while self.body_held:
-            pieces.append(self._take_piece())
-        return b"".join(pieces)
+        held = self._body
+        self._body = b""
+        self.body_held = 0
+        return held if isinstance(held, bytes) else held.take()
 
     def end_body(self) -> None:
         """The request's body is complete."""
@@ -378,7 +360,6 @@ class Cycle:
         """Set the state to COMPLETE: nothing more is sent, for whatever reason."""
         self.state = COMPLETE
         self._body = b""
-        self._later_pieces = None
         self.body_held = 0
         if self._waiters is not None:
             self._wake()

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from ostler.worker.pieces import Pieces
 from ostler.worker.websocket.codec import (
     BINARY,
     COMPRESSED,
@@ -25,7 +26,6 @@ from ostler.worker.websocket.codec import (
 )
 from ostler.worker.websocket.frame_headers import LONGEST_HEADER, MASK_SIZE, FrameHeaders, header_size
 from ostler.worker.websocket.frame_receiver import FrameReceiver, decode
-from ostler.worker.websocket.pieces import Pieces
 
 FRAMES_PER_FEED = 256
 """So many frames are taken at once: one read may bring 40,000, which would take a tenth of a second."""

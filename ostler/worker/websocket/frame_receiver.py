@@ -7,8 +7,8 @@ import io
 import sys
 from collections.abc import Callable
 
+from ostler.worker.pieces import Pieces
 from ostler.worker.websocket.codec import CLOSE, PONG, Failure, MessageSink, header, is_close_code
-from ostler.worker.websocket.pieces import Pieces
 
 _TEXT, _BINARY, _PING, _PONG = 1, 2, 9, 10
 """Opcodes (RFC 6455, section 5.2)."""

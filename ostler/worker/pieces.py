@@ -1,6 +1,8 @@
-"""Holds bytes that come in pieces until all are there, and joins them once."""
+"""Holds bytes that come in pieces until they are wanted, and joins no long ones before."""
 
 from __future__ import annotations
+
+from collections import deque
 
 _LONG = 4 * 1024
 """Bytes of a piece from which it is kept as it is. Shorter ones are copied into one buffer: as an object of
@@ -13,7 +15,7 @@ class Pieces:
     __slots__ = ("_pieces",)
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: deque[bytes | bytearray] = deque()
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
@@ -27,6 +29,10 @@ class Pieces:
             pieces[-1] += piece
         else:
             pieces.append(bytearray(piece))
+
+    def pop(self) -> bytes:
+        """Return the first piece, or short ones joined, and hold it no more; only if there is one."""
+        return bytes(self._pieces.popleft())
 
     def take(self) -> bytes:
         """Return all that was added, and hold it no more."""
