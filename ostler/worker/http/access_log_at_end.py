@@ -70,6 +70,10 @@ class CompletedConnection(Connection):
             log_handshake(self.server_state.log, cycle.scope, self._status)
         super().body(cycle, data, more)
 
+    def file_sent(self, cycle: Cycle, size: int) -> None:
+        assert isinstance(cycle, CompletedCycle)  # a WebSocket's denial sends no file
+        cycle.sent += size
+
 
 def logger_of_completed(settings: Settings) -> Callable[[CompletedCycle], None]:
     """Return the function that logs a cycle at its end, as the settings ask for."""

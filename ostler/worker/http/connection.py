@@ -44,6 +44,7 @@ from typing import Any, ClassVar
 from ostler.worker.http.closing import LINGER_BYTES, LINGER_TIMEOUT, ClosingMixin, has_input
 from ostler.worker.http.connection_state import ACTIVE, CLOSED, CLOSING, FLUSHING, IDLE, NEW
 from ostler.worker.http.cycle import COMPLETE, SENDING, Cycle, service_unavailable
+from ostler.worker.http.file_part import FilePart
 from ostler.worker.http.flow_control import HIGH_WATER
 from ostler.worker.http.parser import PIECE, Parser, PassthroughParser, RequestSink
 from ostler.worker.http.request import ENDLESS, Fields, Refusal, RequestHead, read_head
@@ -479,6 +480,37 @@ class Connection(ClosingMixin):
         buffer.add(head, data, more)
         if not more:
             self._write_buffer = None
+
+    async def file(self, cycle: Cycle, part: FilePart, size: int, more: bool) -> int:
+        """Send `size` bytes of a file as a piece of the body; return how many were sent."""
+        from ostler.worker.http.sendfile import FileTransfer
+
+        if self._write_buffer is not None:
+            self._write_buffer.flush()
+        before = self._pending_head
+        if before:
+            self._pending_head = b""
+            access = self.server_state.access
+            if access is not None:
+                cycle.log(access, self._status)
+        after = b""
+        if self._chunked:  # the file is one chunk
+            before += b"%x\r\n" % size
+            after = b"\r\n" if more else b"\r\n0\r\n\r\n"
+        transport = self._transport
+        transfer = FileTransfer(transport, self, self.server_state.loop, prefix=before, part=part, size=size)
+        try:
+            await transfer.run(by_kernel=self.tls is None)
+        finally:
+            self.file_sent(cycle, size - transfer.left)
+        if after and not transfer.left:
+            transport.write(after)
+        if not more:
+            self._write_buffer = None
+        return size - transfer.left
+
+    def file_sent(self, cycle: Cycle, size: int) -> None:
+        """So many bytes of a file were sent; for the access log."""
 
     def complete(self, cycle: Cycle) -> None:
         """The active response is written: keep the connection, or close it."""

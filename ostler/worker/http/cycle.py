@@ -37,17 +37,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
+from ostler.worker.http.file_part import PATHSEND, ZEROCOPYSEND, FilePart
 from ostler.worker.http.request import RequestHead, split_target
-from ostler.worker.http.response import BODILESS, UNKNOWN
+from ostler.worker.http.response import BODILESS, FILE, UNKNOWN
 from ostler.worker.pieces import Pieces
 from ostler.worker.server_state import ServerState
 
 # The states of the response, in order.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
+
+# Parts of every scope. Each request has copies: an app may take an extension away from the app inside it.
+# To copy a dictionary costs less than to build it from a literal.
+_ASGI: dict[str, str] = {"version": "3.0", "spec_version": "2.5"}
+_EXTENSIONS: dict[str, Any] = {PATHSEND: {}, ZEROCOPYSEND: {}}
 
 SENDS_PER_TURN = 32
 """So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
@@ -80,6 +86,15 @@ class Stream(Protocol):
     def body(self, cycle: Cycle, data: bytes, more: bool) -> None:
         """Send a piece of the body."""
 
+    async def file(self, cycle: Cycle, part: FilePart, size: int, more: bool) -> int:
+        """Send `size` bytes of a file as a piece of the body; return how many were sent.
+
+        They are fewer if the file has become shorter, or the client is gone.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+
     def complete(self, cycle: Cycle) -> None:
         """The response is complete."""
 
@@ -104,6 +119,9 @@ class Cycle:
         "disconnected", "half_closed", "head", "scope", "state", "stream", "task",
     )  # fmt: skip
 
+    file_messages: ClassVar[tuple[str, ...]] = (PATHSEND, ZEROCOPYSEND)
+    """The messages that the app may send instead of `http.response.body`."""
+
     def __init__(self, stream: Stream, head: RequestHead) -> None:
         self.stream = stream
         self.head = head
@@ -122,7 +140,7 @@ class Cycle:
         self._end_received = False
         """The app has received the end of the body."""
         self._remaining = UNKNOWN
-        """Bytes of the announced length that are not sent yet; UNKNOWN; or BODILESS."""
+        """Bytes of the announced length that are not sent yet; UNKNOWN; BODILESS; or FILE."""
         self._sends = 0
         """Pieces of the body, or WebSocket messages, that the app has sent."""
         self._waiters: list[asyncio.Future[None]] | None = None
@@ -161,9 +179,9 @@ class Cycle:
         head = self.head
         root_path = server_state.root_path
         path, raw_path, query = split_target(head.target, root_path)
-        self.scope = scope = {
+        scope: dict[str, Any] = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.5"},
+            "asgi": _ASGI.copy(),
             "http_version": head.version,
             "server": stream.server,
             "client": stream.client,
@@ -175,9 +193,11 @@ class Cycle:
             "query_string": query,
             "headers": head.headers,
             "state": server_state.state.copy(),
+            "extensions": _EXTENSIONS.copy(),
         }
         if stream.tls is not None:
-            scope["extensions"] = {"tls": stream.tls}
+            scope["extensions"]["tls"] = stream.tls
+        self.scope = scope
         if head.forwarded and stream.trusted:
             assert server_state.proxies is not None
             server_state.proxies.apply(scope)
@@ -318,6 +338,11 @@ class Cycle:
         stream = self.stream
         if kind != "http.response.body" or not EXPECTING < state < COMPLETE:
             if kind != "http.response.start" or state != EXPECTING:
+                if kind in self.file_messages and EXPECTING < state < COMPLETE:
+                    from ostler.worker.http.file_response import send_file
+
+                    await send_file(self, message)
+                    return
                 raise _out_of_order(kind, state)
             if self.disconnected:
                 raise ClientDisconnected("The client is gone.")
@@ -340,7 +365,9 @@ class Cycle:
                 self._remaining = 0
                 raise RuntimeError("Response content longer than Content-Length")
             self._remaining = left
-        elif left == BODILESS:
+        elif left != UNKNOWN:
+            if left == FILE:
+                raise file_under_way(kind)
             data = b""
         self.state = SENDING
         stream.body(self, data, more)
@@ -430,6 +457,11 @@ def _out_of_order(kind: str, state: int) -> RuntimeError:
         return RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
     wanted = "http.response.start" if state == EXPECTING else "http.response.body"
     return RuntimeError(f"Expected ASGI message '{wanted}', but got '{kind}'.")
+
+
+def file_under_way(kind: str) -> RuntimeError:
+    """Return the error of a message that comes while a file is being sent, or after that was broken off."""
+    return RuntimeError(f"Unexpected ASGI message '{kind}': the file before it is not sent completely.")
 
 
 def error_fields(length: int) -> tuple[tuple[bytes, bytes], ...]:

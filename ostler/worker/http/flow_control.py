@@ -73,6 +73,11 @@ class FlowControlMixin(asyncio.Protocol):
         """Whether the transport drops what is sent, and the client's loss is not reported yet."""
         return self._state is not CLOSED and self._transport.is_closing()
 
+    @property
+    def closed(self) -> bool:
+        """Whether the transport is lost, or another protocol's."""
+        return self._state is CLOSED
+
     # -- for the classes that inherit this
 
     def _pause_reading(self) -> None:

@@ -13,6 +13,8 @@ UNKNOWN = -1
 """Length of a body that the app did not announce."""
 BODILESS = -2
 """Length of a body that must not be sent, even if the app gives one (RFC 9110, section 6.4.1)."""
+FILE = -3
+"""Stands for the length while a file is being sent: no piece of the body may be sent then."""
 
 # Kinds of response fields, by what the server does with them. PLAIN, the kind of most, is falsy: such a field
 # costs one look-up and one test.

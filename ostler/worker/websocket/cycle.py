@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 from ostler.worker.access_log import AccessLog, log_handshake
 from ostler.worker.asgi import ClientDisconnected, Message
@@ -39,6 +39,8 @@ class WebSocketCycle(Cycle):
     __slots__ = ("_code", "_make_codec", "_reason", "_sent_close", "_socket", "messages")
 
     stream: Connection
+
+    file_messages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, stream: Connection, head: RequestHead, make_codec: MakeCodec) -> None:
         super().__init__(stream, head)

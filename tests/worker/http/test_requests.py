@@ -55,6 +55,7 @@ def test_the_scope_is_that_of_the_asgi_specification(serve: Serve) -> None:
         "query_string": b"x=%20y&z",
         "headers": [(b"host", b"a.example"), (b"x-two", b"1"), (b"x-two", b"2")],
         "state": state,
+        "extensions": {"http.response.pathsend": {}, "http.response.zerocopysend": {}},
     }
 
 
