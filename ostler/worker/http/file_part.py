@@ -43,7 +43,7 @@ class FilePart:
         self.count: int | None = None
         """Bytes that are there to be sent; None if only reading tells, as with a pipe or a file of /proc."""
         if offset is None or not stat.S_ISREG(info.st_mode):
-            os.set_blocking(descriptor, True)  # a thread waits for what comes
+            self.offset = offset or None
         elif info.st_size:
             there = max(info.st_size - offset, 0)
             self.count = there if limit is None else min(there, limit)
@@ -109,7 +109,10 @@ def _open_path(path: object) -> FilePart:
     # O_NONBLOCK: to open a FIFO would wait for its writer, and with it the event loop.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        return FilePart(descriptor)
+        part = FilePart(descriptor)
+        if part.count is None:
+            os.set_blocking(descriptor, True)  # the thread that reads waits for what comes
+        return part
     except OSError as error:
         os.close(descriptor)
         error.filename = path

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ostler.worker.http.file_part import FilePart
 
-PIECE = 256 * 1024
+PIECE = 512 * 1024
 """Bytes that one file may send in a turn of the loop: a fast client, which always takes more, must not keep
 the loop from the others."""
 READ_PIECE = 128 * 1024
