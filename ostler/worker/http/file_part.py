@@ -18,18 +18,26 @@ ZEROCOPYSEND = "http.response.zerocopysend"
 class FilePart:
     """An open file and what of it is to be sent. The descriptor is its own: `close` it."""
 
-    __slots__ = ("_closing", "_lock", "_read_by_thread", "count", "descriptor", "follow", "limit", "offset")
+    __slots__ = (
+        "_closing", "_lock", "_read_by_thread", "count", "descriptor", "follow", "limit", "name", "offset",
+    )  # fmt: skip
 
-    def __init__(self, descriptor: int, offset: int | None = 0, limit: int | None = None) -> None:
+    def __init__(
+        self, descriptor: int, name: object, offset: int | None = 0, limit: int | None = None
+    ) -> None:
         """Take over `descriptor`.
 
-        `offset` is where to begin; None for a file without positions, such as a pipe. `limit` is the most
-        bytes to send; None for all up to the end.
+        Args:
+            descriptor: it is open for reading.
+            name: what the log calls the file.
+            offset: where to begin; None for a file without positions, such as a pipe.
+            limit: the most bytes to send; None for all up to the end.
 
         Raises:
             IsADirectoryError: it is a directory.
         """
         self.descriptor = descriptor
+        self.name = name
         self.offset = offset
         self.limit = limit
         self.follow: Callable[[int], object] | None = None
@@ -109,7 +117,7 @@ def _open_path(path: object) -> FilePart:
     # O_NONBLOCK: to open a FIFO would wait for its writer, and with it the event loop.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        part = FilePart(descriptor)
+        part = FilePart(descriptor, path)
         if part.count is None:
             os.set_blocking(descriptor, True)  # the thread that reads waits for what comes
         return part
@@ -130,7 +138,7 @@ def _open_descriptor(message: Message) -> FilePart:
         follow = None
         if offset is None:
             offset, follow = _position(file, descriptor)
-        part = FilePart(descriptor, offset, limit)
+        part = FilePart(descriptor, getattr(file, "name", file), offset, limit)
     except BaseException:
         os.close(descriptor)
         raise

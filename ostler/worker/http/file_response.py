@@ -89,7 +89,12 @@ async def _transfer(cycle: Cycle, part: FilePart, size: int, more: bool) -> None
         cycle._remaining = left
         return
     if sent < size:
-        stream.server_state.log.error("The file was cut short while it was sent: %d of %d bytes", sent, size)
+        stream.server_state.log.error(
+            "File %s became shorter while it was sent: the response ends after %d of %d bytes",
+            part.name,
+            sent,
+            size,
+        )
     elif left > 0:
         stream.server_state.log.error("Response content shorter than Content-Length")
     cycle._finish()
