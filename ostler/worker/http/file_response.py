@@ -51,7 +51,11 @@ async def send_file(cycle: Cycle, message: Message) -> None:
         if size is None:
             await _read_to_the_end(cycle, part, more)
         elif size <= SMALL:
-            await cycle.send({"type": _BODY, "body": part.read_now(size), "more_body": more})
+            if part.cached(size):
+                data = part.read(size)
+            else:
+                data = await stream.server_state.loop.run_in_executor(None, part.read, size)
+            await cycle.send({"type": _BODY, "body": data, "more_body": more})
         else:
             await _transfer(cycle, part, size, more)
     finally:

@@ -48,7 +48,7 @@ class FileTransfer:
     """Sends `prefix`, and then `size` bytes of a file. `await run()` once."""
 
     __slots__ = (
-        "_flow", "_loop", "_part", "_prefix", "_socket", "_transport", "_watched", "left",
+        "_flow", "_loaded", "_loop", "_part", "_prefix", "_socket", "_transport", "_watched", "left",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,8 @@ class FileTransfer:
         """A duplicate of the transport's socket, while sendfile(2) is used."""
         self._watched = False
         """The loop calls `_step` whenever the socket takes more."""
+        self._loaded = False
+        """A thread has just read the next piece, so that it is in the page cache."""
         self.left = size
         """Bytes of the file that are not sent yet; more than 0 in the end if it was shorter, or the client
         is gone."""
@@ -117,8 +119,7 @@ class FileTransfer:
             await flow.drain()
         finally:
             own, self._socket = self._socket, None
-            if self._watched:
-                self._loop.remove_writer(own.fileno())
+            self._unwatch(own)
             own.close()
             if flow.write_paused and not flow.closed:
                 flow.resume_writing()
@@ -128,8 +129,13 @@ class FileTransfer:
         own = self._socket
         if own is None:
             return
+        size = min(self.left, PIECE)
+        if not self._loaded and not self._part.cached(size):
+            self._load(own, size)
+            return
+        self._loaded = False
         try:
-            taken_whole = self._send_piece(own)
+            taken_whole = self._send_piece(own, size)
         except (BlockingIOError, InterruptedError):
             taken_whole = False
         except (OSError, EOFError):
@@ -147,8 +153,8 @@ class FileTransfer:
             self._watched = True
             self._loop.add_writer(own.fileno(), self._step)
 
-    def _send_piece(self, own: socket.socket) -> bool:
-        """Send a piece; return whether the socket took the whole of it, and may take more.
+    def _send_piece(self, own: socket.socket, size: int) -> bool:
+        """Send `size` bytes; return whether the socket took all of them, and may take more.
 
         Raises:
             OSError: it takes nothing now (BlockingIOError), or there is an error.
@@ -160,13 +166,29 @@ class FileTransfer:
                 return False
         part = self._part
         assert part.offset is not None
-        asked = min(self.left, PIECE)
-        sent = os.sendfile(own.fileno(), part.descriptor, part.offset, asked)
+        sent = os.sendfile(own.fileno(), part.descriptor, part.offset, size)
         if not sent:
             raise EOFError
         part.offset += sent
         self.left -= sent
-        return sent == asked
+        return sent == size
+
+    def _load(self, own: socket.socket, size: int) -> None:
+        """Have a thread read the next piece into the page cache: sendfile(2) would block the loop."""
+        self._unwatch(own)
+        loading = self._loop.run_in_executor(None, self._part.peek, size)
+        loading.add_done_callback(self._on_loaded)
+
+    def _on_loaded(self, loading: asyncio.Future[bytes]) -> None:
+        if not loading.cancelled():
+            loading.exception()  # the next step meets it again
+        self._loaded = True
+        self._step()
+
+    def _unwatch(self, own: socket.socket) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_writer(own.fileno())
 
     # -- by reading and writing
 
