@@ -350,6 +350,21 @@ def test_parts_of_files_and_pieces_of_bytes_come_in_order(serve: Serve, file: Pa
         assert open_file.read(5) == CONTENT[:5]
 
 
+def test_what_the_transport_still_holds_comes_before_the_file(serve: Serve, long: Path) -> None:
+    """The kernel's buffers are full after the first part, so that the transport keeps the piece after it."""
+    with long.open("rb") as open_file:
+        piece = b"p" * (HIGH_WATER - 1000)
+        app = Sends(
+            start(),
+            zerocopysend(open_file, offset=0, more_body=True),
+            part(piece, more=True),
+            zerocopysend(open_file, offset=3 * BIG - 100_000),
+        )
+        client = serve(app).connect(receive_buffer=4096)
+        assert client.ask(get("/file")).body == CONTENT * 3 + piece + CONTENT[-100_000:]
+        assert client.ask(get("/other")).body == b"hello"
+
+
 @pytest.mark.parametrize("buffered", [True, False])
 def test_without_an_offset_the_position_counts_and_moves(serve: Serve, file: Path, buffered: bool) -> None:
     with file.open("rb", -1 if buffered else 0) as open_file:
@@ -534,7 +549,7 @@ def test_an_application_may_cancel_the_sending(serve: Serve, huge: Path) -> None
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send(start(200, length(200_000_000)))
         sending = asyncio.ensure_future(send(pathsend(huge)))
-        await opened(begun.is_set)
+        await opened(head_read.is_set)
         sending.cancel()
         await asyncio.wait([sending])
         try:
@@ -543,12 +558,12 @@ def test_an_application_may_cancel_the_sending(serve: Serve, huge: Path) -> None
             raised.append(error)
 
     raised: list[BaseException] = []
-    begun = threading.Event()
+    head_read = threading.Event()
     server = serve(app)
     client = server.connect(receive_buffer=4096)
     client.send(get())
     client.until(b"\r\n\r\n")
-    begun.set()
+    head_read.set()
     assert set(client.rest()) == {0}
     server.until(lambda: raised)
     assert "is not sent completely" in str(raised[0])
