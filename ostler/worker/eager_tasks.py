@@ -30,6 +30,16 @@ class Runnable(Protocol):
         """Let the app answer. The coroutine sets `task` in its first step, if that is None."""
 
 
+class BeginsRequests(Protocol):
+    """Begins requests in another way than each in a usual task."""
+
+    def add(self, request: Runnable, app: Application) -> None:
+        """Let `app` begin to answer, but not yet: the request is still being read."""
+
+    def remove(self, request: Runnable) -> None:
+        """Do not begin `request`, if it has not begun."""
+
+
 class EagerTasks:
     """Begins requests in the loop's next turn, in the order in which they came."""
 
@@ -82,6 +92,24 @@ class EagerTasks:
         finally:
             if beginning:  # a signal handler has raised an exception: the other requests still begin
                 self._begin_soon()
+
+
+class HeldRequest:
+    """Keeps the one request that is added, for a task that exists already to run it."""
+
+    def __init__(self) -> None:
+        self.run: Coroutine[Any, Any, None] | None = None
+        """Lets the app answer the request; None while there is none."""
+
+    def add(self, request: Runnable, app: Application) -> None:
+        """Keep `request`, to be answered by `app`."""
+        self.run = request.run(app)
+
+    def remove(self, request: Runnable) -> None:
+        """Drop the request."""
+        if self.run is not None:
+            self.run.close()
+            self.run = None
 
 
 def eager_tasks(
