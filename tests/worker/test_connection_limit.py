@@ -132,6 +132,7 @@ def test_far_above_the_limit_connections_are_closed_unanswered(serve: Serve) -> 
 
 def test_connections_accepted_in_one_turn_count_each_other(serve: Serve) -> None:
     server = serve(hello, limit_connections=1)
+    server.socket.listen(1000)
     held = threading.Event()
     server.loop.call_soon_threadsafe(held.wait, PATIENCE)  # the loop finds all of the crowd at once
     crowd = [server.connect() for _ in range(1 + SURPLUS + 100)]
