@@ -129,6 +129,8 @@ def _sample(server: str, row: Row, seconds: float, cores: list[int]) -> Latency:
     with serving(SERVERS[server](ServerOptions(row.app, port)), port, own):
         url = f"http://127.0.0.1:{port}{_PATH if row.app == _FASTAPI else '/'}"
         rate = load.wrk(url, 1.0, other, connections=_KEPT).rate
+        if not rate:
+            raise RuntimeError("no request was answered")
         with _saturating(url, seconds, other) if row.saturated else contextlib.nullcontext():
             found = _run_client(row, port, seconds, other, rate / 2 if row.half else 0.0)
     if len(found) < 10:

@@ -127,23 +127,26 @@ def one_by_one(port: int, seconds: float, rate: float) -> Iterator[float]:
 
 def kept(port: int, seconds: float, rate: float) -> Iterator[float]:
     """Send `rate` requests a second on 64 kept connections, whether or not the last ones are answered."""
-    clients = {client.socket: client for client in (Client().connect(port) for _ in range(64))}
-    idle = deque(clients.values())
-    began = time.monotonic()
-    count = 0
-    while (now := time.monotonic()) < began + seconds:
-        while idle and (due := began + count / rate) <= now:
-            client = idle.popleft()
-            client.began = due
-            client.send(_ITEM)
-            count += 1
-        wait = max(0.0, began + count / rate - time.monotonic()) if idle else _TIMEOUT
-        # Not epoll(7), which cannot wait for less than a millisecond.
-        readable, _, _ = select.select(clients, (), (), wait)
-        for sock in readable:
-            if clients[sock].read():
-                yield clients[sock].elapsed()
-                idle.append(clients[sock])
+    with contextlib.ExitStack() as stack:
+        clients = {client.socket: client for client in (Client().connect(port) for _ in range(64))}
+        for sock in clients:
+            stack.callback(sock.close)
+        idle = deque(clients.values())
+        began = time.monotonic()
+        count = 0
+        while (now := time.monotonic()) < began + seconds:
+            while idle and (due := began + count / rate) <= now:
+                client = idle.popleft()
+                client.began = due
+                client.send(_ITEM)
+                count += 1
+            wait = max(0.0, began + count / rate - time.monotonic()) if idle else _TIMEOUT
+            # Not epoll(7), which cannot wait for less than a millisecond.
+            readable, _, _ = select.select(clients, (), (), wait)
+            for sock in readable:
+                if clients[sock].read():
+                    yield clients[sock].elapsed()
+                    idle.append(clients[sock])
 
 
 def hello(port: int, seconds: float, rate: float) -> Iterator[float]:
