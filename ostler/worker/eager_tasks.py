@@ -97,11 +97,11 @@ class EagerTasks:
         self._waiting.clear()
         make_task = self._make_task if self._loop.get_task_factory() is None else self._make_usual_task
         try:
-            for _ in range(MOST_A_TURN):
-                if not beginning:
-                    break
+            left = MOST_A_TURN
+            while beginning and left:
                 request, app = beginning.pop()
                 request.task = make_task(request.run(app))
+                left -= 1
         finally:
             # The rest, also if a signal handler has raised an exception.
             if beginning and not self._soon:
