@@ -6,8 +6,8 @@ the other, in eager tasks: the loop does not queue these, and a task that comple
 registered among those that wait. The requests do not begin while they are read: responses that are written
 together wake their clients once, and an app in the parser's call stack could make the parser read on.
 
-No more than MOST_A_TURN begin in one turn: between two turns the loop accepts new connections, which on a busy
-server would else wait until all that was read is answered.
+No more than MOST_A_TURN begin in one turn. Between two turns the loop accepts new connections, which on a
+busy server would else wait until all that was read is answered.
 """
 
 from __future__ import annotations
