@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -99,6 +100,26 @@ async def upload(scope: Any, receive: Any, send: Any) -> None:
     body = b"%d" % size
     await send(_head(len(body)))
     await send({"type": "http.response.body", "body": body})
+    return None
+
+
+async def mixed(scope: Any, receive: Any, send: Any) -> None:
+    """Answer like `hello`, but `/sleep` after 50 ms, and `/compute` after 20 ms of CPU time.
+
+    A POST is answered like `upload`, and a WebSocket like `echo`.
+    """
+    if scope["type"] != "http":
+        return await echo(scope, receive, send)
+    if scope["method"] == "POST":
+        return await upload(scope, receive, send)
+    if scope["path"] == "/sleep":
+        await asyncio.sleep(0.05)
+    elif scope["path"] == "/compute":
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+    await send(HELLO_HEAD)
+    await send(HELLO_BODY)
     return None
 
 

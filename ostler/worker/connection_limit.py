@@ -6,7 +6,7 @@ import socket
 from math import inf
 from operator import itemgetter
 
-from ostler.worker.server_state import Connect, ServedConnection, ServerState
+from ostler.worker.server_state import Connect, FirstRequest, ServedConnection, ServerState
 
 SURPLUS = 64
 """Connections above the limit that may wait for their 503 at a time; further ones are closed unanswered."""
@@ -26,6 +26,8 @@ class ConnectionLimit:
         self._server_state = server_state
         self._placed: set[int] = set()
         """Descriptors whose last socket had room when its handshake began, and is no connection yet."""
+        self._accepted = 0
+        """Sockets without a handshake that are no connections yet."""
         self._surplus: set[ServedConnection] = set()
         self._leaving: set[ServedConnection] = set()
         """Connections that were closed to make room and are not gone yet."""
@@ -47,20 +49,26 @@ class ConnectionLimit:
     def guard(self, connect: Connect, *, handshake: bool) -> Connect:
         """Return `connect` for accepted sockets, but that it closes those far above the limit at once."""
 
-        async def connect_or_close(sock: socket.socket) -> None:
-            over = self._over(0)
+        async def connect_or_close(sock: socket.socket) -> FirstRequest:
+            over = self._over(0) + self._accepted
             if over < SURPLUS:
                 # Set or overwritten here for each socket, so what a failed handshake leaves does no harm.
-                # Without a handshake, sockets that are accepted in one turn do not count each other yet.
+                # Without a handshake, room is made when there is a connection, a turn later.
                 (self._placed.add if over < 0 and handshake else self._placed.discard)(sock.fileno())
-                await connect(sock)
-                return
+                if handshake:
+                    return await connect(sock)
+                self._accepted += 1
+                try:
+                    return await connect(sock)
+                finally:
+                    self._accepted -= 1
             sock.close()
             if self._server_state.now > self._warned:
                 self._warned = self._server_state.now
                 self._server_state.log.warning(
                     "Exceeded connection limit: connections are closed unanswered."
                 )
+            return None
 
         return connect_or_close
 

@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from socket import socket
+from socket import SO_REUSEPORT, SOL_SOCKET, socket
 from typing import TYPE_CHECKING, Protocol
 
 from ostler import tls
@@ -40,6 +40,9 @@ def tick_seconds(settings: Settings) -> float:
     """
     return min(LONGEST_TICK, settings.timeout_worker_healthcheck / 6)
 
+
+_PERHAPS_SHARING = 8
+"""How many processes may share a queue where nothing says it, such as that of an inherited socket."""
 
 _TICK_AT_STOP = 0.1
 """Seconds between two ticks while everything stops: so much later than at its deadline a connection ends."""
@@ -212,7 +215,7 @@ class Server:
         server_state.ends_listening = self._owns_sockets
         server_state.on_stop = self._close_idle_soon
         self._server_state = server_state
-        self._acceptors += [Acceptor(self._loop, sock, connect) for sock in self._sockets]
+        self._acceptors += [self._acceptor(sock, connect) for sock in self._sockets]
         if self._shared_queues is not None:
             self._share_queues(self._shared_queues, server_state, connect)
         self._ticked(self._loop.time())
@@ -223,13 +226,25 @@ class Server:
         self._watcher.ready(server_state)
         return server_state
 
+    def _acceptor(self, sock: socket, connect: Connect) -> Acceptor:
+        assert self._server_state is not None
+        create_task = self._server_state.create_task
+        return Acceptor(self._loop, sock, connect, create_task=create_task, sharing=self._sharing(sock))
+
+    def _sharing(self, sock: socket) -> int:
+        """Return how many processes accept connections from the queue of `sock`."""
+        if self._owns_sockets:
+            return 1
+        if self._shared_queues is not None and sock.getsockopt(SOL_SOCKET, SO_REUSEPORT):
+            return 1  # a worker's own
+        workers = self._settings.workers
+        return workers if isinstance(workers, int) else _PERHAPS_SHARING
+
     def _share_queues(self, shared_queues: SharedQueues, server_state: ServerState, connect: Connect) -> None:
         # Imported here: only workers with queues of their own need it.
         from ostler.worker.balancing import Balancer
 
-        self._balancer = Balancer(
-            shared_queues, server_state, lambda sock: Acceptor(self._loop, sock, connect)
-        )
+        self._balancer = Balancer(shared_queues, server_state, lambda sock: self._acceptor(sock, connect))
         self._acceptors += self._balancer.acceptors
         for acceptor in self._acceptors:
             acceptor.balancer = self._balancer

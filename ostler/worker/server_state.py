@@ -15,10 +15,12 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.worker.access_log import AccessLog
 from ostler.worker.asgi import Application
-from ostler.worker.eager_tasks import eager_tasks
+from ostler.worker.eager_tasks import BeginsRequests, HeldRequest, eager_tasks
 from ostler.worker.gathered_write import write_gathered
 
-Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, object]]
+FirstRequest: TypeAlias = "Coroutine[Any, Any, None] | None"
+"""Answers the first request of a new connection, if that has arrived; to be awaited in a task."""
+Connect: TypeAlias = Callable[[socket.socket], Coroutine[Any, Any, FirstRequest]]
 """Makes a connection of an accepted socket. An OSError means that the client is gone already."""
 
 
@@ -122,7 +124,9 @@ class ServerState:
         """The context that no request has changed. What one request sets off for another runs in a copy."""
         self.create_task = _in_fresh_contexts(loop) if settings.reset_contextvars else loop.create_task
         """Starts the task of a request."""
-        self.eager_tasks = eager_tasks(loop, self.context, self.create_task, fresh=settings.reset_contextvars)
+        self.eager_tasks: BeginsRequests | None = eager_tasks(
+            loop, self.context, self.create_task, fresh=settings.reset_contextvars
+        )
         """Starts the tasks of requests instead, where Python can start a task for less."""
         self.write_gathered = write_gathered(loop)
         """Writes several buffers to a transport of the loop."""
@@ -287,6 +291,21 @@ class ServerState:
     def _drain(self) -> None:
         self.draining = True
         self.keeps = False
+
+    # -- called by acceptors
+
+    def feed_first(self, protocol: asyncio.Protocol, data: bytes) -> FirstRequest:
+        """Give a new connection its first bytes; return what answers the request in them, if it is complete.
+
+        That request gets no task of its own. The caller has to await what is returned, in its task.
+        """
+        usual, held = self.eager_tasks, HeldRequest()
+        self.eager_tasks = held
+        try:
+            protocol.data_received(data)
+        finally:
+            self.eager_tasks = usual
+        return held.run
 
     # -- called by connections and cycles
 

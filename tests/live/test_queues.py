@@ -242,6 +242,23 @@ def test_a_unix_socket_has_one_queue_and_the_log_says_so_under_reuse_port_on(pro
         assert ostler.stop() == 0
 
 
+def test_a_crowd_in_a_shared_queue_is_spread_over_the_workers(project: Path) -> None:
+    with serving(project, "--workers", "4", "--reuse-port", "off") as ostler:
+        workers = [psutil.Process(pid) for pid in ostler.workers()]
+        batches = []
+        for _ in range(5):
+            for worker in workers:
+                worker.suspend()
+            with connections(ostler.port, 64) as opened:
+                for connection in opened:
+                    send_get(connection)
+                for worker in workers:
+                    worker.resume()
+                batches.append(collections.Counter(read_slot(connection) for connection in opened))
+        # A worker takes 16 at most in a turn. A busy machine may delay one, so only the best batch counts.
+        assert min(max(slots.values()) for slots in batches) <= 32, batches
+
+
 def test_with_reuse_port_off_all_workers_serve_from_one_queue(project: Path) -> None:
     args = ("--port", "0", "--workers", "2", "--reuse-port", "off")
     with Ostler(project, "main:app", *args) as ostler:

@@ -138,20 +138,13 @@ class Server:
         self.address = self.socket.getsockname()
         self._thread = threading.Thread(target=self._run, name="server under test", daemon=True)
         self._thread.start()
-        self._server: asyncio.AbstractServer | Acceptor
         self.credentials: Credentials | None = None
         if tls.wanted(self.settings):
             self.credentials = Credentials(self.settings)
-        if self.credentials is not None or self.settings.proxy_protocol:
-            self._server = self.call(self._accept)
-        else:
-            factory = http_protocol(self.settings)
-            self._server = self.wait(
-                self._listen(lambda: CountingProtocol(factory(self.server_state), self), uds is not None)
-            )
+        self._server = self.call(self._accept)
 
     def _accept(self) -> Acceptor:
-        """Accept as a server does where a PROXY header or TLS comes first."""
+        """Accept as a server does."""
         connection = http_protocol(self.settings)
 
         def make(server_state: ServerState) -> Any:
@@ -162,14 +155,11 @@ class Server:
                 else CountingProtocol(connection(server_state), self)
             )
 
-        acceptor = Acceptor(self.loop, self.socket, connector(self.server_state, make, self.credentials))
+        server_state = self.server_state
+        connect = connector(server_state, make, self.credentials)
+        acceptor = Acceptor(self.loop, self.socket, connect, create_task=server_state.create_task)
         acceptor.start()
         return acceptor
-
-    async def _listen(self, factory: Callable[[], asyncio.Protocol], unix: bool) -> asyncio.AbstractServer:
-        if unix:
-            return await self.loop.create_unix_server(factory, sock=self.socket)
-        return await self.loop.create_server(factory, sock=self.socket)
 
     def _run(self) -> None:
         with closing(self.loop):

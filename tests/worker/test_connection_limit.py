@@ -12,7 +12,7 @@ from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.connection_limit import SURPLUS
 from tests.certificates import Authority
 from tests.worker.conftest import Serve
-from tests.worker.harness import Client, Server, TlsClient, get, hello, opened, respond
+from tests.worker.harness import PATIENCE, Client, Server, TlsClient, get, hello, opened, respond
 from tests.worker.websocket import harness as websocket
 
 LIMIT = "Exceeded connection limit."
@@ -128,6 +128,20 @@ def test_far_above_the_limit_connections_are_closed_unanswered(serve: Serve) -> 
         client.close()
     server.until(lambda: not server.server_state.arriving)
     assert server.connect().ask(b"PROXY TCP4 203.0.113.9 10.0.0.1 5678 443\r\n" + get()).status == 200
+
+
+def test_connections_accepted_in_one_turn_count_each_other(serve: Serve) -> None:
+    server = serve(hello, limit_connections=1)
+    server.socket.listen(1000)
+    held = threading.Event()
+    server.loop.call_soon_threadsafe(held.wait, PATIENCE)  # the loop finds all of the crowd at once
+    crowd = [server.connect() for _ in range(1 + SURPLUS + 100)]
+    held.set()
+
+    for client in crowd[1 + SURPLUS :]:
+        assert client.ended()
+    server.until(lambda: count(server) == 1 + SURPLUS)
+    assert server.errors.lines == [f"{LIMIT[:-1]}: connections are closed unanswered."]
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_garbage_an_old_version_and_a_client_that_leaves_are_not_logged(
     socket.create_connection(server.address).close()
 
     assert server.ask(get()).status == 200
-    server.until(lambda: not server._server.pending)  # type: ignore[union-attr]
+    server.until(lambda: not server._server.pending)
     assert not server.errors.tracebacks
     assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
 
@@ -113,7 +113,7 @@ def test_a_silent_client_and_half_a_handshake_are_closed_in_time(serve: Serve, a
             peer.sendall(begun)
             with suppress(ConnectionResetError):
                 assert peer.recv(1) == b""
-    server.until(lambda: not server._server.pending)  # type: ignore[union-attr]
+    server.until(lambda: not server._server.pending)
     assert [r.levelname for r in server.errors.kept if r.levelno > 10] == []
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from ostler.settings.declarations import Settings
 from ostler.worker.asgi import Application, Receive, Scope, Send
-from ostler.worker.eager_tasks import EagerTasks
+from ostler.worker.eager_tasks import MOST_A_TURN, EagerTasks
 from ostler.worker.server_state import ServerState
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, get, hello, respond
@@ -203,3 +203,29 @@ def test_a_loop_that_is_run_within_a_request_begins_none_twice() -> None:
         for _ in range(3):
             loop.run_until_complete(turn())
     assert sorted(begun) == ["first", "inner", "outer", "second", "third"]
+
+
+def test_a_crowd_of_requests_begins_in_parts_one_a_turn_and_in_order() -> None:
+    begun: list[str] = []
+    parts: list[int] = []
+
+    def make_task(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        begun.append("")
+        return loop.create_task(coroutine)
+
+    async def turns() -> None:
+        for turn in range(5):
+            tasks.add(Named(f"later {turn}", order), hello)
+            before = len(begun)
+            await asyncio.sleep(0)
+            parts.append(len(begun) - before)
+
+    order: list[str] = []
+    with closing(asyncio.new_event_loop()) as loop:
+        tasks = EagerTasks(loop, copy_context(), make_task=make_task, make_usual_task=make_task)
+        for number in range(2 * MOST_A_TURN):
+            tasks.add(Named(f"{number}", order), hello)
+        loop.run_until_complete(turns())
+        loop.run_until_complete(asyncio.sleep(0))
+    assert max(parts) == MOST_A_TURN
+    assert order == [*map(str, range(2 * MOST_A_TURN)), *(f"later {turn}" for turn in range(5))]
