@@ -5,7 +5,8 @@ Theory of operation: the codec pushes messages, pongs and the peer's close frame
 many of them, or too many bytes, pause reading; what a read has brought beyond them waits in `_unparsed`, and
 is parsed in a turn of the event loop of its own. The connection is ACTIVE from `begin` on, CLOSING from the
 first close frame on, in either direction, and CLOSED when the transport is lost. In the phase CLOSE_SENT
-frames are still read, for the peer's close frame; messages are dropped, and pings are answered. The deadline
+frames are still read, for the peer's close frame; messages are dropped, and pings are answered. If the
+transport is lost while ACTIVE, what waits in `_unparsed` is still parsed, as the app receives. The deadline
 means, in ACTIVE: send a ping, or give up on the pong; later: go on to the next phase of closing. What must
 never happen: a message after our close frame; a second disconnect for the app; a peer that reads nothing and
 fills the memory with pongs; a peer whose messages keep the event loop from the other connections; the server
@@ -52,8 +53,8 @@ class WebSocket(ClosingMixin):
     """Takes over the transport of an HTTP connection. Its codec pushes messages into it."""
 
     __slots__ = (
-        "_closed_by_peer", "_codec", "_cycle", "_feed_scheduled", "_heard", "_limit", "_parsed", "_ping",
-        "_pinged_at", "_queue", "_replies_blocked", "_size", "is_full", "low_water",
+        "_closed_by_peer", "_codec", "_cycle", "_feed_scheduled", "_heard", "_limit", "_outlived", "_parsed",
+        "_ping", "_pinged_at", "_queue", "_replies_blocked", "_size", "is_full", "low_water",
     )  # fmt: skip
 
     _codec: Codec
@@ -83,6 +84,8 @@ class WebSocket(ClosingMixin):
         self._heard = False
         """Something has come since the last ping."""
         self._closed_by_peer = False
+        self._outlived = False
+        """The transport is lost, and `_unparsed` holds what came before: the app is to receive it first."""
         self._deadline = server_state.now + (server_state.settings.ws_ping_interval or inf)
 
     def __repr__(self) -> str:
@@ -121,12 +124,15 @@ class WebSocket(ClosingMixin):
     def connection_lost(self, exc: Exception | None) -> None:
         if self.tls is not None:
             self._transport.close()  # else asyncio of Python 3.10 warns that the transport was not closed
-        # RFC 6455, section 7.1.5: lost without a close frame.
-        self._cycle.on_disconnect(1006, "")
+        unparsed = self._unparsed if self._state is ACTIVE else b""
         self._mark_closed()
-        # Both refer to this object: without these references there is no reference cycle that only the
-        # garbage collector could free.
-        del self._codec, self._cycle
+        if unparsed:
+            # Seen over TLS, where the end may come with the last bytes, and after a write that failed.
+            self._unparsed = unparsed
+            self._outlived = True
+            self.resume_input()
+        else:
+            self._end_input()
         self.server_state.left(self)
 
     def resume_writing(self) -> None:
@@ -161,10 +167,39 @@ class WebSocket(ClosingMixin):
 
     def _feed_unparsed(self) -> None:
         self._feed_scheduled = False
-        if self._unparsed and self._has_room() and self._reads_frames():
+        if self._outlived:
+            self._feed_outlived()
+        elif self._unparsed and self._has_room() and self._reads_frames():
             unparsed, self._unparsed = self._unparsed, b""
             self._feed(unparsed, self._parsed)
             self.resume_input()
+
+    def _feed_outlived(self) -> None:
+        """Take frames that came before the transport was lost. Nobody can be answered."""
+        if not self._has_room():
+            return
+        codec = self._codec
+        try:
+            self._parsed = codec.feed(self._unparsed, self._parsed)
+        except Failure as failure:
+            self._cycle.on_disconnect(failure.code, truncate_reason(failure.reason))
+            self._end_input()
+            return
+        codec.answers.clear()
+        if self._closed_by_peer or self._parsed == len(self._unparsed):
+            self._end_input()
+        else:
+            self.resume_input()
+
+    def _end_input(self) -> None:
+        """Report the loss of the transport to the app: nothing more comes."""
+        self._unparsed = b""
+        self._outlived = False
+        # RFC 6455, section 7.1.5: lost without a close frame.
+        self._cycle.on_disconnect(1006, "")
+        # Both refer to this object: without these references there is no reference cycle that only the
+        # garbage collector could free.
+        del self._codec, self._cycle
 
     def _answer(self, answers: bytes) -> None:
         if self.write_paused and self._state is not ACTIVE:
@@ -174,13 +209,17 @@ class WebSocket(ClosingMixin):
         self._replies_blocked = self.write_paused
         self.is_full |= self._replies_blocked
 
+    def _delivers(self) -> bool:
+        """Whether messages are for the app; else they are dropped."""
+        return self._state is ACTIVE or self._outlived
+
     def _reads_frames(self) -> bool:
         return self._state is ACTIVE or self._closing_phase is CLOSE_SENT
 
     def _has_room(self) -> bool:
         """Whether less is held than may be, of messages and of answers; note it in `is_full`."""
         self.is_full = False
-        if self._state is not ACTIVE:
+        if not self._delivers():
             self._size = 0
         elif self._replies_blocked or len(self._queue) >= self._limit:
             self.is_full = True
@@ -192,7 +231,9 @@ class WebSocket(ClosingMixin):
 
     def resume_input(self) -> None:
         """Parse and read on after a pause, if there is room again."""
-        if not self._has_room() or self._state is CLOSED or self._closing_phase is FLUSHING:
+        if not self._has_room() or self._closing_phase is FLUSHING:
+            return
+        if self._state is CLOSED and not self._outlived:
             return
         if self._unparsed:
             # Not at once: an app that receives without waiting would take all in this turn of the loop.
@@ -205,7 +246,7 @@ class WebSocket(ClosingMixin):
 
     def on_message(self, message: str | bytes) -> None:
         self._size += len(message)
-        if self._state is ACTIVE:
+        if self._state is ACTIVE or self._outlived:
             queue = self._queue
             if type(message) is str:
                 queue.append({"type": "websocket.receive", "text": message})
@@ -223,7 +264,7 @@ class WebSocket(ClosingMixin):
             self._deadline = self._pinged_at + self.server_state.settings.ws_ping_interval
 
     def on_close(self, code: int, reason: str) -> None:
-        if self._state is ACTIVE:
+        if self._delivers():
             self._cycle.on_disconnect(code, reason)
         self._closed_by_peer = True
 
@@ -246,6 +287,8 @@ class WebSocket(ClosingMixin):
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake, unless it has begun."""
+        if self._outlived:
+            self._end_input()  # the app has ended, and receives nothing more
         if self._state is not ACTIVE:
             return
         self._state = CLOSING

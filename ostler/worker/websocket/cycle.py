@@ -223,6 +223,12 @@ class WebSocketCycle(Cycle):
             server_state.log.error("ASGI callable should return None, but returned '%s'.", result)
         self._end(1000)
 
+    def _failed(self, error: BaseException, server_state: ServerState) -> None:
+        if self._socket is not None and not self._socket.is_open:
+            # The client is gone, although the app has not received all that came before.
+            self.on_disconnect(1006, "")
+        super()._failed(error, server_state)
+
     def _give_up(self, status: int, text: str) -> None:
         """End what the app will not end: with a response before it has accepted, else with a close frame."""
         if self._socket is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,21 @@ import pytest
 from ostler.worker.asgi import Receive, Scope, Send
 from tests.certificates import Authority
 from tests.worker.conftest import Serve
+from tests.worker.harness import PATIENCE, Server
 from tests.worker.websocket.harness import (
     DEFLATE,
     PING,
     PONG,
     TEXT,
     Recorder,
+    WebSocketClient,
     accept,
     close,
     echo,
     frame,
     inflate,
     opened,
+    text,
 )
 from tests.worker.websocket.test_flow import sockets
 
@@ -47,9 +51,9 @@ def test_messages_go_both_ways_and_the_scope_says_wss(serve: Serve, tls: dict[st
 def test_large_and_compressed_messages_are_echoed(serve: Serve, tls: dict[str, Any]) -> None:
     server = serve(echo, **tls)
     peer = opened(server, "/", DEFLATE)
-    text = "x" * 300_000
-    peer.text(text)
-    assert inflate(peer.read().data).decode() == text
+    sent = "x" * 300_000
+    peer.text(sent)
+    assert inflate(peer.read().data).decode() == sent
     peer.send(frame(PING, b"alive"))
     answer = peer.read()
     assert (answer.opcode, answer.data) == (PONG, b"alive")
@@ -82,6 +86,50 @@ def test_a_client_that_vanishes_is_an_abnormal_end(serve: Serve, tls: dict[str, 
     opened(server).client.close()
     server.until(lambda: app.left is not None and not server.server_state.connections)
     assert app.left == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+
+
+def send_and_leave(server: Server, peer: WebSocketClient, data: bytes) -> None:
+    """Send so that the server reads the data and the end of TLS at once."""
+    sent = threading.Event()
+    server.loop.call_soon_threadsafe(sent.wait, PATIENCE)
+    peer.send(data)
+    peer.client.finish_sending()
+    sent.set()
+
+
+@pytest.mark.parametrize(("end", "code"), [(close(1001), 1001), (b"", 1006)])
+def test_a_client_that_sends_much_and_leaves_loses_no_message(
+    serve: Serve, tls: dict[str, Any], end: bytes, code: int
+) -> None:
+    app = Recorder()
+    server = serve(app, **tls)
+    peer = opened(server)
+    send_and_leave(server, peer, frame(TEXT, b"x") * 1000 + end)
+    server.until(lambda: app.left is not None)
+    assert app.messages == ["x"] * 1000
+    assert app.left == {"type": "websocket.disconnect", "code": code, "reason": ""}
+    peer.client.close()
+    server.until(lambda: not server.server_state.connections)
+
+
+def test_an_app_that_sends_before_it_has_received_all_of_a_lost_client_ends_without_a_traceback(
+    serve: Serve, tls: dict[str, Any]
+) -> None:
+    lost = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accept())
+        await lost.wait()
+        await send(text("too late"))
+
+    server = serve(app, **tls)
+    peer = opened(server)
+    send_and_leave(server, peer, frame(TEXT, b"x") * 1000)
+    peer.client.close()
+    server.until(lambda: not server.server_state.connections)
+    server.call(lost.set)
+    server.until(lambda: not server.server_state.requests)
+    assert not server.errors.tracebacks
 
 
 async def silent(scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,7 @@ from ostler.worker.websocket.codec import CodecOptions
 from ostler.worker.websocket.connection import WebSocket
 from ostler.worker.websocket.frame_codec import FRAMES_PER_FEED
 from tests.worker.conftest import Serve
-from tests.worker.websocket.harness import BINARY, CLOSE, PING, PONG, TEXT, accept, frame, opened
+from tests.worker.websocket.harness import BINARY, CLOSE, PING, PONG, TEXT, accept, close, frame, opened
 
 READ = 256 * 1024
 """Bytes that one read may bring."""
@@ -60,12 +60,13 @@ class FakeCycle:
 
     def __init__(self) -> None:
         self.messages: deque[Message] = deque()
+        self.disconnects: list[tuple[int, str]] = []
 
     def on_message_queued(self) -> None:
         pass
 
     def on_disconnect(self, code: int, reason: str) -> None:
-        pass
+        self.disconnects.append((code, reason))
 
 
 class Opened:
@@ -80,6 +81,7 @@ class Opened:
             draining=False,
             settings=Settings(**settings),
             loop=SimpleNamespace(call_soon=self.scheduled.append),
+            left=lambda connection: None,
             write_gathered=lambda transport, buffers: transport.writelines(buffers),
         )
         self.socket = WebSocket(state, self.cycle, None)
@@ -148,6 +150,45 @@ def test_messages_that_are_dropped_behind_our_close_are_bounded_too(payload: byt
     assert turns >= min(READ // len(one) // FRAMES_PER_FEED, READ // HIGH_WATER - 1)
     assert not opened.cycle.messages
     assert opened.socket._closed_by_peer
+
+
+@pytest.mark.parametrize(
+    ("end", "disconnect"),
+    [
+        (b"", (1006, "")),
+        (frame(TEXT, b"x", fin=False), (1006, "")),
+        (close(1001, b"bye") + b"behind", (1001, "bye")),
+        (frame(7), (1002, "unknown opcode 7")),
+    ],
+)
+def test_what_came_before_the_transport_was_lost_is_received_in_turns(
+    end: bytes, disconnect: tuple[int, str]
+) -> None:
+    opened = Opened(ws_max_queue=32)
+    opened.socket.data_received((frame(TEXT, b"x") + frame(PING)) * 1000 + end)
+    written = len(opened.transport.written)
+    opened.socket.connection_lost(None)
+    taken = 0
+    while not opened.cycle.disconnects:
+        assert len(opened.cycle.messages) <= 32
+        taken += len(opened.cycle.messages)
+        opened.cycle.messages.clear()
+        opened.socket.resume_input()
+        assert opened.turn()
+    assert taken + len(opened.cycle.messages) == 1000
+    assert opened.cycle.disconnects[0] == disconnect
+    assert len(opened.transport.written) == written
+    assert not hasattr(opened.socket, "_cycle")  # no reference cycle is left
+
+
+def test_what_an_app_has_not_received_when_it_returns_is_dropped() -> None:
+    opened = Opened(ws_max_queue=32)
+    opened.socket.data_received(frame(TEXT, b"x") * 1000)
+    opened.socket.connection_lost(None)
+    opened.socket.close(1000, "")
+    opened.turn()
+    assert not opened.turn()
+    assert not hasattr(opened.socket, "_cycle")
 
 
 def test_the_payload_of_a_long_message_is_not_copied_into_its_frame() -> None:
