@@ -4,7 +4,7 @@ Theory of operation: `feed` walks through what one read has brought. A whole tex
 message of its own, by far the commonest input, is unmasked where it lies. The header of any other frame is
 checked by `FrameHeaders` as soon as its length is known; then the frame's mask and payload are gathered as
 they come, joined once, unmasked once, and given to the `FrameReceiver`. Nothing is allocated for what a
-header only announces. A library has two parts in this: the function that unmasks, and the compression.
+header only announces. The adapters bring two parts of this: the function that unmasks, and the compression.
 What must never happen: a read of many tiny frames that keeps the loop, or fills the memory; so `feed` stops
 when the sink is full, and after FRAMES_PER_FEED frames.
 """
