@@ -176,6 +176,11 @@ class WebSocket(ClosingMixin):
 
     def _feed_outlived(self) -> None:
         """Take frames that came before the transport was lost. Nobody can be answered."""
+        if self.server_state.draining:
+            # As in `on_drain`, which is not called for what has left.
+            self._cycle.on_disconnect(1012, "")
+            self._end_input()
+            return
         if not self._has_room():
             return
         codec = self._codec

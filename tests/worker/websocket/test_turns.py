@@ -84,6 +84,7 @@ class Opened:
             left=lambda connection: None,
             write_gathered=lambda transport, buffers: transport.writelines(buffers),
         )
+        self.state = state
         self.socket = WebSocket(state, self.cycle, None)
         codec = websockets_codec.make_codec(self.socket, CodecOptions(1 << 24, False), [])
         transport: Any = self.transport
@@ -179,6 +180,19 @@ def test_what_came_before_the_transport_was_lost_is_received_in_turns(
     assert opened.cycle.disconnects[0] == disconnect
     assert len(opened.transport.written) == written
     assert not hasattr(opened.socket, "_cycle")  # no reference cycle is left
+
+
+def test_a_drain_does_not_wait_for_an_app_to_receive_all_that_a_lost_client_sent() -> None:
+    opened = Opened(ws_max_queue=32)
+    opened.socket.data_received(frame(TEXT, b"x") * 1000)
+    opened.socket.connection_lost(None)
+    opened.state.draining = True
+    opened.cycle.messages.clear()
+    opened.socket.resume_input()
+    opened.turn()
+    assert not opened.cycle.messages
+    assert opened.cycle.disconnects[0] == (1012, "")
+    assert not hasattr(opened.socket, "_cycle")
 
 
 def test_what_an_app_has_not_received_when_it_returns_is_dropped() -> None:
