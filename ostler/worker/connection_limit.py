@@ -15,7 +15,7 @@ SURPLUS = 64
 class ConnectionLimit:
     """Keeps the number of one server's connections at its limit.
 
-    A connection counts from its PROXY header or TLS handshake on, and has its place if there is room when it
+    A connection counts from its PROXY header or TLS handshake on, and has its place if there is room when
     its handshake begins: later ones do not take it away meanwhile. At the limit, a new connection takes the
     place of a kept one that is idle between two requests. Where none is idle, the new one is surplus: its
     first request is answered with 503, unless there is room by then.

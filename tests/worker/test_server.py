@@ -56,3 +56,33 @@ def test_a_connection_that_has_sent_nothing_does_not_outlive_its_server(
 
     with contextlib.closing(way.new_loop()) as loop:
         loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize(
+    ("workers", "own_queue", "owns_sockets", "processes"),
+    [
+        (None, False, True, 1),  # a plain server
+        (4, False, False, 4),  # an arbiter's, which accept from one queue
+        (4, True, False, 1),  # a queue for each worker
+        ("auto", False, False, 8),  # not known here
+        (None, False, False, 8),  # an inherited socket, which another process may have as well
+    ],
+)
+def test_how_many_processes_share_a_queue(
+    way: Way, workers: Any, own_queue: bool, owns_sockets: bool, processes: int
+) -> None:
+    async def main() -> None:
+        with socket.create_server(("127.0.0.1", 0), reuse_port=own_queue) as listener:
+            queues: Any = object() if own_queue else None
+            server = Server(
+                Settings(workers=workers),
+                hello,
+                [listener],
+                Watcher(),
+                shared_queues=queues,
+                owns_sockets=owns_sockets,
+            )
+            assert server._sharing(listener) == processes
+
+    with contextlib.closing(way.new_loop()) as loop:
+        loop.run_until_complete(main())

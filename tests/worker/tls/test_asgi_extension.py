@@ -65,7 +65,7 @@ def test_the_extension_is_made_once_for_each_connection(serve: Serve, authority:
 def test_without_tls_there_is_no_such_extension(serve: Serve) -> None:
     app = Scopes()
     serve(app).ask(get())
-    assert "extensions" not in app.seen[0]
+    assert "tls" not in app.seen[0]["extensions"]
 
 
 def test_tls_1_2_and_its_cipher_have_their_numbers(serve: Serve, authority: Authority) -> None:
