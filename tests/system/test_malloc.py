@@ -34,5 +34,6 @@ print(before, faults())
 def test_large_blocks_take_no_fresh_pages_each_time() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
-    assert before > 20 * 8 * 50  # of 61 pages each; else this test would show nothing
+    # Else this test would show nothing. A block has 61 pages, but some find room in what the heap has.
+    assert before > 20 * 8 * 10
     assert after < before / 10

@@ -305,11 +305,11 @@ def test_a_body_that_the_app_half_read_is_discarded(serve: Serve) -> None:
 def test_a_body_in_very_many_pieces_is_joined_in_linear_time() -> None:
     def seconds(pieces: int) -> float:
         cycle = Cycle(cast("Stream", None), RequestHead("POST", b"/", "1.1", []))
-        began = time.perf_counter()
+        began = time.thread_time()  # what else the machine does does not count
         for _ in range(pieces):
             cycle.feed(b"x")
         assert cycle.body_held == pieces
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     few = min(seconds(10_000) for _ in range(5))
     # Twenty times as many pieces: the limit is ten times the linear time, and half of the quadratic time.

@@ -13,7 +13,7 @@ import pytest
 from ostler.worker.asgi import Application, Receive, Scope, Send
 from ostler.worker.gathered_write import write_gathered
 from ostler.worker.http import write_buffer
-from ostler.worker.http.write_buffer import WriteBuffer
+from ostler.worker.http.write_buffer import JOIN, WriteBuffer
 from tests.worker.conftest import Serve
 from tests.worker.harness import PATIENCE, get, part, start
 
@@ -118,6 +118,27 @@ def test_a_piece_too_long_to_be_copied_is_written_alone_and_in_order(
     assert (gathered or harness.transport.writes) == (written if gathers else [*written[0], *written[1]])
     harness.turn()
     assert len(harness.transport.writes) == (0 if gathers else 6)
+
+
+@pytest.mark.parametrize("size", [JOIN, JOIN + 1])
+def test_a_long_body_in_one_piece_is_not_copied_to_join_its_head(serve: Serve, size: int) -> None:
+    body = bytes(size)
+    written: list[Sequence[bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start(200, (b"content-length", b"%d" % size)))
+        await send(part(body))
+
+    server = serve(app)
+    write = server.server_state.write_gathered
+
+    def write_gathered(transport: asyncio.WriteTransport, buffers: Sequence[bytes]) -> None:
+        written.append(buffers)
+        write(transport, buffers)
+
+    server.server_state.write_gathered = write_gathered
+    assert server.ask(get()).body == body
+    assert [buffers[1] is body for buffers in written] == [True] * (size > JOIN)
 
 
 def test_what_is_cleared_is_not_written(harness: BufferHarness) -> None:
