@@ -26,6 +26,8 @@ BURST = 64
 """New clients at once."""
 _TIMEOUT = 10.0
 _ITEM = b"GET /items/7?note=x HTTP/1.1\r\nHost: bench\r\n\r\n"
+_HELLO_RATE = 300.0
+"""Small requests a second beside a load."""
 _HELLO = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
 _UPLOAD = b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n"
 _GIGABYTE = 1 << 30
@@ -125,7 +127,7 @@ def one_by_one(port: int, seconds: float, rate: float) -> Iterator[float]:
         time.sleep(random.uniform(0.01, 0.03))
 
 
-def kept(port: int, seconds: float, rate: float) -> Iterator[float]:
+def kept(port: int, seconds: float, rate: float, request: bytes = _ITEM) -> Iterator[float]:
     """Send `rate` requests a second on 64 kept connections, whether or not the last ones are answered."""
     with contextlib.ExitStack() as stack:
         clients = {client.socket: client for client in (Client().connect(port) for _ in range(64))}
@@ -138,7 +140,7 @@ def kept(port: int, seconds: float, rate: float) -> Iterator[float]:
             while idle and (due := began + count / rate) <= now:
                 client = idle.popleft()
                 client.began = due
-                client.send(_ITEM)
+                client.send(request)
                 count += 1
             wait = max(0.0, began + count / rate - time.monotonic()) if idle else _TIMEOUT
             # Not epoll(7), which cannot wait for less than a millisecond.
@@ -150,17 +152,10 @@ def kept(port: int, seconds: float, rate: float) -> Iterator[float]:
 
 
 def hello(port: int, seconds: float, rate: float) -> Iterator[float]:
-    """Ask on one connection every three milliseconds; a late answer counts for the next requests, too."""
-    client = Client().connect(port)
-    now = due = time.monotonic()
-    end = now + seconds
-    with client.socket:
-        while due < end:
-            due += 0.003
-            time.sleep(max(0.0, due - now))
-            # What the timer is late by is not the server's; what the last answer was late by is.
-            yield client.ask(_HELLO, due if due < now else time.monotonic())
-            now = time.monotonic()
+    """Send small requests at a rate that is the same for every server, and small for each."""
+    # Not on one connection: where an answer takes longer than the pause between two requests, each would
+    # wait for all before it, and the latency would grow as long as it is measured.
+    return kept(port, seconds, _HELLO_RATE, _HELLO)
 
 
 def _slow(path: bytes) -> Callable[[int], None]:
