@@ -69,9 +69,11 @@ site: $(INSTALLED_DOCS)
 picture: $(INSTALLED)
 	$(BIN)/python -m tools.draw_bad_deploy
 
-# Peers and ostler in an environment of their own; QUICK=1 for three workloads. It takes wrk (Debian: apt install wrk).
+# Peers and ostler in an environment of their own; QUICK=1 for three workloads and one row of the latencies. It takes
+# wrk and openssl (Debian: apt install wrk openssl).
 bench: $(BENCH_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks $(if $(QUICK),--quick)
+	$(BENCH_VENV)/bin/python -m benchmarks.latency $(if $(QUICK),--quick --row burst)
 
 $(BENCH_VENV)/.installed: pyproject.toml benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)

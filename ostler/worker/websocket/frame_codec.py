@@ -2,9 +2,9 @@
 
 Theory of operation: `feed` walks through what one read has brought. A whole text or binary frame that is a
 message of its own, by far the commonest input, is unmasked where it lies. The header of any other frame is
-checked by `FrameHeaders` as soon as its length is known; then the frame's mask and payload are gathered as
-they come, joined once, unmasked once, and given to the `FrameReceiver`. Nothing is allocated for what a
-header only announces. The adapters bring two parts of this: the function that unmasks, and the compression.
+checked by `FrameHeaders` as soon as its length is known; then each read of its payload is unmasked as it
+comes, and the pieces are joined once and given to the `FrameReceiver`. Nothing is allocated for what a header
+only announces. The adapters bring two parts of this: the function that unmasks, and the compression.
 What must never happen: a read of many tiny frames that keeps the loop, or fills the memory; so `feed` stops
 when the sink is full, and after FRAMES_PER_FEED frames.
 """
