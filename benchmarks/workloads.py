@@ -55,12 +55,12 @@ def _client(kind: str, size: int, *, connections: int) -> Load:
 
 
 WORKLOADS: dict[str, Workload] = {
-    "hello": Workload("hello, no access log", "benchmarks.apps:hello", _get(), "hello", must=1.35),
-    "hello-log": Workload("hello, access log on", "benchmarks.apps:hello", _get(), log="on", must=1.6),
+    "hello": Workload("hello, no access log", "benchmarks.apps:hello", _get(), "hello", must=0.9),
+    "hello-log": Workload("hello, access log on", "benchmarks.apps:hello", _get(), log="on", must=1.0),
     "hello-bare": Workload(
-        "hello, bare default command", "benchmarks.apps:hello", _get(), log="default", must=1.15
+        "hello, bare default command", "benchmarks.apps:hello", _get(), log="default", must=1.0
     ),
-    "echo": Workload("JSON echo, POST 10 KB", "benchmarks.apps:echo", _post, "echo", must=1.2),
+    "echo": Workload("JSON echo, POST 10 KB", "benchmarks.apps:echo", _post, "echo", must=1.0),
     "upload": Workload(
         "upload of 1 MB, 8 connections",
         "benchmarks.apps:upload",
