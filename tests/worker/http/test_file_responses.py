@@ -544,6 +544,18 @@ def test_a_file_that_sendfile_refuses_is_read(
     assert client.ask(get("/other")).body == b"hello"
 
 
+def test_without_a_free_descriptor_a_file_is_read(
+    serve: Serve, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "dup", refuse)
+    client = serve(of_the_file(file)).connect()
+    assert client.ask(get("/file")).body == CONTENT
+    assert client.ask(get("/other")).body == b"hello"
+
+
 @pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="only Linux tells")
 @pytest.mark.parametrize("size", [SMALL, BIG])
 def test_what_is_not_in_the_page_cache_is_read_by_a_thread(
