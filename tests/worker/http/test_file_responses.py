@@ -653,6 +653,36 @@ def test_two_tasks_cannot_send_at_once(serve: Serve, file: Path) -> None:
     assert [type(error) for error in raised] == [RuntimeError, RuntimeError]
 
 
+@pytest.mark.parametrize("kind", ["body", "small", "big"])
+def test_a_message_that_waits_while_another_task_ends_the_response_is_not_sent(
+    serve: Serve, file: Path, kind: str
+) -> None:
+    raised: list[BaseException | None] = []
+    before = bytes(8_000_000)  # more than the socket takes: both messages wait
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/file":
+            await hello(scope, receive, send)
+            return
+        await send(start())
+        await send(part(before, more=True))
+        with file.open("rb") as open_file:
+            second = zerocopysend(open_file, count=SMALL + 1 if kind == "big" else 100)
+            raised.extend(
+                await asyncio.gather(
+                    send(part(b"end")),
+                    send(part(b"more") if kind == "body" else second),
+                    return_exceptions=True,
+                )
+            )
+
+    client = serve(app).connect(receive_buffer=4096)
+    assert client.ask(get("/file")).body == before + b"end"
+    assert client.ask(get("/other")).body == b"hello"
+    assert raised[0] is None
+    assert "already completed" in str(raised[1])
+
+
 def test_a_drain_waits_for_the_file_and_then_closes(serve: Serve, long: Path) -> None:
     server = serve(of_the_file(long))
     client = begun(server)
