@@ -343,7 +343,7 @@ class Cycle:
 
                     await send_file(self, message)
                     return
-                raise _out_of_order(kind, state)
+                raise out_of_order(kind, state)
             if self.disconnected:
                 raise ClientDisconnected("The client is gone.")
             # Not written yet: by the ASGI specification the head waits for the first piece of the body.
@@ -352,6 +352,8 @@ class Cycle:
             return
         if stream.write_paused:
             await stream.drain()
+            if self.state == COMPLETE and not self.disconnected:  # another task has ended it meanwhile
+                raise out_of_order(kind, COMPLETE)
         if self.disconnected:
             raise ClientDisconnected("The client is gone.")
         data = message.get("body", b"")
@@ -452,7 +454,8 @@ class Cycle:
             self.stream.cut(self)
 
 
-def _out_of_order(kind: str, state: int) -> RuntimeError:
+def out_of_order(kind: str, state: int) -> RuntimeError:
+    """Return the error of a message that the response's state does not allow."""
     if state == COMPLETE:
         return RuntimeError(f"Unexpected ASGI message '{kind}' sent, after response already completed.")
     wanted = "http.response.start" if state == EXPECTING else "http.response.body"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import stat
 import threading
@@ -89,7 +90,7 @@ class FilePart:
 
         It is true, too, where the system or the file system does not tell.
         """
-        if _NO_WAIT is None:
+        if _NO_WAIT is None or not size:  # an offset of -1 would read from, and move, the app's own position
             return True
         try:
             os.preadv(self.descriptor, [bytearray(1)], (self.offset or 0) + size - 1, _NO_WAIT)
@@ -101,14 +102,16 @@ class FilePart:
 
     def close(self) -> None:
         """Close the descriptor; if a thread reads from it, once that is done."""
-        if self.follow is not None and self.offset is not None:
-            self.follow(self.offset)
-        with self._lock:
-            if self._read_by_thread:
-                self._closing = True  # a number that is free again may be another file's
-            else:
-                os.close(self.descriptor)
-                self.descriptor = -1
+        try:
+            if self.follow is not None and self.offset is not None:
+                self.follow(self.offset)
+        finally:
+            with self._lock:
+                if self._read_by_thread:
+                    self._closing = True  # a number that is free again may be another file's
+                else:
+                    os.close(self.descriptor)
+                    self.descriptor = -1
 
 
 def open_part(message: Message) -> FilePart:
@@ -118,7 +121,6 @@ def open_part(message: Message) -> FilePart:
     six times as much, where the disk is a local one.
 
     Raises:
-        RuntimeError: the path is not absolute.
         TypeError: something in the message is of a wrong type.
         OSError: the file cannot be opened, or is a directory.
     """
@@ -130,8 +132,7 @@ def open_part(message: Message) -> FilePart:
 def _open_path(path: object) -> FilePart:
     if not isinstance(path, str):
         raise TypeError(f"The path of '{PATHSEND}' must be a str, not {type(path).__name__}.")
-    if not os.path.isabs(path):
-        raise RuntimeError(f"The path of '{PATHSEND}' must be absolute, not {path!r}.")
+    # A relative one is taken as it is: Starlette's FileResponse passes on what it was given.
     # O_NONBLOCK: to open a FIFO would wait for its writer, and with it the event loop.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -180,6 +181,8 @@ def _position(file: Any, descriptor: int) -> tuple[int | None, Callable[[int], o
     try:
         # Not the descriptor's own position, if it can be helped: a buffered file has read ahead of the app.
         if hasattr(file, "tell") and hasattr(file, "seek"):
+            if inspect.iscoroutinefunction(file.tell):
+                raise TypeError(f"'{ZEROCOPYSEND}' needs an offset: the file's tell() is a coroutine.")
             return file.tell(), file.seek
         at = os.lseek(descriptor, 0, os.SEEK_CUR)
     except OSError as error:

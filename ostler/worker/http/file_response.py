@@ -9,7 +9,7 @@ https://asgi.readthedocs.io/en/latest/extensions.html
 from __future__ import annotations
 
 from ostler.worker.asgi import ClientDisconnected, Message
-from ostler.worker.http.cycle import SENDING, STARTED, Cycle, file_under_way
+from ostler.worker.http.cycle import COMPLETE, SENDING, STARTED, Cycle, file_under_way, out_of_order
 from ostler.worker.http.file_part import PATHSEND, FilePart, open_part
 from ostler.worker.http.response import BODILESS, FILE, UNKNOWN
 from ostler.worker.http.sendfile import READ_PIECE
@@ -45,6 +45,8 @@ async def send_file(cycle: Cycle, message: Message) -> None:
             await stream.drain()
         if cycle.disconnected:
             raise ClientDisconnected("The client is gone.")
+        if cycle.state == COMPLETE:  # another task has ended the response meanwhile
+            raise out_of_order(kind, COMPLETE)
         if cycle._remaining == FILE:
             raise file_under_way(kind)
         size = _size_to_send(cycle._remaining, part)

@@ -8,6 +8,7 @@ sent nothing else writes to the transport.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from typing import Protocol
@@ -111,7 +112,13 @@ class FileTransfer:
         shared = self._transport.get_extra_info("socket")
         # A duplicate: uvloop and asyncio watch no descriptor for others that a transport has, and the number
         # of the transport's own may be another client's once the transport is lost.
-        self._socket = socket.socket(shared.family, shared.type, shared.proto, fileno=os.dup(shared.fileno()))
+        try:
+            duplicate = os.dup(shared.fileno())
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                return  # reading and writing needs no descriptor more
+            raise
+        self._socket = socket.socket(shared.family, shared.type, shared.proto, fileno=duplicate)
         flow = self._flow
         flow.write_paused = True
         try:
