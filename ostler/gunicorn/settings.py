@@ -59,6 +59,7 @@ def from_gunicorn(cfg: Any, max_requests: int) -> dict[str, object]:
         "limit_request_head": _head_limit(cfg),
         "proxy_protocol": proxied,
         "forwarded_allow_ips": _peers(cfg, proxied),
+        "sendfile": None if cfg.sendfile else False,
         # gunicorn 24 and newer have these for their own asgi worker; at their defaults, ostler's count.
         "loop": _unless(cfg, "asgi_loop", "auto"),
         "lifespan": _unless(cfg, "asgi_lifespan", "auto"),

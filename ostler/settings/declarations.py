@@ -239,6 +239,9 @@ class Settings:
 
     server_header: bool = setting(True, Switch(), "Responses", "Send the Server header.")
     date_header: bool = setting(True, Switch(), "Responses", "Send the Date header.")
+    sendfile: bool = setting(True, Switch(), "Responses",
+        "Offer ASGI's path send and zero copy send, by which files are sent with sendfile(2). Without them, "
+        "middleware that compresses sees the bytes of files.")
     header: tuple[str, ...] = setting((), Many(HeaderLine(), separator="\n"), "Responses",
         "Add this header to every response. May be given several times; in the variable, one per line.")
 

@@ -14,3 +14,8 @@ Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 class ClientDisconnected(OSError):
     """Raised to the app by `send` when the client is gone (ASGI HTTP, since version 2.4)."""
+
+
+PATHSEND = "http.response.pathsend"
+ZEROCOPYSEND = "http.response.zerocopysend"
+"""Types of messages, and names of extensions, by which an app has the server send a file."""

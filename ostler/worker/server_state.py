@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias
 from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.worker.access_log import AccessLog
-from ostler.worker.asgi import Application
+from ostler.worker.asgi import PATHSEND, ZEROCOPYSEND, Application
 from ostler.worker.eager_tasks import BeginsRequests, HeldRequest, eager_tasks
 from ostler.worker.gathered_write import write_gathered
 
@@ -130,6 +130,8 @@ class ServerState:
         """Starts the tasks of requests instead, where Python can start a task for less."""
         self.write_gathered = write_gathered(loop)
         """Writes several buffers to a transport of the loop."""
+        self.extensions: dict[str, Any] = {PATHSEND: {}, ZEROCOPYSEND: {}} if settings.sendfile else {}
+        """What `extensions` in a request's scope begins with. Each has a copy: an app may take one away."""
         self.root_path = settings.root_path
         self.timeout_keep_alive = settings.timeout_keep_alive
         self.timeout_first_request = settings.timeout_request_header

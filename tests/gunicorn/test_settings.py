@@ -27,6 +27,7 @@ def test_gunicorns_defaults_are_taken_over() -> None:
         "limit_request_head": None,
         "proxy_protocol": False,
         "forwarded_allow_ips": ["127.0.0.1", "::1", "unix:"],
+        "sendfile": None,
         "loop": None,
         "lifespan": None,
         "root_path": None,
@@ -46,6 +47,10 @@ def test_the_end_of_the_graceful_timeout_is_left_for_shutting_down(
     graceful_timeout: int, grace: float
 ) -> None:
     assert given(graceful_timeout=graceful_timeout)["timeout_graceful_shutdown"] == grace
+
+
+def test_no_sendfile_in_gunicorn_counts() -> None:
+    assert given(sendfile=False)["sendfile"] is False
 
 
 def test_without_a_timeout_the_heartbeat_keeps_its_default_period() -> None:

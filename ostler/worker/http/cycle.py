@@ -40,8 +40,17 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol
 
 from ostler.worker.access_log import AccessLog
-from ostler.worker.asgi import Application, ClientDisconnected, Message, Receive, Scope, Send
-from ostler.worker.http.file_part import PATHSEND, ZEROCOPYSEND, FilePart
+from ostler.worker.asgi import (
+    PATHSEND,
+    ZEROCOPYSEND,
+    Application,
+    ClientDisconnected,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
+from ostler.worker.http.file_part import FilePart
 from ostler.worker.http.request import RequestHead, split_target
 from ostler.worker.http.response import BODILESS, FILE, UNKNOWN
 from ostler.worker.pieces import Pieces
@@ -50,10 +59,8 @@ from ostler.worker.server_state import ServerState
 # The states of the response, in order.
 EXPECTING, STARTED, SENDING, COMPLETE = range(4)
 
-# Parts of every scope. Each request has copies: an app may take an extension away from the app inside it.
-# To copy a dictionary costs less than to build it from a literal.
+# A part of every scope. Each request has a copy, which costs less than a dictionary built from a literal.
 _ASGI: dict[str, str] = {"version": "3.0", "spec_version": "2.5"}
-_EXTENSIONS: dict[str, Any] = {PATHSEND: {}, ZEROCOPYSEND: {}}
 
 SENDS_PER_TURN = 32
 """So many messages an app may send without waiting; then the event loop runs once. A lost transport takes all
@@ -193,7 +200,7 @@ class Cycle:
             "query_string": query,
             "headers": head.headers,
             "state": server_state.state.copy(),
-            "extensions": _EXTENSIONS.copy(),
+            "extensions": server_state.extensions.copy(),
         }
         if stream.tls is not None:
             scope["extensions"]["tls"] = stream.tls

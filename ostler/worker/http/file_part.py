@@ -10,10 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ostler.worker.asgi import Message
-
-PATHSEND = "http.response.pathsend"
-ZEROCOPYSEND = "http.response.zerocopysend"
+from ostler.worker.asgi import PATHSEND, ZEROCOPYSEND, Message
 
 # Fails instead of waiting for a disk (preadv2(2)). Only Linux has it.
 _NO_WAIT = getattr(os, "RWF_NOWAIT", None)

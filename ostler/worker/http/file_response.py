@@ -8,9 +8,9 @@ https://asgi.readthedocs.io/en/latest/extensions.html
 
 from __future__ import annotations
 
-from ostler.worker.asgi import ClientDisconnected, Message
+from ostler.worker.asgi import PATHSEND, ClientDisconnected, Message
 from ostler.worker.http.cycle import COMPLETE, SENDING, STARTED, Cycle, file_under_way, out_of_order
-from ostler.worker.http.file_part import PATHSEND, FilePart, open_part
+from ostler.worker.http.file_part import FilePart, open_part
 from ostler.worker.http.response import BODILESS, FILE, UNKNOWN
 from ostler.worker.http.sendfile import READ_PIECE
 

@@ -28,9 +28,9 @@ from ostler.worker.websocket.upgrade import (
 )
 
 _DENIAL = "websocket."
+"""What precedes `http.response` in the names of a denial response's messages."""
 _SENDS_PER_LOOK = 4
 """After so many messages the transport is asked whether it is closing; see SENDS_PER_TURN."""
-"""What precedes `http.response` in the names of a denial response's messages."""
 
 
 class WebSocketCycle(Cycle):

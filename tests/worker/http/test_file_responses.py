@@ -142,6 +142,16 @@ def test_the_scope_has_both_extensions_and_each_request_its_own(serve: Serve) ->
     assert seen == [{"http.response.pathsend", "http.response.zerocopysend"}] * 2
 
 
+def test_without_sendfile_the_scope_has_neither(serve: Serve) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append({name for name in scope["extensions"] if name != "tls"})
+        await respond(send)
+
+    seen: list[set[str]] = []
+    serve(app, sendfile=False).connect().ask(get())
+    assert seen == [set()]
+
+
 # -- whole files
 
 
