@@ -117,7 +117,7 @@ class HttptoolsParser:
         start = len(data) - len(data.lstrip(b"\r\n"))
         _, _, body = data[start:].partition(b"\r\n\r\n")
         lines = ChunkLines(self._limit)
-        pieces: list[memoryview] = []
+        pieces: list[bytes | memoryview] = []
         lines.read(body, pieces)
         # llhttp reads on if it has found another body here, which it should not.
         if sum(map(len, pieces)) == CHUNKED - self._left:
