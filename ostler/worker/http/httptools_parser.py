@@ -132,6 +132,7 @@ class HttptoolsParser:
         """The body has ended that was read in place of this parser, which now reads on."""
         self._successor = None
         self._left = 0
+        self._empty = 0
         self._ended = True
         self._parser = _new_parser(self)
 

@@ -189,6 +189,20 @@ def test_a_long_announced_body_is_passed_on_without_a_copy(make_parser: MakePars
     assert [request[0] for request in sink.requests] == ["POST", "GET", "GET", "GET"]
 
 
+@pytest.mark.parametrize("framing", ["announced", "chunked"])
+@pytest.mark.parametrize("make_parser", PARSERS)
+def test_empty_lines_are_counted_for_each_request(make_parser: MakeParser, framing: str) -> None:
+    """RFC 9112, section 2.2: old clients send one after each body."""
+    sink = Sink(make_parser)
+    body = bytes(50_000)
+    for count in range(1, 4):
+        for _ in range(300):
+            sink.feed(b"\r\n")
+        sink.feed(head(b"Content-Length: 50000" if framing == "announced" else CHUNKED))
+        sink.feed(body if framing == "announced" else chunks(body, 10_000))
+        assert (sink.refused, len(sink.requests)) == ("", count)
+
+
 @pytest.mark.skipif(PURE, reason="it is about httptools")
 def test_all_chunks_of_one_read_are_one_piece() -> None:
     sink = Sink(httptools)
