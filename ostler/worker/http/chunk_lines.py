@@ -15,8 +15,11 @@ from ostler.worker.http.request import Refusal
 # What llhttp takes: no white space around ";" and "="; a name or a value may be missing.
 _TOKEN = rb"[%b]+" % TOKEN_CHARACTERS
 _VALUE = rb'(?:%b|"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*")?' % _TOKEN
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;(?:%b(?:=%b)?|=%b))*\r\n\Z" % (_TOKEN, _VALUE, _VALUE))
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;(?:%b(?:=%b)?|=%b))*\r\n" % (_TOKEN, _VALUE, _VALUE))
 _LARGEST = 2**64 - 1
+_SHORT = 1024
+"""Bytes of a chunk up to which it is cheaper to copy its data than to refer to them; and of its size line up
+to which it is read by `_whole_chunks`."""
 _TRAILER = re.compile(rb"(%b):[\t\x20-\x7e\x80-\xff]*\r\n\Z" % _TOKEN)
 _PARTIAL_CHUNK = re.compile(rb"(?:[0-9A-Fa-f]{1,20}(?:;[\t\x20-\x7e\x80-\xff]*)?\r?)?\Z")
 _PARTIAL_TRAILER = re.compile(rb"(?:\r|%b(?::[\t\x20-\x7e\x80-\xff]*\r?)?)?\Z" % _TOKEN)
@@ -49,7 +52,7 @@ class ChunkLines:
         """Whether the body has ended, with its trailer fields."""
         return self._state == _ENDED
 
-    def read(self, data: bytes, pieces: list[memoryview] | None = None) -> int:
+    def read(self, data: bytes, pieces: list[bytes | memoryview] | None = None) -> int:
         """Read the next bytes of the connection, as far as they belong to the body; return how many do.
 
         What they hold of the chunks' data is appended to `pieces`.
@@ -60,6 +63,10 @@ class ChunkLines:
         view = memoryview(data)
         at, size = 0, len(data)
         while at < size and self._state != _ENDED:
+            if self._state == _SIZE_LINE and not self._line:
+                at = self._whole_chunks(data, at, view, pieces)
+                if at == size:
+                    break
             if self._state == _DATA:
                 taken = min(self._left, size - at)
                 if pieces is not None:
@@ -83,9 +90,32 @@ class ChunkLines:
             at = end
         return at
 
+    def _whole_chunks(
+        self, data: bytes, at: int, view: memoryview, pieces: list[bytes | memoryview] | None
+    ) -> int:
+        """Read the chunks from `at` on that are complete; return where they end.
+
+        A client may send hundreds of thousands of bytes in chunks of one: state by state, each would take
+        some microseconds, and what one read brings would keep the event loop busy for a tenth of a second.
+        """
+        match = _CHUNK.match
+        before = at
+        while (line := match(data, at, at + _SHORT)) is not None:
+            start = line.end()
+            size = int(line[1], 16)
+            end = start + size
+            if not size or data[end : end + 2] != b"\r\n":
+                break
+            if pieces is not None:
+                pieces.append(data[start:end] if size <= _SHORT else view[start:end])
+            at = end + 2
+        if at > before:
+            self._silent = 0
+        return at
+
     def _take(self, line: bytes) -> None:
         if self._state == _SIZE_LINE:
-            match = _CHUNK.match(line)
+            match = _CHUNK.fullmatch(line)
             if match is None:
                 raise Refusal(400, "Invalid HTTP request received: malformed chunk size.")
             self._left = int(match[1], 16)

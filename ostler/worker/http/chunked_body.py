@@ -21,7 +21,7 @@ class ChunkedBody:
 
     def feed(self, data: bytes | memoryview) -> int:
         sink, lines = self._sink, self._lines
-        pieces: list[memoryview] = []
+        pieces: list[bytes | memoryview] = []
         taken = lines.read(bytes(data), pieces)
         if pieces:
             sink.on_body(b"".join(pieces))

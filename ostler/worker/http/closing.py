@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -106,7 +107,8 @@ class ClosingMixin(FlowControlMixin):
         self._discarded = 0
         self._deadline = self.server_state.now + LINGER_TIMEOUT
         if self.tls is None:
-            self._transport.write_eof()
+            with suppress(OSError):  # asyncio shuts down at once, and the answer may have met a closed socket
+                self._transport.write_eof()
         else:
             # In TLS neither side can be closed alone, and after ours is, another byte of the client's would
             # end the connection. The answer says where it ends: a client that has it leaves, or falls silent.

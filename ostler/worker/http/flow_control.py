@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from ostler.worker.http.connection_state import CLOSED, NEW, ConnectionState
@@ -87,6 +88,8 @@ class FlowControlMixin(asyncio.Protocol):
     def _resume_reading(self) -> None:
         if self.reading_paused:
             self.reading_paused = False
-            # A TLS transport that is lost raises AttributeError until its loss is reported.
+            # A TLS transport that is lost raises AttributeError until its loss is reported. In Python 3.10,
+            # asyncio's does not say that it is closing, either.
             if not self._transport.is_closing():
-                self._transport.resume_reading()
+                with suppress(AttributeError):
+                    self._transport.resume_reading()

@@ -117,7 +117,7 @@ class HttptoolsParser:
         start = len(data) - len(data.lstrip(b"\r\n"))
         _, _, body = data[start:].partition(b"\r\n\r\n")
         lines = ChunkLines(self._limit)
-        pieces: list[memoryview] = []
+        pieces: list[bytes | memoryview] = []
         lines.read(body, pieces)
         # llhttp reads on if it has found another body here, which it should not.
         if sum(map(len, pieces)) == CHUNKED - self._left:
@@ -132,6 +132,7 @@ class HttptoolsParser:
         """The body has ended that was read in place of this parser, which now reads on."""
         self._successor = None
         self._left = 0
+        self._empty = 0
         self._ended = True
         self._parser = _new_parser(self)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ostler.worker.http.announced_body import AnnouncedBody
+from ostler.worker.http.chunk_lines import ChunkLines
 from ostler.worker.http.chunked_body import ChunkedBody
 from ostler.worker.http.h11_parser import H11Parser
 from ostler.worker.http.parser import NO_LIMIT, PIECE, Parser, RequestSink
@@ -66,9 +68,9 @@ class Sink:
             self.refused = f"{refusal.status}"
 
 
-def chunks(body: bytes, size: int, end: bytes = b"0\r\n\r\n") -> bytes:
+def chunks(body: bytes, size: int, end: bytes = b"0\r\n\r\n", extension: bytes = b";n=v") -> bytes:
     parts = [body[at : at + size] for at in range(0, len(body), size)]
-    return b"".join(b"%x;n=v\r\n%b\r\n" % (len(part), part) for part in parts) + end
+    return b"".join(b"%x%b\r\n%b\r\n" % (len(part), extension, part) for part in parts) + end
 
 
 def head(framing: bytes, method: bytes = b"POST") -> bytes:
@@ -84,6 +86,9 @@ STREAMS = [
     pytest.param(head(CHUNKED) + chunks(BODY, 300) + TAIL, id="short chunks"),
     pytest.param(head(CHUNKED) + chunks(BODY, 70_000, b"0;end\r\nX: y\r\nZ: \r\n\r\n") + TAIL, id="trailers"),
     pytest.param(b"\r\n" + head(CHUNKED) + chunks(BODY[:200], 1) + TAIL, id="chunks of one byte"),
+    pytest.param(
+        head(CHUNKED) + chunks(BODY, 7000, extension=b";n=" + b"v" * 2000) + TAIL, id="long extensions"
+    ),
     pytest.param(TAIL + head(CHUNKED) + chunks(BODY, 9000) + TAIL, id="behind pipelined requests"),
     pytest.param(
         (head(b"Content-Length: %d" % len(BODY)) + BODY + head(CHUNKED) + chunks(BODY, 20_000)) * 2 + TAIL,
@@ -184,6 +189,20 @@ def test_a_long_announced_body_is_passed_on_without_a_copy(make_parser: MakePars
     assert [request[0] for request in sink.requests] == ["POST", "GET", "GET", "GET"]
 
 
+@pytest.mark.parametrize("framing", ["announced", "chunked"])
+@pytest.mark.parametrize("make_parser", PARSERS)
+def test_empty_lines_are_counted_for_each_request(make_parser: MakeParser, framing: str) -> None:
+    """RFC 9112, section 2.2: old clients send one after each body."""
+    sink = Sink(make_parser)
+    body = bytes(50_000)
+    for count in range(1, 4):
+        for _ in range(300):
+            sink.feed(b"\r\n")
+        sink.feed(head(b"Content-Length: 50000" if framing == "announced" else CHUNKED))
+        sink.feed(body if framing == "announced" else chunks(body, 10_000))
+        assert (sink.refused, len(sink.requests)) == ("", count)
+
+
 @pytest.mark.skipif(PURE, reason="it is about httptools")
 def test_all_chunks_of_one_read_are_one_piece() -> None:
     sink = Sink(httptools)
@@ -191,6 +210,22 @@ def test_all_chunks_of_one_read_are_one_piece() -> None:
     assert isinstance(sink.parser, ChunkedBody)
     sink.feed(chunks(bytes(160_000), 16_000, b""))
     assert [len(piece) for piece in sink.pieces] == [160_000]
+
+
+@pytest.mark.parametrize("extension", [b"", b";n=v", b';n="v"'])
+def test_short_chunks_do_not_cost_a_call_each(extension: bytes) -> None:
+    """A read of 256 KiB may hold tens of thousands of chunks, and the event loop waits until it is parsed."""
+    data = (b"1" + extension + b"\r\nx\r\n") * 2000
+    lines = ChunkLines(64 * 1024)
+    pieces: list[bytes | memoryview] = []
+    calls = []
+    sys.setprofile(lambda frame, event, _: calls.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        taken = lines.read(data, pieces)
+    finally:
+        sys.setprofile(None)
+    assert (taken, b"".join(pieces)) == (len(data), b"x" * 2000)
+    assert len(calls) < 50
 
 
 @pytest.mark.parametrize("framing", ["announced", "chunked"])

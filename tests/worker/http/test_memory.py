@@ -134,6 +134,24 @@ def test_an_app_that_does_not_read_stops_the_socket(serve: Serve) -> None:
     sender.join()
 
 
+def test_an_answer_to_a_client_that_left_during_its_upload_does_no_harm(serve: Serve) -> None:
+    """The socket is not read, so its end is not seen; the client's kernel resets it when it is written."""
+    go = threading.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await opened(go.is_set)
+        await respond(send, b"too late")
+
+    server = serve(app)
+    client = server.connect()
+    client.send(get("/", f"Content-Length: {10 * MB}", method="POST") + bytes(400_000))
+    server.until(lambda: any(c.reading_paused for c in server.server_state.connections))  # type: ignore[attr-defined]
+    client.close()
+    go.set()
+    server.until(lambda: not server.server_state.requests and not server.server_state.connections)
+    assert server.errors.tracebacks == []
+
+
 def test_a_client_that_does_not_read_stops_the_app(serve: Serve) -> None:
     sent: list[int] = []
 
