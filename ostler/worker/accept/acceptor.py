@@ -74,15 +74,30 @@ def _plain(server_state: ServerState, make_connection: Callable[[ServerState], C
     that, the client would wait for a turn of the loop more: the socket is read at the end of one, and the
     request's task begins in the next.
     """
-    adopt = server_state.loop.connect_accepted_socket
+    loop = server_state.loop
+    adopt = loop.connect_accepted_socket
 
     async def connect(sock: socket.socket) -> FirstRequest:
-        _, connection = await adopt(lambda: make_connection(server_state), sock)
+        transport, connection = await adopt(lambda: make_connection(server_state), sock)
         try:
             data = sock.recv(_FIRST_READ)
         except OSError:
             return None  # nothing has arrived, or the transport will find the error
-        return server_state.feed_first(connection, data) if data else None
+        if not data:
+            return None
+        try:
+            return server_state.feed_first(connection, data)
+        except Exception as error:  # noqa: BLE001 - as the transport does with what a protocol raises
+            transport.abort()
+            loop.call_exception_handler(
+                {
+                    "message": "Fatal error: protocol.data_received() call failed.",
+                    "exception": error,
+                    "transport": transport,
+                    "protocol": connection,
+                }
+            )
+            return None
 
     return connect
 
