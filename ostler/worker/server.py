@@ -17,7 +17,7 @@ from ostler.logging import setup as log_setup
 from ostler.settings.declarations import Settings
 from ostler.system.malloc import keep_freed_memory
 from ostler.system.memory import resident
-from ostler.worker.accept.acceptor import Acceptor, connector
+from ostler.worker.accept.acceptor import LIMITED_A_TURN, MAX_A_TURN, Acceptor, connector
 from ostler.worker.asgi import Application
 from ostler.worker.draining import CANCEL_GRACE, ServerDrain, run_until
 from ostler.worker.lifespan import Lifespan
@@ -228,8 +228,14 @@ class Server:
 
     def _acceptor(self, sock: socket, connect: Connect) -> Acceptor:
         assert self._server_state is not None
-        create_task = self._server_state.create_task
-        return Acceptor(self._loop, sock, connect, create_task=create_task, sharing=self._sharing(sock))
+        return Acceptor(
+            self._loop,
+            sock,
+            connect,
+            create_task=self._server_state.create_task,
+            most=MAX_A_TURN if self._settings.limit_connections is None else LIMITED_A_TURN,
+            sharing=self._sharing(sock),
+        )
 
     def _sharing(self, sock: socket) -> int:
         """Return how many processes accept connections from the queue of `sock`."""

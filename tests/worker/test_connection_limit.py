@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ostler.settings.declarations import Settings
+from ostler.worker import server as real
 from ostler.worker.asgi import Receive, Scope, Send
 from ostler.worker.connection_limit import SURPLUS
 from tests.certificates import Authority
 from tests.worker.conftest import Serve
-from tests.worker.harness import PATIENCE, Client, Server, TlsClient, get, hello, opened, respond
+from tests.worker.harness import PATIENCE, Client, Server, TlsClient, Way, get, hello, opened, respond
+from tests.worker.test_server import Watcher
 from tests.worker.websocket import harness as websocket
 
 LIMIT = "Exceeded connection limit."
@@ -142,6 +148,36 @@ def test_connections_accepted_in_one_turn_count_each_other(serve: Serve) -> None
         assert client.ended()
     server.until(lambda: count(server) == 1 + SURPLUS)
     assert server.errors.lines == [f"{LIMIT[:-1]}: connections are closed unanswered."]
+
+
+def test_a_crowd_whose_requests_have_arrived_is_answered(way: Way) -> None:
+    async def main() -> set[bytes]:
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1000)
+        address = listener.getsockname()
+        watcher = Watcher()
+        settings = Settings(http=way.http, limit_connections=1)  # type: ignore[arg-type]
+        server = real.Server(settings, hello, [listener], watcher, owns_sockets=True)
+        serving = loop.create_task(server.serve())
+        await asyncio.wait_for(watcher.is_ready.wait(), PATIENCE)
+        with contextlib.ExitStack() as stack:
+            crowd = []
+            for _ in range(3 * SURPLUS):  # the loop finds all of them at once
+                client = stack.enter_context(socket.create_connection(address, PATIENCE))
+                client.sendall(get("/", "Connection: close"))
+                client.setblocking(False)
+                crowd.append(client)
+            answers = {
+                (await asyncio.wait_for(loop.sock_recv(client, 1000), PATIENCE))[:12] for client in crowd
+            }
+        server.stop()
+        await asyncio.wait_for(serving, PATIENCE)
+        await server.clear()
+        return answers
+
+    with contextlib.closing(way.new_loop()) as loop:
+        answers = loop.run_until_complete(main())
+    assert answers <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
 @pytest.fixture

@@ -38,6 +38,10 @@ request yet."""
 MAX_A_TURN = 64
 """Connections accepted in one turn of the loop: a crowd of new clients must not keep the others waiting."""
 
+LIMITED_A_TURN = 16
+"""The same with `--limit-connections`: those above the limit are still being closed two turns later, and no
+more of them than `connection_limit.SURPLUS` are answered at a time."""
+
 _FIRST_READ = 16 * 1024
 """Bytes that are read from a new connection; its transport reads the rest."""
 
@@ -74,15 +78,30 @@ def _plain(server_state: ServerState, make_connection: Callable[[ServerState], C
     that, the client would wait for a turn of the loop more: the socket is read at the end of one, and the
     request's task begins in the next.
     """
-    adopt = server_state.loop.connect_accepted_socket
+    loop = server_state.loop
+    adopt = loop.connect_accepted_socket
 
     async def connect(sock: socket.socket) -> FirstRequest:
-        _, connection = await adopt(lambda: make_connection(server_state), sock)
+        transport, connection = await adopt(lambda: make_connection(server_state), sock)
         try:
             data = sock.recv(_FIRST_READ)
         except OSError:
             return None  # nothing has arrived, or the transport will find the error
-        return server_state.feed_first(connection, data) if data else None
+        if not data:
+            return None
+        try:
+            return server_state.feed_first(connection, data)
+        except Exception as error:  # noqa: BLE001 - as the transport does with what a protocol raises
+            transport.abort()
+            loop.call_exception_handler(
+                {
+                    "message": "Fatal error: protocol.data_received() call failed.",
+                    "exception": error,
+                    "transport": transport,
+                    "protocol": connection,
+                }
+            )
+            return None
 
     return connect
 
@@ -116,6 +135,7 @@ class Acceptor:
         connect: Connect,
         *,
         create_task: CreateTask | None = None,
+        most: int = MAX_A_TURN,
         sharing: int = 1,
     ) -> None:
         """Accept nothing yet.
@@ -125,6 +145,7 @@ class Acceptor:
             sock: the listening socket.
             connect: makes a connection of an accepted socket.
             create_task: makes the tasks, which go on to answer the first request of each connection.
+            most: how many connections are accepted in one turn of the loop.
             sharing: how many processes accept from the same queue. Each takes no more than its share at once,
                 so that others, which may be idle, get theirs.
         """
@@ -132,7 +153,7 @@ class Acceptor:
         self._socket = sock
         self._connect = connect
         self._create_task = create_task or loop.create_task
-        self._most = max(1, MAX_A_TURN // sharing)
+        self._most = max(1, most // sharing)
         self._connecting: dict[socket.socket, asyncio.Task[None]] = {}
         self._settled = asyncio.Event()
         """Set whenever `_connecting` has become empty."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 
@@ -13,9 +14,10 @@ import pytest
 from ostler.settings.declarations import Settings
 from ostler.worker.accept.acceptor import MAX_A_TURN, Acceptor, connector
 from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.http.connection import Connection
 from ostler.worker.protocols import http_protocol
 from ostler.worker.server_state import FirstRequest, ServerState
-from tests.worker.harness import PATIENCE, Way, get, respond
+from tests.worker.harness import PATIENCE, Way, get, hello, respond
 
 
 class Turns:
@@ -197,6 +199,36 @@ def test_the_first_request_begins_one_turn_after_its_connection_is_accepted(
         acceptor.close()
         assert begun == [number + 1 for number in accepted]
         assert acceptor.pending == 0
+        await end(server_state)
+
+    run(way, main())
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), OSError("a fault")], ids=repr)
+def test_an_error_in_the_first_read_cuts_the_connection_and_is_logged(
+    way: Way, listener: socket.socket, error: Exception
+) -> None:
+    class Faulty(Connection):
+        def data_received(self, data: bytes) -> None:
+            raise error
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        logged: list[object] = []
+        loop.set_exception_handler(lambda _, context: logged.append(context.get("exception")))
+        server_state = ServerState(Settings(http=way.http), hello, state={}, loop=loop)  # type: ignore[arg-type]
+        make_connection = http_protocol(server_state.settings)
+
+        make_faulty = functools.partial(Faulty, **make_connection.keywords)  # type: ignore[attr-defined]
+        acceptor = Acceptor(loop, listener, connector(server_state, make_faulty, None))
+        with clients(listener, 1, get()) as opened:
+            acceptor.start()
+            opened[0].setblocking(False)
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(loop.sock_recv(opened[0], 1000), PATIENCE) == b""
+        acceptor.close()
+        assert logged == [error]
+        assert not server_state.connections
         await end(server_state)
 
     run(way, main())
