@@ -56,6 +56,10 @@ MakeParser = Callable[[RequestSink, int], Parser]
 TakeUpgrade = Callable[["Connection", RequestHead], "Cycle | None"]
 """Returns the cycle of a request that asks for another protocol, or None if that is ignored; may refuse."""
 
+FIRST_PIECE = 2 * 1024
+"""The first piece of a long read. If it holds a second request, nothing more is parsed until that is served:
+of thousands that one read may bring, few are parsed in a turn of the loop."""
+
 DISCARD_BYTES = 64 * 1024
 """Bytes of an unread request body that are worth discarding to keep the connection."""
 
@@ -228,12 +232,12 @@ class Connection(ClosingMixin):
 
     # -- input
 
-    def _feed(self, data: bytes) -> None:
-        """Parse `data`, as far as the cycles can take what is in it."""
+    def _feed(self, data: bytes, at_once: int = PIECE) -> None:
+        """Parse `data`, as far as the cycles can take what is in it; more than `at_once` bytes in pieces."""
         parser = self._parser
         was_in_head = parser.in_head
         try:
-            if len(data) <= PIECE:
+            if len(data) <= at_once:
                 parser.feed(data)
             else:
                 self._feed_in_pieces(data)
@@ -259,7 +263,10 @@ class Connection(ClosingMixin):
                 self._unparsed = bytes(rest)
                 break
             parser = self._parser
-            taken = parser.feed(rest if len(rest) <= parser.takes else memoryview(rest)[: parser.takes])
+            takes = parser.takes
+            if rest is data and takes == PIECE:
+                takes = FIRST_PIECE
+            taken = parser.feed(rest if len(rest) <= takes else memoryview(rest)[:takes])
             rest = memoryview(rest)[taken:]
 
     def _input_full(self) -> bool:
@@ -278,7 +285,7 @@ class Connection(ClosingMixin):
     def _parse_unparsed(self) -> None:
         if self._unparsed and not self._queue and self._state is not CLOSING and self._state is not CLOSED:
             unparsed, self._unparsed = self._unparsed, b""
-            self._feed(unparsed)
+            self._feed(unparsed, FIRST_PIECE)
         # After a half-close nothing comes, and over TLS the end of TCP must not be read yet.
         if (
             self.reading_paused

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from ostler.worker.asgi import Receive, Scope, Send
+from ostler.worker.http import connection
+from ostler.worker.http.connection import FIRST_PIECE
 from ostler.worker.http.flow_control import HIGH_WATER
 from ostler.worker.http.parser import PIECE
+from ostler.worker.http.request import RequestHead, read_head
 from tests.worker.conftest import Serve
 from tests.worker.harness import get, respond
 
@@ -61,6 +65,33 @@ def test_an_upload_takes_no_more_of_a_turn_than_one_read(serve: Serve, chunked: 
     app.watching = False
     # Reading pauses when more than HIGH_WATER is held, until the app has received it.
     assert PIECE < app.most <= HIGH_WATER + LONGEST_READ
+
+
+def test_few_of_many_pipelined_requests_are_parsed_in_a_turn(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    between: list[int] = []
+
+    def read_and_note(method: bytes, target: bytes, *others: Any) -> RequestHead:
+        parsed.append(target)
+        return read_head(method, target, *others)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        between.append(len(parsed))
+        parsed.clear()
+        await respond(send, b"x")
+
+    monkeypatch.setattr(connection, "read_head", read_and_note)
+    client = serve(app).connect()
+    count = 20_000
+    client.send(get() * count)
+    for _ in range(count):
+        client.answer()
+    # Each request is served in a turn of its own. The first read may be a short one.
+    assert len(between) == count
+    assert max(between) <= PIECE / len(get()) + 1
+    assert sorted(between)[-20] <= FIRST_PIECE / len(get()) + 1
 
 
 def test_pipelined_requests_take_no_more_of_a_turn_than_one_read(serve: Serve) -> None:
