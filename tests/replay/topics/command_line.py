@@ -75,7 +75,7 @@ for name, source in (("a syntax error", BROKEN), ("an exception", RAISES), ("a m
 command("command line/what is said of a missing attribute", "main:nope", "--port", "0", see=("errors",))
 command("command line/what is said of a missing module", "nope:app", "--port", "0", see=("errors",))
 command("command line/what is said of a missing colon", "main", "--port", "0", see=("errors",))
-command("command line/what is said of an unknown flag", "main:app", "--nonsense", see=("errors",))
+command("command line/what is said of an unknown flag", "main:app", "--qqqq", see=("errors",))
 command("command line/what is said without an application", see=("errors",))
 command("command line/stdout of a refusal is empty", "main:app", "--nonsense", see=("out",))
 
